@@ -1,0 +1,254 @@
+"""A vLLM engine that serves a version and takes deliveries while it answers.
+
+A delivery or a change of view is engine-wide and happens between two steps: generation is paused (requests stay, nothing is lost),
+the prefix cache is emptied and running requests are put back to be read again, the memory is written in place, generation resumes.
+So no token is ever predicted from keys and values of an older version or another view. Each request's part of the prefix cache is
+salted with the version and a count of changes besides, which holds even where a cache survives elsewhere.
+
+No Ray here: rollout.py and wake.py put this class into actors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from transformers import AutoConfig
+from vllm import AsyncEngineArgs, RequestOutput, SamplingParams
+from vllm.inputs.engine import tokens_input
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from circadian.memory.delivery import DeliveryRefused, Receipt
+from circadian.memory.version import read_record
+from circadian.memory.vllm_worker import EXTENSION
+from circadian.specs import PositiveInt, Spec
+
+logger = logging.getLogger(__name__)
+
+
+class EngineSpec(Spec):
+    """How one engine runs."""
+
+    max_model_len: PositiveInt | None = None
+    """Tokens of prompt and completion together; None means what the base model allows."""
+    max_num_seqs: PositiveInt = 64
+    """Requests that are worked on at once; more wait in line."""
+    tensor_parallel_size: PositiveInt = 1
+    gpu_memory_utilization: float = 0.85
+    """Share of a GPU's memory; on CPU the KV cache is sized by VLLM_CPU_KVCACHE_SPACE (GiB)."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of weights and memory; None means the version's own. (vLLM's `auto` would read an fp32 base as bf16.)"""
+    control_seconds: float = 120.0
+    """Bound of a delivery, a change of view or a checksum."""
+    generate_seconds: float = 1800.0
+    """Bound of one call of sample or logprobs, over all its prompts."""
+
+
+class MemoryEngine:
+    """One engine on one version folder; every coroutine must run on the event loop that `start` ran on."""
+
+    def __init__(self, client: AsyncLLM, version: str, spec: EngineSpec) -> None:
+        self.client, self.spec = client, spec
+        self._version, self._changes = version, 0
+        self._changing = asyncio.Lock()
+        self._view: tuple[float, ...] | None = None
+        self._ids = itertools.count()
+
+    @classmethod
+    async def start(cls, folder: Path, spec: EngineSpec | None = None) -> Self:
+        """An engine that answers as the awake view of this version. Raises what vLLM raises for a folder it cannot load."""
+        spec, started = spec or EngineSpec(), time.perf_counter()
+        client = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(folder),
+                dtype=spec.dtype or str(AutoConfig.from_pretrained(folder).dtype).removeprefix("torch."),  # type: ignore[arg-type]
+                worker_extension_cls=EXTENSION,
+                enforce_eager=current_platform.is_cpu(),  # compiling takes longer than a night on the toy world
+                max_model_len=spec.max_model_len,  # type: ignore[arg-type]
+                max_num_seqs=spec.max_num_seqs,
+                tensor_parallel_size=spec.tensor_parallel_size,
+                gpu_memory_utilization=spec.gpu_memory_utilization,
+                enable_prefix_caching=True,
+                disable_log_stats=True,
+            )
+        )
+        engine = cls(client, read_record(folder).id, spec)
+        await client.update_weight_version(engine.version)
+        logger.info("engine: version %s answers after %.1f s", engine.version, time.perf_counter() - started)
+        return engine
+
+    @property
+    def version(self) -> str:
+        """The version that answers now."""
+        return self._version
+
+    @property
+    def cache_salt(self) -> str:
+        """What a request must carry as `cache_salt` now: never the same again after a delivery or a change of view."""
+        return hashlib.sha256(f"{self._version} {self._changes}".encode()).hexdigest()  # vLLM allows no "/" or "@" in a salt
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are under way or in line."""
+        return self.client.get_num_unfinished_requests()
+
+    def shutdown(self) -> None:
+        """End the engine's processes."""
+        self.client.shutdown()
+
+    async def deliver(self, payload: bytes) -> Receipt:
+        """Become the delivered version. Requests in flight stay and are finished by it.
+
+        The receipt's milliseconds are those that generation stood still. Raises DeliveryRefused, and is then unchanged.
+        """
+        started = time.perf_counter()
+        async with self._standstill():
+            answers = await self._workers("memory_deliver", payload)
+            if refusals := [answer["refused"] for answer in answers if "refused" in answer]:
+                raise DeliveryRefused(refusals[0])
+            receipts = {Receipt(**{**answer, "milliseconds": 0.0}) for answer in answers}
+            if len(receipts) != 1:
+                raise DeliveryRefused(f"workers of one engine disagree on what they received: {receipts}")
+            receipt = receipts.pop()
+            self._version = receipt.version
+            await self.client.update_weight_version(receipt.version)
+        receipt = replace(receipt, milliseconds=(time.perf_counter() - started) * 1000)
+        logger.info(
+            "delivery: version %s, checksum %s, %d bytes, %.0f ms",
+            receipt.version,
+            receipt.checksum[:12],
+            receipt.bytes,
+            receipt.milliseconds,
+        )
+        return receipt
+
+    async def set_view(self, mask: Sequence[float] | None) -> None:
+        """Hear exactly the experts of this mask, or (None) follow what is awake, also through deliveries. Engine-wide."""
+        view = None if mask is None else tuple(float(entry) for entry in mask)
+        if view == self._view:
+            return
+        async with self._standstill():
+            await self._workers("memory_view", None if view is None else list(view))
+            self._view = view
+
+    async def relabel(self, version: str) -> None:
+        """Answer under another version's name with the same memory, as when a candidate that is already here is promoted."""
+        async with self._standstill():
+            self._version = version
+            await self.client.update_weight_version(version)
+
+    async def settled(self) -> tuple[str, str]:
+        """Version and cache salt for a request that is about to be made, once no delivery or change of view is under way."""
+        async with self._changing:
+            return self.version, self.cache_salt
+
+    async def holds(self) -> dict[str, Any]:
+        """What the workers hold, read back: `checksum` over every written expert, states `experts`, `mask` in force."""
+        return (await self._workers("memory_checksum"))[0]
+
+    async def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        samples: int = 1,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: Sequence[int] = (),
+    ) -> list[list[int]]:
+        """`samples` completions of each prompt, without the prompt, those of one prompt next to each other.
+
+        A completion ends at a token of `stop` (which it keeps), at `max_tokens`, or where the model's length ends. Temperature 0
+        is greedy.
+        """
+        requests = [
+            self.generate(
+                prompt,
+                SamplingParams(
+                    n=samples,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seed + i * samples,  # vLLM adds the sample's index
+                    stop_token_ids=list(stop),
+                    ignore_eos=True,
+                    detokenize=False,
+                ),
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+        outputs = await self._all(requests)
+        return [list(completion.token_ids) for output in outputs for completion in sorted(output.outputs, key=lambda o: o.index)]
+
+    async def logprobs(self, tokens: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability (nats) of each token but the first given those before it: rows of [T - 1].
+
+        Rows must be shorter than the model's length.
+        """
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        outputs = await self._all([self.generate(row, params) for row in tokens])
+        rows = []
+        for row, output in zip(tokens, outputs, strict=True):
+            positions = output.prompt_logprobs or []
+            rows.append([entry[token].logprob for token, entry in zip(row[1:], positions[1:], strict=True) if entry is not None])
+        return rows
+
+    async def generate(self, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+        """One request in the engine's present version and view; params as vLLM knows them. For more than one use `sample`."""
+        params = params.clone()
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        salted = tokens_input(list(prompt), cache_salt=self.cache_salt)
+        final: RequestOutput | None = None
+        async for output in self.client.generate(salted, params, request_id=f"circadian-{next(self._ids)}"):
+            final = output
+        if final is None or not final.finished:
+            raise RuntimeError("the engine ended a request without an answer")
+        return final
+
+    async def _all(self, requests: list[Coroutine[Any, Any, RequestOutput]]) -> list[RequestOutput]:
+        """All answers, in order; when one fails or time is up the others are aborted."""
+        async with asyncio.timeout(self.spec.generate_seconds), asyncio.TaskGroup() as group:
+            tasks = [group.create_task(request) for request in requests]
+        return [task.result() for task in tasks]
+
+    @asynccontextmanager
+    async def _standstill(self) -> AsyncIterator[None]:
+        """Generation paused and the prefix cache empty; one change at a time."""
+        async with self._changing, asyncio.timeout(self.spec.control_seconds):
+            await self.client.pause_generation(mode="keep", clear_cache=True)
+            try:
+                yield
+            finally:
+                self._changes += 1
+                await self.client.resume_generation()
+
+    async def _workers(self, method: str, *args: Any) -> list[Any]:
+        return await self.client.collective_rpc(method, timeout=self.spec.control_seconds, args=args)
+
+
+class LazyEngine:
+    """An engine that starts at its first use and only once: an actor's constructor runs without the event loop that it needs."""
+
+    def __init__(self, folder: Path, spec: EngineSpec) -> None:
+        self._folder, self._spec = folder, spec
+        self._starting: asyncio.Task[MemoryEngine] | None = None
+
+    async def get(self) -> MemoryEngine:
+        """The engine, when it answers. Raises what its start raised, every time."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(MemoryEngine.start(self._folder, self._spec))
+        return await asyncio.shield(self._starting)
+
+    async def shutdown(self) -> None:
+        """End the engine's processes, if it was ever started."""
+        if self._starting is not None:
+            (await self.get()).shutdown()

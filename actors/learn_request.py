@@ -1,0 +1,81 @@
+"""What the learner is asked and what it answers, as JSON: it travels to the learner processes as text. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from circadian.specs import FastLearningSpec, LearnerSpec, SeedingSpec, Spec
+
+TaskName = Literal["fast_learning", "seeding"]
+
+
+class LearnRequest(Spec):
+    """One task for the learner. Files and folders are on storage that every learner process reads."""
+
+    task: TaskName
+    run_name: Annotated[str, Field(min_length=1)]
+    """Name of the Ray Train run. A run of this name that was broken off is continued from its last checkpoint."""
+    home: str
+    """Folder of the night, where events.jsonl is."""
+    storage: str
+    """Folder for checkpoints and for the result."""
+    version: str
+    """Folder of the parent version."""
+    overlay: str | None = None
+    """Safetensors file of expert tensors to write over the version's: what the fast level learned at dusk."""
+    experts: list[list[str]]
+    """The state of every expert during the task, as MemoryState.names() gives it."""
+    writes: tuple[int, int]
+    """Level and expert to write; it is open."""
+    rows: str
+    """fast_learning: a JSONL file of `{"ids", "weight"}`; seeding: of teacher-written rows."""
+    cues: str | None = None
+    """seeding: a JSONL file of `{"ids", "kind"}`, cues that the student completes."""
+    nights_before: int = 0
+    held_out: tuple[str, ...] = ()
+    """Texts kept for tests: what the student writes is not learned where it contains one of them."""
+    rollouts: tuple[str, ...] = ()
+    """Names of the rollout workers that write as the student; none of them means that every row is the teacher's."""
+    seed: int = 0
+    learner: LearnerSpec = LearnerSpec()
+    fast_learning: FastLearningSpec = FastLearningSpec()
+    seeding: SeedingSpec = SeedingSpec()
+
+    @property
+    def recipe(self) -> FastLearningSpec | SeedingSpec:
+        """The settings of the task at hand."""
+        return self.fast_learning if self.task == "fast_learning" else self.seeding
+
+
+class Deliveries(Spec):
+    """The student's deliveries to the rollout workers, counted once per worker."""
+
+    count: int = 0
+    bytes: int = 0
+    milliseconds: float = 0.0
+
+    @property
+    def milliseconds_mean(self) -> float:
+        return self.milliseconds / self.count if self.count else 0.0
+
+    def with_one(self, size: int, milliseconds: float) -> Deliveries:
+        return Deliveries(count=self.count + 1, bytes=self.bytes + size, milliseconds=self.milliseconds + milliseconds)
+
+
+class LearnResult(Spec):
+    """What was learned."""
+
+    tensors: str
+    """Safetensors file with the written expert, fp32."""
+    checksum: str
+    """Of those tensors, as circadian.memory.tensors.checksum counts it."""
+    steps: int
+    seconds: float
+    """Of the whole task, from the call to the answer."""
+    first_loss: float
+    final_loss: float
+    restarts: int
+    """How often the learner processes were started again."""
+    deliveries: Deliveries = Deliveries()

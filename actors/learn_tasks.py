@@ -1,0 +1,142 @@
+"""The learner's two tasks, as what it needs of each: the rows of a step, and their loss. The algorithms
+are in circadian/objectives, the optimisation is in learn_loop.py.
+
+A step's rows are drawn from (seed, step) alone, the same in every process, and process r of n takes every n-th of them. Its loss is
+weighted so that the mean over processes is the mean over all taught tokens of the step, however many processes there are.
+
+B rows of this process, T tokens, M experts over all levels.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from actors.learn_request import LearnRequest
+from circadian.experience import Row
+from circadian.memory.graft import Grafted
+from circadian.memory.state import FIRST_SLOW_LEVEL, Mask, MemoryState
+from circadian.objectives import fast_learning, knowledge_seeding
+from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
+
+STUDENT_FILE = "student_rows.jsonl"
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The learner processes."""
+
+    rank: int = 0
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's rows of a step: tensors, and the weight of their mean loss."""
+
+    tensors: dict[str, Tensor]
+    weight: float
+
+
+class Task(ABC):
+    """What the learner learns."""
+
+    @abstractmethod
+    def share(self, step: int, group: Group) -> Share:
+        """This process's rows of a step."""
+
+    @abstractmethod
+    def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
+        """Mean loss of the rows, nats a token."""
+
+    def save(self, folder: Path) -> None:
+        """Put what (seed, step) do not determine into a checkpoint."""
+        del folder
+
+    def load(self, folder: Path) -> None:
+        """The inverse of save."""
+        del folder
+
+
+class FastLearning(Task):
+    """The fast level's expert learns the day."""
+
+    def __init__(self, request: LearnRequest) -> None:
+        lines = [json.loads(line) for line in Path(request.rows).read_text().splitlines()]
+        self.rows = [Row(tuple(line["ids"]), tuple(line["weight"])) for line in lines]
+        if not self.rows:
+            raise ValueError(f"{request.rows} holds no rows; skip the task on a day without experiences")
+        self.seed, self.count = request.seed, request.fast_learning.rows
+
+    def share(self, step: int, group: Group) -> Share:
+        rng = random.Random(f"{self.seed}/{step}")
+        rows = rng.sample(self.rows, self.count) if self.count <= len(self.rows) else rng.choices(self.rows, k=self.count)
+        mine, weights = _shared(rows, group, lambda row: sum(row.weight[1:]))
+        return Share(fast_learning.collate(mine), weights)
+
+    def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
+        return fast_learning.fast_learning_loss(model, tensors, "awake")
+
+
+class Seeding(Task):
+    """The opened expert of a slower level learns from the awake and the rested self."""
+
+    def __init__(self, request: LearnRequest) -> None:
+        self.spec, self.seed, self.nights_before = request.seeding, request.seed, request.nights_before
+        state, into = MemoryState.parse(request.experts), max(request.writes[0], FIRST_SLOW_LEVEL)
+        self.student_view: Mask = state.view("student", into)
+        self.teachers = {name: torch.tensor(state.view(name, into), dtype=torch.float32) for name in ("awake", "rested")}
+        self.teacher_written = by_kind(read_rows(Path(request.rows)))
+        if not self.teacher_written["day"]:
+            raise ValueError(
+                f"{request.rows} holds no teacher-written row of kind 'day'; let the awake self complete the day's cues first"
+            )
+        self.student_written = by_kind([])
+
+    def share(self, step: int, group: Group) -> Share:
+        rng = random.Random(f"{self.seed}/{step}")
+        rows = knowledge_seeding.mix(self.teacher_written, self.student_written, self.nights_before, self.spec, self.spec.rows, rng)
+        mine, weight = _shared(rows, group, lambda row: len(row.ids) - max(row.start, 1))
+        return Share(knowledge_seeding.collate(mine, self.teachers), weight)
+
+    def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
+        return knowledge_seeding.knowledge_seeding_loss(model, tensors, model.mask(self.student_view), self.spec)
+
+    def save(self, folder: Path) -> None:
+        write_rows(folder / STUDENT_FILE, [row for rows in self.student_written.values() for row in rows])
+
+    def load(self, folder: Path) -> None:
+        self.student_written = by_kind(read_rows(folder / STUDENT_FILE))
+
+
+def build_task(request: LearnRequest) -> Task:
+    """The task of a request, with its rows read."""
+    return FastLearning(request) if request.task == "fast_learning" else Seeding(request)
+
+
+def by_kind(rows: Sequence[TaughtRow]) -> dict[Kind, list[TaughtRow]]:
+    """Rows as pools that `mix` draws from, in their order."""
+    pools: dict[Kind, list[TaughtRow]] = {"day": [], "old": [], "free": []}
+    for row in rows:
+        pools[row.kind].append(row)
+    return pools
+
+
+def _shared(rows: Sequence[R], group: Group, tokens: Callable[[R], float]) -> tuple[Sequence[R], float]:
+    """Every n-th row, and the weight that turns this process's mean over tokens into its part of the mean over all processes."""
+    mine = rows[group.rank :: group.size]
+    if not mine:
+        raise ValueError(
+            f"{len(rows)} rows a step are fewer than {group.size} learner processes; set rows to at least {group.size}"
+        )
+    ours, everyone = (max(sum(map(tokens, part)), 1.0) for part in (mine, rows))
+    return mine, group.size * ours / everyone

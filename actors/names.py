@@ -1,0 +1,45 @@
+"""Names, namespace, resources and environment of every actor: the only place where they are spelt."""
+
+from __future__ import annotations
+
+import os
+
+NAMESPACE = "circadian"
+
+
+def wake_replica(deployment: str, index: int) -> str:
+    """The replica that answers clients."""
+    return f"wake/{deployment}/{index}"
+
+
+def rollout_worker(sleep: str, attempt: int, index: int) -> str:
+    """The worker that samples for one attempt at a night."""
+    return f"rollout/{sleep}-a{attempt}/{index}"
+
+
+def learner_run(sleep: str, attempt: int, stage: str) -> str:
+    """The Ray Train run of a stage."""
+    return f"{sleep}-a{attempt}-{stage}"
+
+
+def night_job(sleep: str, attempt: int) -> str:
+    """The Ray job's submission id: the fence against running one attempt twice."""
+    return f"{sleep}-a{attempt}"
+
+
+def vllm_environment() -> dict[str, str]:
+    """Environment of a process that holds a vLLM engine. One OpenMP thread: without it a first batch can take 20 s on a CPU."""
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "TORCH_COMPILE_DISABLE": "1",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+    }
+
+
+def learner_environment() -> dict[str, str]:
+    """Environment of a learner process."""
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")}

@@ -1,0 +1,117 @@
+"""One delivery of experts, from a learner to a model that is answering.
+
+Invariants:
+  1. Only experts travel, as safetensors bytes; the base never does, and nothing is pickled.
+  2. A delivery names the version it makes, the state of every expert after it, and the checksum of its tensors.
+  3. The receiver checks the checksum before it writes, writes in place, reads back what it wrote and checks again.
+  4. A delivery that does not check out changes nothing and raises DeliveryRefused.
+  5. Experts that the delivered state leaves reserved or pruned are erased by the receiver: they need not travel, and the receiver holds
+     afterwards exactly what the version's folder holds.
+  6. Whoever answers from a prefix cache resets or salts it after a delivery (the receiver's engine, not this module).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.tensors import MemoryLayers, checksum, expert_tensors, parse_name, write_tensors, written_experts
+
+FORMAT = "circadian-delivery-1"
+
+
+class DeliveryRefused(Exception):
+    """The delivery does not check out; the receiver is unchanged."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the receiver proves: the version it now is and the checksum of the experts it read back."""
+
+    version: str
+    checksum: str
+    bytes: int
+    milliseconds: float
+
+
+def pack(
+    layers: MemoryLayers, experts: Iterable[ExpertId], state: MemoryState, version: str, dtype: torch.dtype | None = None
+) -> bytes:
+    """A delivery of these experts that makes `version`, with `state` as the state of every expert after it."""
+    return pack_tensors(expert_tensors(layers, experts, dtype), state, version)
+
+
+def pack_tensors(tensors: dict[str, Tensor], state: MemoryState, version: str) -> bytes:
+    """The same from tensors that are at hand already."""
+    meta = {"format": FORMAT, "version": version, "experts": json.dumps(state.names()), "checksum": checksum(tensors)}
+    return save(tensors, meta)
+
+
+def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]:
+    """Check, write in place, read back, check again.
+
+    Returns the receipt and the state of every expert after the delivery. Raises DeliveryRefused.
+    """
+    started = time.perf_counter()
+    meta, tensors = _open(payload)
+    state = MemoryState.parse(json.loads(meta["experts"]))
+    reason = _objection(layers, meta, tensors, state)
+    if reason:
+        raise DeliveryRefused(f"delivery of {meta['version']}: {reason}")
+    experts = sorted({parse_name(name)[1] for name in tensors})
+    before = expert_tensors(layers, experts)
+    write_tensors(layers, tensors)
+    read_back = checksum(expert_tensors(layers, experts))
+    if read_back != meta["checksum"]:
+        write_tensors(layers, before)
+        raise DeliveryRefused(f"delivery of {meta['version']}: read back {read_back[:12]}, promised {meta['checksum'][:12]}")
+    for where in state.ids():
+        if where not in written_experts(state):
+            for layer in layers.values():
+                layer.erase(where)
+    milliseconds = (time.perf_counter() - started) * 1000
+    return Receipt(meta["version"], read_back, len(payload), milliseconds), state
+
+
+def _objection(layers: MemoryLayers, meta: Mapping[str, str], tensors: Mapping[str, Tensor], state: MemoryState) -> str:
+    """Why this delivery cannot be written here, or nothing. Reads only."""
+    if checksum(tensors) != meta["checksum"]:
+        return f"checksum {checksum(tensors)[:12]}, promised {meta['checksum'][:12]}"
+    if any([len(row) for row in state.experts] != layer.sizes for layer in layers.values()):
+        return f"its states are for levels of {[len(row) for row in state.experts]} experts, which this memory has not"
+    try:
+        experts = sorted({parse_name(name)[1] for name in tensors})
+    except (KeyError, ValueError) as error:
+        return str(error)
+    if not set(experts) <= set(state.ids()):
+        return f"experts {experts} do not all exist here"
+    held = expert_tensors(layers, experts)
+    if held.keys() != tensors.keys():
+        return f"its tensors are not those of experts {experts} in this model"
+    for name, tensor in tensors.items():
+        if tensor.dtype != held[name].dtype:
+            return f"{name} is {tensor.dtype}, this model holds {held[name].dtype}; pack the delivery in that dtype"
+        if tensor.shape != held[name].shape:
+            return f"{name} has shape {tuple(tensor.shape)}, expected {tuple(held[name].shape)}"
+    return ""
+
+
+def _open(payload: bytes) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a delivery."""
+    try:
+        tensors = load(payload)
+        size = int.from_bytes(payload[:8], "little")
+        meta = json.loads(payload[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise DeliveryRefused(f"not a safetensors delivery: {error}") from error
+    if meta.get("format") != FORMAT or not {"version", "experts", "checksum"} <= meta.keys():
+        raise DeliveryRefused(f"delivery format {meta.get('format')!r} with {sorted(meta)}, expected {FORMAT!r}")
+    return meta, tensors

@@ -1,0 +1,121 @@
+"""The memory of one decoder layer: levels of low-rank experts beside the MLP.
+
+    y = MLP(x) + sum over levels l of  B_l ( g_l(x) * silu(A_l x) ),      g_l(x) = mask_l * sigmoid(W_l x + b_l)
+
+A level is one wide low-rank MLP: `A [E*R, D]`, `B [D, E*R]`, router `W [E, D]`, `b [E]`; each expert's gate is repeated R times, so a
+level is two matrix products and a gate vector whatever E is. An expert that the mask leaves out adds exactly zero. All tensors are
+zero until an expert opens, so a freshly grafted model equals its base bit for bit.
+
+The levels read the same x and their outputs are summed. The paper chains them; then a sealed expert would answer differently
+whenever the fast memory changes, and the residual stream's scale would enter a normalised input (docs/decisions/0002).
+
+B rows, T tokens, D model width, E experts of a level, R rank, M = all experts of all levels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from circadian.memory.state import ExpertId
+from circadian.specs import MemorySpec
+
+PARTS = ("A", "B", "W", "b")
+"""An expert's tensors: A [R, D], B [D, R], W [D], b [] (as stored: [R, D], [D, R], [1, D], [1])."""
+
+
+class Expert(nn.Module):
+    """One expert's own parameters, apart from its level, while it is being written. The only thing that ever has gradients."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.A, self.B, self.W, self.b = (nn.Parameter(tensors[part].clone()) for part in PARTS)
+
+    def forward(self, x: Tensor, heard: Tensor) -> Tensor:
+        """x [..., D], heard [] or [B, 1, 1] of 0 and 1 -> [..., D]"""
+        gate = torch.sigmoid(F.linear(x, self.W, self.b)) * heard
+        return F.linear(gate * F.silu(F.linear(x, self.A)), self.B)
+
+
+class LevelBank(nn.Module):
+    """All experts of one level, as one wide pair of matrices and a router. Never has gradients."""
+
+    def __init__(self, width: int, experts: int, rank: int) -> None:
+        super().__init__()
+        self.experts, self.rank = experts, rank
+        self.A = nn.Parameter(torch.zeros(experts * rank, width), requires_grad=False)
+        self.B = nn.Parameter(torch.zeros(width, experts * rank), requires_grad=False)
+        self.W = nn.Parameter(torch.zeros(experts, width), requires_grad=False)
+        self.b = nn.Parameter(torch.zeros(experts), requires_grad=False)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [..., D], mask [E] or [B, 1, E] of 0 and 1 -> [..., D]"""
+        gate = torch.sigmoid(F.linear(x, self.W, self.b)) * mask
+        return F.linear(gate.repeat_interleave(self.rank, dim=-1) * F.silu(F.linear(x, self.A)), self.B)
+
+    def slices(self, expert: int) -> dict[str, Tensor]:
+        """Views into the bank of one expert's tensors: writing to them writes the expert."""
+        if not 0 <= expert < self.experts:
+            raise IndexError(f"expert {expert} does not exist; the level has experts 0 to {self.experts - 1}")
+        columns = slice(expert * self.rank, (expert + 1) * self.rank)
+        one = slice(expert, expert + 1)
+        return {"A": self.A[columns], "B": self.B[:, columns], "W": self.W[one], "b": self.b[one]}
+
+
+class MemoryLayer(nn.Module):
+    """The levels of one decoder layer, and the expert that is being written there, if any."""
+
+    def __init__(self, width: int, spec: MemorySpec) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(LevelBank(width, level.experts, level.rank) for level in spec.levels)
+        self.sizes = [level.experts for level in spec.levels]
+        self.writing: Expert | None = None
+        self.written: ExpertId | None = None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [..., D], mask [M], or [B, M] where x is [B, T, D] -> what memory adds to the MLP's output, [..., D]"""
+        mask = mask.to(x.dtype)
+        if mask.ndim == 2:
+            mask = mask.unsqueeze(1)
+        parts = list(mask.split(self.sizes, dim=-1))
+        if self.written is not None:
+            apart = torch.zeros(self.sizes[self.written.level], device=x.device, dtype=x.dtype)
+            apart[self.written.expert] = 1.0
+            heard = (parts[self.written.level] * apart).sum(-1, keepdim=mask.ndim == 3)
+            parts[self.written.level] = parts[self.written.level] * (1 - apart)
+        out = sum((level(x, part) for level, part in zip(self.levels, parts, strict=True)), torch.zeros_like(x))
+        return out + self.writing(x, heard) if self.writing is not None else out
+
+    @torch.no_grad()
+    def initialise(self, where: ExpertId, generator: torch.Generator) -> None:
+        """A fresh expert: A ~ N(0, 1/D), everything else zero, so that it adds nothing yet and its gate stands at one half."""
+        tensors = self.levels[where.level].slices(where.expert)
+        for tensor in tensors.values():
+            tensor.zero_()
+        drawn = torch.randn(tensors["A"].shape, generator=generator) / math.sqrt(tensors["A"].shape[1])
+        tensors["A"].copy_(drawn)
+
+    @torch.no_grad()
+    def erase(self, where: ExpertId) -> None:
+        """All zero, as before it ever opened."""
+        for tensor in self.levels[where.level].slices(where.expert).values():
+            tensor.zero_()
+
+    def begin_writing(self, where: ExpertId) -> Expert:
+        """Take one expert out of its bank, as parameters of its own that can learn."""
+        if self.written is not None:
+            raise RuntimeError(f"expert {self.written} is being written; end_writing() first")
+        self.writing, self.written = Expert(self.levels[where.level].slices(where.expert)), where
+        return self.writing
+
+    @torch.no_grad()
+    def end_writing(self) -> None:
+        """Put the written expert back into its bank."""
+        if self.writing is None or self.written is None:
+            return
+        for part, tensor in self.levels[self.written.level].slices(self.written.expert).items():
+            tensor.copy_(getattr(self.writing, part))
+        self.writing, self.written = None, None

@@ -1,0 +1,148 @@
+"""A version: a folder that is one state of a deployed model.
+
+    memory.safetensors    every expert that holds something, as named tensors (tensors.py)
+    version.json          VersionRecord: what it is made of, and from what
+    config.json           the base's config, `architectures` naming the grafted class, `memory` holding spec and expert states
+    tokenizer files       the base's, so that `vllm serve FOLDER` needs nothing else
+
+The base's weights are never copied: version.json names them and their SHA-256, which is checked when they are loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+
+from circadian.memory.graft import Grafted, graft_class, memory_config
+from circadian.memory.state import MemoryState
+from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
+from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
+
+MEMORY_FILE = "memory.safetensors"
+RECORD_FILE = "version.json"
+CUES_FILE = "cues.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json",
+                   "vocab.json", "merges.txt", "tokenizer.model")
+
+
+class VersionBroken(Exception):
+    """A version folder does not hold what its record says."""
+
+
+def base_folder(base: BaseModelRef) -> Path:
+    """The local folder with the base's weights; a hub id is looked up in the local cache (and fetched where the network allows)."""
+    if Path(base.model).is_dir():
+        return Path(base.model).resolve()
+    return Path(snapshot_download(base.model, revision=base.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]))
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 over the folder's safetensors files, in the order of their names."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise VersionBroken(f"{folder} holds no *.safetensors; convert the base model with save_pretrained(safe_serialization=True)")
+    return _sha256(tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+
+@lru_cache(maxsize=8)
+def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in files:
+        with open(name, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def found_version(base_model: str, revision: str | None, spec: MemorySpec, folder: Path) -> VersionRecord:
+    """Write the first version of a deployment: the base with a fresh, empty memory. Reads no weights, only hashes them.
+
+    Raises NoGraft for an architecture without a graft.
+    """
+    ref = BaseModelRef(model=str(Path(base_model).resolve()) if Path(base_model).is_dir() else base_model, revision=revision)
+    source = base_folder(ref)
+    config = memory_config(AutoConfig.from_pretrained(source), spec)
+    ref = ref.model_copy(update={"sha256": weights_sha256(source)})
+    record = VersionRecord(id=folder.name, base=ref, created_at=time.time())
+    _write(folder, config, {}, record, source, {})
+    return record
+
+
+def read_record(folder: Path) -> VersionRecord:
+    """What version.json says."""
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise VersionBroken(f"{folder} is not a version folder: it has no {RECORD_FILE}")
+    return VersionRecord.model_validate_json(path.read_text())
+
+
+def load_version(folder: Path, dtype: torch.dtype | None = None) -> Grafted:
+    """The model of a version, on the CPU, in evaluation mode, nothing requiring gradients.
+
+    Raises VersionBroken where the base's or the memory's checksum differs from the record.
+    """
+    record, config = read_record(folder), AutoConfig.from_pretrained(folder)
+    source = base_folder(record.base)
+    if weights_sha256(source) != record.base.sha256:
+        raise VersionBroken(f"the weights in {source} are not those that {record.id} was made from; restore the base of SHA-256 {record.base.sha256}")
+    model = graft_class(config).from_base(source, config, dtype or config.dtype)
+    tensors = load_file(folder / MEMORY_FILE)
+    if checksum(tensors) != record.memory_sha256:
+        raise VersionBroken(f"{folder / MEMORY_FILE} does not match the checksum in {RECORD_FILE}")
+    write_tensors(model.memory_layers, {name: tensor.to(model.dtype) for name, tensor in tensors.items()})
+    return model.eval().requires_grad_(False)
+
+
+def save_version(
+    folder: Path, model: Grafted, record: VersionRecord, parent: Path, extra: Mapping[str, str] | None = None
+) -> VersionRecord:
+    """Write a version folder; tokenizer files come from the parent version, `extra` are further text files by name.
+    Appears whole or not at all."""
+    config = AutoConfig.from_pretrained(parent)
+    config.memory = {"spec": model.memory_spec.model_dump(mode="json"), "experts": model.memory_state.names()}
+    tensors = expert_tensors(model.memory_layers, written_experts(model.memory_state))
+    return _write(folder, config, tensors, record, parent, extra or {})
+
+
+def load_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
+    """The tokenizer of a version or base folder; code from the folder is never run."""
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def version_state(folder: Path) -> MemoryState:
+    """The state of every expert of a version, without loading it."""
+    return MemoryState.parse(json.loads((folder / "config.json").read_text())["memory"]["experts"])
+
+
+def _write(
+    folder: Path,
+    config: PretrainedConfig,
+    tensors: dict[str, torch.Tensor],
+    record: VersionRecord,
+    source: Path,
+    extra: Mapping[str, str],
+) -> VersionRecord:
+    record = record.model_copy(update={"memory_sha256": checksum(tensors)})
+    config.memory = {**config.memory, "base": record.base.model_dump(), "version": record.id}
+    staging = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    staging.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(staging)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            (staging / name).write_bytes((source / name).read_bytes())
+    for name, text in extra.items():
+        (staging / name).write_text(text)
+    save_file(tensors, staging / MEMORY_FILE)
+    (staging / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
+    staging.rename(folder)
+    return record

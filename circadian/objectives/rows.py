@@ -1,0 +1,58 @@
+"""Token rows as batches: what every objective reads.
+
+B rows, T tokens of the longest, M experts over all levels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Teacher = Literal["awake", "rested"]
+Kind = Literal["day", "old", "free"]
+
+
+@dataclass(frozen=True)
+class TaughtRow:
+    """A cue and what was written after it.
+
+    ids [T]; start: tokens of the cue, whose own prediction is not taught; teacher: the view that teaches the rest;
+    kind: a cue of the day, of an earlier night, or free running.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    teacher: Teacher
+    kind: Kind
+
+
+def render_rows(rows: Iterable[TaughtRow]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(asdict(row)) + "\n" for row in rows)
+
+
+def parse_rows(text: str) -> list[TaughtRow]:
+    """The inverse of render_rows."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [TaughtRow(tuple(line["ids"]), line["start"], line["teacher"], line["kind"]) for line in lines]
+
+
+def write_rows(path: Path, rows: Iterable[TaughtRow]) -> None:
+    """Rows as a JSONL file."""
+    path.write_text(render_rows(rows))
+
+
+def read_rows(path: Path) -> list[TaughtRow]:
+    """The inverse of write_rows."""
+    return parse_rows(path.read_text())
+
+
+def pad(rows: Sequence[Sequence[int]], filler: int = 0) -> Tensor:
+    """Token rows as one tensor [B, T], padded on the right: causal attention never looks at padding from a real token."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler)

@@ -1,0 +1,242 @@
+"""Every setting a user can make, checked before anything starts. Importable without torch, Ray or vLLM."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Spec(BaseModel):
+    """Base of all specs: unknown fields are errors, values do not change after they were checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Level(Spec):
+    """One level of the memory: experts that are written at one frequency."""
+
+    period: PositiveInt
+    """Tokens between two updates of this level (C_l of the paper)."""
+    experts: PositiveInt = 1
+    """Experts allocated for good; each is masked until it opens."""
+    rank: PositiveInt = 64
+    """Width R of one expert (d_low of the paper)."""
+
+
+class MemorySpec(Spec):
+    """The continuum of levels that sits beside the MLP of the chosen decoder layers, fastest level first."""
+
+    levels: Annotated[tuple[Level, ...], Field(min_length=2)] = (
+        Level(period=1024, experts=1, rank=64),
+        Level(period=8192, experts=16, rank=64),
+    )
+    """Level 0 is written while awake; every slower level is written by sleep alone."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Decoder layers that carry the memory, ascending; None means all of them."""
+
+    @model_validator(mode="after")
+    def _periods_divide(self) -> Self:
+        for fast, slow in zip(self.levels, self.levels[1:], strict=False):
+            if slow.period <= fast.period or slow.period % fast.period:
+                raise ValueError(
+                    f"levels: period {slow.period} is not a larger multiple of {fast.period}; give each level a period that "
+                    "the next slower one is a multiple of, for example 1024 and 8192"
+                )
+        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers: {list(self.layers)} is not ascending without repeats; sort it")
+        return self
+
+
+class BaseModelRef(Spec):
+    """A base model, exactly."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Folder or hub id."""
+    revision: str | None = None
+    """Commit of a hub id."""
+    sha256: str = ""
+    """Over its safetensors files; filled in when a deployment is created."""
+
+
+class ExpertRecord(Spec):
+    """Where one expert's knowledge comes from."""
+
+    level: int
+    expert: int
+    sleep: str
+    """The sleep that wrote it."""
+    data_sha256: str
+    """Of the manifest of experiences it was written from."""
+    metrics: dict[str, float] = {}
+
+
+class VersionRecord(Spec):
+    """version.json."""
+
+    id: str
+    base: BaseModelRef
+    parent: str | None = None
+    created_at: float
+    """Unix seconds."""
+    memory_sha256: str = ""
+    """Checksum of memory.safetensors."""
+    lineage: tuple[ExpertRecord, ...] = ()
+    """Every expert that holds something, oldest first."""
+
+
+class Message(Spec):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[str, Field(min_length=1)]
+
+
+class Experience(Spec):
+    """Something the deployment met while awake: a chat or a document, exactly one of the two."""
+
+    id: str
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    source: Literal["wake", "import", "human", "tool"] = "import"
+    """Of `wake` experiences (the deployment's own traffic) only what others said is learned, never its own answers."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if bool(self.messages) == bool(self.text):
+            raise ValueError("give either messages (a chat) or text (a document), not both and not neither")
+        return self
+
+
+class FastLearningSpec(Spec):
+    """How the fast level learns the day's experiences at dusk (equation 2 of the paper, applied at the boundary)."""
+
+    steps: PositiveInt = 200
+    rows: PositiveInt = 32
+    """Experiences a step, over all learner processes."""
+    lr: Annotated[float, Field(ge=0.0)] = 1e-2
+    max_grad_norm: float = 1.0
+
+
+class SeedingSpec(Spec):
+    """Knowledge Seeding: how the awake and the rested self teach the newly opened expert."""
+
+    steps: PositiveInt = 800
+    rows: PositiveInt = 32
+    """Sequences a step, over all learner processes."""
+    lr: Annotated[float, Field(ge=0.0)] = 1e-2
+    max_grad_norm: float = 1.0
+    divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"
+    on_policy_share: Fraction = 0.5
+    """Lambda: share of rows whose completion the student wrote."""
+    old_share: Fraction = 0.65
+    """Share of rows that keep the past: cues of earlier nights and free running, taught by the rested self."""
+    teacher_rows: PositiveInt = 512
+    """Teacher-written rows of each kind, written once."""
+    student_rows: PositiveInt = 256
+    """Student-written rows, written afresh at every refresh."""
+    refresh_steps: PositiveInt = 50
+    """Steps between two deliveries of the student to the rollout workers; also between two checkpoints."""
+    completion_tokens: PositiveInt = 8
+    free_run_rows: PositiveInt = 512
+    """Documents the rested self writes from nothing."""
+    free_run_tokens: PositiveInt = 48
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    token_chunk: PositiveInt = 4096
+    """Tokens whose logits [chunk, V] exist at once."""
+
+
+class LearnerSpec(Spec):
+    """The learner processes: a Ray Train run with a DeepSpeed engine in each worker."""
+
+    workers: PositiveInt = 1
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """Learner deaths a stage survives; each time it resumes from its last checkpoint."""
+    start_seconds: PositiveInt = 300
+    """Longest wait for the cluster to place and start the learner processes."""
+    wait_seconds: PositiveInt = 1800
+    """Longest wait of one learner process for the others, and for the students' writing."""
+    stage_seconds: PositiveInt = 86400
+    """Longest that one task may take, restarts included."""
+
+
+class RolloutSpec(Spec):
+    """The rollout workers: vLLM engines that write for the night."""
+
+    workers: PositiveInt = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    max_model_len: PositiveInt = 512
+    """Tokens of the longest prompt with its completion."""
+
+
+class GateSpec(Spec):
+    """What a candidate version must show before it is published. Measured on the day's cues and the rested self's own text, never on tests."""
+
+    min_agreement: Fraction = 0.7
+    """Share of the day's cues that the candidate completes (greedily) as the awake teacher does."""
+    max_forgotten: Fraction = 0.1
+    """Share of old cues that the candidate may complete otherwise than its parent does."""
+    max_nll_rise: float = 0.3
+    """Nats a token on text the rested self wrote."""
+
+
+class Recipe(Spec):
+    """One night."""
+
+    fast_learning: FastLearningSpec = FastLearningSpec()
+    seeding: SeedingSpec = SeedingSpec()
+    learner: LearnerSpec = LearnerSpec()
+    rollouts: RolloutSpec = RolloutSpec()
+    gate: GateSpec = GateSpec()
+    cue_limit: PositiveInt = 4096
+    """Cues of earlier nights that a version carries."""
+
+
+class NightJob(Spec):
+    """Everything one attempt at a night needs, as a file; the controller writes it, the Ray job reads it."""
+
+    sleep: str
+    """Id of the sleep, `slp_...`."""
+    attempt: PositiveInt = 1
+    deployment: str
+    seed: int = 0
+    parent: str
+    """Folder of the version that falls asleep."""
+    child: str
+    """Folder of the version to make."""
+    home: str
+    """Folder of the night: stage manifests, events.jsonl, outcome.json."""
+    experiences: str
+    """File of experiences, one JSON object a line."""
+    held_out: tuple[str, ...] = ()
+    """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
+    recipe: Recipe = Recipe()
+
+
+class NurserySpec(Spec):
+    """The nursery model and its pretraining."""
+
+    world_seed: int = 0
+    """The world the model lives in."""
+    seed: int = 0
+    """Of the initial weights and the order of documents."""
+    width: PositiveInt = 128
+    """Model width D."""
+    mlp_width: PositiveInt = 256
+    layers: PositiveInt = 4
+    heads: PositiveInt = 4
+    head_width: PositiveInt = 32
+    steps: PositiveInt = 2500
+    closed_book_rows: PositiveInt = 96
+    """Short documents a step."""
+    open_book_rows: PositiveInt = 32
+    """Passages a step."""
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3

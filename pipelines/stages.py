@@ -1,0 +1,87 @@
+"""A stage of a night: done once, sealed by a manifest, skipped when it is found sealed.
+
+    home/
+      job.json                 what was asked (NightJob)
+      stages/<name>.json       manifest: outputs, seconds, SHA-256 of the job and of every file the stage wrote
+      events.jsonl             what people see (circadian/events.py)
+      outcome.json             the end
+
+A manifest appears by atomic rename after everything it names is on disk, so a night that is killed resumes at the stage it was in.
+A sealed stage whose files are gone or changed stops the night: it is never silently done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from circadian.events import EventLog
+from circadian.specs import NightJob
+
+Outputs = dict[str, Any]
+"""JSON values; names that end in `_file` are paths below the night's home."""
+
+
+class StageBroken(Exception):
+    """A sealed stage no longer holds what its manifest says."""
+
+
+class Stages:
+    """The stages of one night, in its home folder."""
+
+    def __init__(self, job: NightJob) -> None:
+        self.job = job
+        self.home = Path(job.home)
+        self.log = EventLog(self.home)
+        self._job_sha256 = hashlib.sha256(job.model_dump_json(exclude={"attempt"}).encode()).hexdigest()
+        (self.home / "stages").mkdir(parents=True, exist_ok=True)
+
+    def run(self, name: str, work: Callable[[], Outputs]) -> Outputs:
+        """The outputs of a stage: from its manifest if it is sealed, else by doing the work and sealing it."""
+        manifest = self.home / "stages" / f"{name}.json"
+        if manifest.exists():
+            return self._reopen(name, json.loads(manifest.read_text()))
+        self.log.emit("sleep.stage_started", name.replace("_", " "), stage=name)
+        started = time.perf_counter()
+        outputs = work()
+        seconds = round(time.perf_counter() - started, 3)
+        files = {key: sha256(self.home / value) for key, value in outputs.items() if key.endswith("_file")}
+        sealed = {"stage": name, "job_sha256": self._job_sha256, "seconds": seconds, "outputs": outputs, "files": files}
+        write_atomically(manifest, json.dumps(sealed, indent=2))
+        self.log.emit("sleep.stage_finished", name.replace("_", " "), stage=name, seconds=seconds, outputs=outputs)
+        return outputs
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of every sealed stage."""
+        manifests = [json.loads(path.read_text()) for path in (self.home / "stages").glob("*.json")]
+        return {manifest["stage"]: manifest["seconds"] for manifest in manifests}
+
+    def _reopen(self, name: str, sealed: dict[str, Any]) -> Outputs:
+        if sealed["job_sha256"] != self._job_sha256:
+            raise StageBroken(f"stage {name} in {self.home} was sealed for another job; give this night a home of its own")
+        for key, digest in sealed["files"].items():
+            path = self.home / sealed["outputs"][key]
+            if not path.exists() or sha256(path) != digest:
+                raise StageBroken(f"stage {name}: {path} is not what was sealed; restore it, or start the night again in a new home")
+        self.log.emit("sleep.stage_resumed", name.replace("_", " "), stage=name)
+        return sealed["outputs"]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file appears whole, on disk, or not at all."""
+    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with staging.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.rename(path)

@@ -1,0 +1,102 @@
+"""/v1/deployments: a model, its memory and its replicas under one name."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from fastapi import APIRouter, Response
+from sqlalchemy.exc import IntegrityError
+from starlette.concurrency import run_in_threadpool
+
+from circadian.specs import VersionRecord
+from services import registry
+from services.api import views
+from services.api.schemas import DeploymentCreate
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_view
+from services.controller import Controller
+from services.errors import Problem
+from services.founding import found
+from services.states import deployment_state
+from services.tables import Deployment, new_id
+
+router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+
+
+@router.post("", status_code=201)
+async def create(body: DeploymentCreate, control: ControllerDep, response: Response) -> views.View:
+    """Found a deployment and start its replicas in the background."""
+    row = await run_in_threadpool(_create, control, body)
+    control.serving.begin(row.id)
+    response.headers["Location"] = f"/v1/deployments/{row.id}"
+    return views.deployment(row, deployment_state(row.state, None, None))
+
+
+def _create(control: Controller, body: DeploymentCreate) -> Deployment:
+    with control.database.read() as tx:
+        if any(row.name == body.name for row in registry.deployments(tx)):
+            raise _name_taken(body.name)
+    deployment_id, version_id = new_id("dep"), new_id("ver")
+    folder = control.settings.version_folder(deployment_id, version_id)
+    record = found(body.base_model, body.memory, folder)
+    try:
+        return _insert(control, body, deployment_id, record, str(folder))
+    except IntegrityError as error:
+        # Another request took the name since we looked.
+        shutil.rmtree(control.settings.deployment_folder(deployment_id))
+        raise _name_taken(body.name) from error
+
+
+def _insert(control: Controller, body: DeploymentCreate, deployment_id: str, record: VersionRecord, folder: str) -> Deployment:
+    row = Deployment(
+        id=deployment_id,
+        name=body.name,
+        base_model=record.base.model_dump(),
+        memory=body.memory.model_dump(mode="json"),
+        recipe=body.recipe.model_dump(mode="json"),
+        serving=body.serving.model_dump(),
+        active_version=record.id,
+        meta=body.metadata,
+    )
+    with control.database.write() as tx:
+        tx.add(row)
+        tx.flush()
+        registry.add_version(tx, deployment_id, record, folder, "active", None)
+    return row
+
+
+def _name_taken(name: str) -> Problem:
+    return Problem(409, "name_taken", f"There is a deployment {name!r} already; choose another name.", param="name")
+
+
+@router.get("")
+def list_all(control: ControllerDep, after: After = None, limit: Limit = DEFAULT_LIMIT) -> views.View:
+    with control.database.read() as tx:
+        rows, more = registry.listed(tx, Deployment, (), after, limit)
+        return views.page([deployment_view(tx, row, registry.active_sleep(tx, row.id)) for row in rows], more)
+
+
+@router.get("/{id_or_name}")
+def get(id_or_name: str, control: ControllerDep) -> views.View:
+    with control.database.read() as tx:
+        row = registry.deployment(tx, id_or_name)
+        return deployment_view(tx, row, registry.active_sleep(tx, row.id))
+
+
+@router.get("/{id_or_name}/status")
+def status(id_or_name: str, control: ControllerDep) -> dict[str, Any]:
+    """What the deployment is doing now."""
+    with control.database.read() as tx:
+        row = registry.deployment(tx, id_or_name)
+        sleep, last = registry.active_sleep(tx, row.id), registry.last_sleep(tx, row.id)
+        experiences, tokens = registry.pending(tx, row.id)
+    return {
+        "object": "deployment.status",
+        "deployment": row.id,
+        "state": deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None),
+        "active_version": row.active_version,
+        "current_sleep": sleep.id if sleep else None,
+        "pending": {"experiences": experiences, "tokens": tokens},
+        "last_sleep": last.id if last else None,
+        "error": row.error,
+    }

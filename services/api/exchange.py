@@ -1,0 +1,75 @@
+"""An exchange with a client that is to be kept: what was said to the model, and what it answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from circadian.specs import Experience, Message
+from services.errors import Problem
+from services.fleet import Body, Route
+from services.tables import new_id
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""Roles that can be kept, and as which."""
+
+
+@dataclass
+class Exchange:
+    """Prompt messages, and the pieces of the answer heard so far."""
+
+    prompt: tuple[Message, ...]
+    metadata: dict[str, str]
+    route: Route
+    id: str = field(default_factory=lambda: new_id("exp"))
+    heard: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, body: Body, route: Route, metadata: dict[str, str]) -> Exchange:
+        """Raises Problem (422) for a prompt that cannot be kept, before the model is asked."""
+        if route == "completion":
+            if not isinstance(body.get("prompt"), str) or not body["prompt"]:
+                raise _not_storable("prompt", "only one prompt, given as text, can be stored")
+            return cls((Message(role="user", content=body["prompt"]),), metadata, route)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise _not_storable("messages", "there are none")
+        return cls(tuple(_message(message) for message in messages), metadata, route)
+
+    def hear(self, piece: str) -> None:
+        """Take the text out of a piece of a stream."""
+        for line in piece.splitlines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                self.heard.append(said_in(json.loads(line.removeprefix("data: ")), self.route))
+
+    def experience(self, answer: str) -> Experience:
+        """The exchange as an experience; an empty answer is left out."""
+        reply = (Message(role="assistant", content=answer),) if answer else ()
+        return Experience(id=self.id, messages=self.prompt + reply, source="wake")
+
+
+def said_in(body: dict[str, Any], route: Route) -> str:
+    """The first choice's text, of a whole answer or a piece of one."""
+    choices = body.get("choices") or []
+    if not choices or choices[0].get("index", 0) != 0:
+        return ""
+    if route == "completion":
+        return choices[0].get("text") or ""
+    return (choices[0].get("message") or choices[0].get("delta") or {}).get("content") or ""
+
+
+def _message(given: Any) -> Message:
+    role = ROLES.get(given.get("role", "")) if isinstance(given, dict) else None
+    if role is None:
+        raise _not_storable("messages", f"a message's role must be one of {', '.join(ROLES)}")
+    content = given.get("content")
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str) or not content:
+        raise _not_storable("messages", "a message's content must be text")
+    return Message.model_validate({"role": role, "content": content})
+
+
+def _not_storable(param: str, why: str) -> Problem:
+    return Problem(422, "not_storable", f"{param}: {why}; send the request without `store`", param=param)

@@ -1,0 +1,57 @@
+"""/v1/experiences: what a deployment met while awake. An experience is on disk before its request is answered."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Query
+
+from circadian.specs import Experience
+from services import registry
+from services.api import views
+from services.api.schemas import ExperienceCreate
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
+from services.controller import Controller
+from services.tables import Deployment, ExperienceRow, new_id
+
+router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
+
+
+def store(control: Controller, deployment: Deployment, experience: Experience, metadata: dict[str, str]) -> ExperienceRow:
+    """Keep an experience; on disk when this returns."""
+    row = ExperienceRow(
+        id=experience.id,
+        deployment=deployment.id,
+        body=experience.model_dump(mode="json"),
+        source=experience.source,
+        tokens=control.tokens(deployment, experience),
+        meta=metadata,
+    )
+    with control.database.write() as tx:
+        tx.add(row)
+    return row
+
+
+@router.post("", status_code=201)
+def create(body: ExperienceCreate, control: ControllerDep) -> views.View:
+    with control.database.read() as tx:
+        deployment = registry.deployment(tx, body.deployment)
+    experience = Experience(id=new_id("exp"), messages=body.messages, text=body.text, source=body.source)
+    return views.experience(store(control, deployment, experience, body.metadata))
+
+
+@router.get("")
+def list_all(
+    control: ControllerDep,
+    deployment: str | None = Query(default=None, description="id or name"),
+    after: After = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> views.View:
+    with control.database.read() as tx:
+        of = deployment_filter(tx, deployment)
+        rows, more = registry.listed(tx, ExperienceRow, (ExperienceRow.deployment == of,) if of else (), after, limit)
+    return views.page([views.experience(row) for row in rows], more)
+
+
+@router.get("/{id}")
+def get(id: str, control: ControllerDep) -> views.View:
+    with control.database.read() as tx:
+        return views.experience(registry.one(tx, ExperienceRow, "experience", id))

@@ -1,0 +1,80 @@
+"""Request bodies of the control endpoints. Unknown fields are errors, everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe
+from services.fleet import ServingSpec
+
+METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
+"""OpenAI's limits: pairs, characters of a key, characters of a value."""
+
+
+def _metadata(given: dict[str, str]) -> dict[str, str]:
+    if len(given) > METADATA_PAIRS:
+        raise ValueError(f"metadata has {len(given)} pairs; keep {METADATA_PAIRS} of them")
+    for key, value in given.items():
+        if len(key) > METADATA_KEY or len(value) > METADATA_VALUE:
+            raise ValueError(
+                f"metadata {key[:METADATA_KEY]!r}: keys have at most {METADATA_KEY} characters, values {METADATA_VALUE}"
+            )
+    return given
+
+
+Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+"""Of a deployment: the `model` that clients ask for, and part of actor names. No underscore, so no name looks like an id."""
+SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DeploymentCreate(Body):
+    name: Name
+    base_model: BaseModelRef
+    memory: MemorySpec = MemorySpec()
+    recipe: Recipe = Recipe()
+    """How this deployment sleeps unless a sleep says otherwise."""
+    serving: ServingSpec = ServingSpec()
+    metadata: Metadata = {}
+
+
+class ExperienceCreate(Body):
+    """A chat (`messages`) or a document (`text`), exactly one of the two."""
+
+    deployment: str
+    messages: Annotated[tuple[Message, ...], Field(max_length=1024)] = ()
+    text: str = ""
+    source: Literal["wake", "import", "human", "tool"] = "import"
+    metadata: Metadata = {}
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if bool(self.messages) == bool(self.text):
+            raise ValueError("give either messages (a chat) or text (a document), not both and not neither")
+        return self
+
+
+class SleepCreate(Body):
+    deployment: str
+    id: SleepId | None = None
+    """Chosen by the client: repeating a request with the same id returns the first sleep."""
+    recipe: Recipe | None = None
+    """Instead of the deployment's."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    held_out: tuple[str, ...] = ()
+    """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
+    metadata: Metadata = {}
+
+
+class MetadataHolder(BaseModel):
+    """Of an OpenAI body, the two fields that are ours; null means absent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    store: bool = False
+    metadata: Metadata = {}

@@ -1,0 +1,188 @@
+"""/v1/sleeps: nights of a deployment. (Not vLLM's `/sleep`, which frees GPU memory: that verb is never passed on.)"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from circadian.specs import Recipe
+from services import registry
+from services.api import views
+from services.api.schemas import SleepCreate
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
+from services.controller import Controller
+from services.errors import Problem
+from services.states import SleepStatus, moved
+from services.tables import Event, Sleep, new_id
+
+router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
+RETRY_MILLISECONDS = 3000
+"""After which a client whose event stream broke comes back."""
+MOST_EVENTS = 1000
+"""In one JSON list of events; the rest by `after_seq`."""
+
+
+@router.post("", status_code=202)
+async def create(body: SleepCreate, control: ControllerDep, response: Response) -> views.View:
+    """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep."""
+    row = await run_in_threadpool(_create, control, body)
+    if not row.status.terminal:
+        control.nights.watch(row.id)
+    response.headers["Location"] = f"/v1/sleeps/{row.id}"
+    return views.sleep(row)
+
+
+def _create(control: Controller, body: SleepCreate) -> Sleep:
+    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    try:
+        with control.database.write() as tx:
+            return _repeated(tx, body, digest) or _insert(tx, body, digest)
+    except IntegrityError as error:
+        # The database refuses a second active sleep; on SQLite `_insert` has seen it before.
+        raise _in_progress(body.deployment, "another sleep") from error
+
+
+def _repeated(tx: Session, body: SleepCreate, digest: str) -> Sleep | None:
+    rows, _ = registry.listed(tx, Sleep, (Sleep.id == body.id,), None, 1) if body.id else ([], False)
+    if rows and rows[0].request_sha256 != digest:
+        raise Problem(422, "idempotency_key_reused", f"id: {body.id} was used for another request; choose a new id", param="id")
+    return rows[0] if rows else None
+
+
+def _insert(tx: Session, body: SleepCreate, digest: str) -> Sleep:
+    deployment = registry.deployment(tx, body.deployment)
+    if active := registry.active_sleep(tx, deployment.id):
+        raise _in_progress(deployment.name, active.id)
+    recipe = body.recipe or Recipe.model_validate(deployment.recipe)
+    row = Sleep(
+        id=body.id or new_id("slp"),
+        deployment=deployment.id,
+        seed=body.seed,
+        recipe=recipe.model_dump(mode="json"),
+        held_out=list(body.held_out),
+        request_sha256=digest,
+        parent_version=deployment.active_version,
+        child_version=new_id("ver"),
+        meta=body.metadata,
+    )
+    tx.add(row)
+    tx.flush()
+    count = registry.take_experiences(tx, deployment.id, row.id)
+    if not count:
+        detail = f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first."
+        raise Problem(422, "no_eligible_experience", detail, param="deployment")
+    registry.append_event(tx, row, "sleep.queued", f"{count} experiences to sleep on", {"experiences": count})
+    return row
+
+
+def _in_progress(deployment: str, active: str) -> Problem:
+    return Problem(409, "sleep_in_progress", f"Deployment {deployment} already runs {active}.", param="deployment")
+
+
+@router.get("")
+def list_all(
+    control: ControllerDep,
+    deployment: Annotated[str | None, Query(description="id or name")] = None,
+    status: SleepStatus | None = None,
+    after: After = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> views.View:
+    with control.database.read() as tx:
+        of = deployment_filter(tx, deployment)
+        where = [*([Sleep.deployment == of] if of else []), *([Sleep.status == status] if status else [])]
+        rows, more = registry.listed(tx, Sleep, where, after, limit)
+    return views.page([views.sleep(row) for row in rows], more)
+
+
+@router.get("/{id}")
+async def get(id: str, control: ControllerDep, wait: Annotated[float, Query(ge=0.0)] = 0.0) -> views.View:
+    """The sleep; with `wait` as soon as it has ended, or after that many seconds."""
+    longest = control.settings.longest_wait_seconds
+    if wait > longest:
+        raise Problem(422, "validation_failed", f"wait: at most {longest:g} seconds; ask again after that", param="wait")
+    deadline = time.monotonic() + wait
+    while True:
+        row = await run_in_threadpool(_sleep, control, id)
+        if row.status.terminal or time.monotonic() >= deadline:
+            return views.sleep(row)
+        await asyncio.sleep(min(control.settings.poll_seconds, max(0.0, deadline - time.monotonic())))
+
+
+@router.post("/{id}/cancel", status_code=202)
+def cancel(id: str, control: ControllerDep, response: Response) -> views.View:
+    """Stop a night; its deployment goes on as the version that fell asleep. Repeating it is harmless."""
+    with control.database.write() as tx:
+        registry.one(tx, Sleep, "sleep", id)
+        row = registry.locked_sleep(tx, id)
+        if row.status.terminal:
+            response.status_code = 200
+        elif row.result_version is not None:
+            raise Problem(409, "already_promoted", f"{row.result_version} is active already; the replicas are receiving it.")
+        elif row.status is not SleepStatus.CANCELLING:
+            row.status = moved(row.status, SleepStatus.CANCELLING)
+            registry.append_event(tx, row, "sleep.cancelling", "cancellation asked for")
+    return views.sleep(row)
+
+
+@router.get("/{id}/report")
+def report(id: str, control: ControllerDep) -> views.View:
+    row = _sleep(control, id)
+    if row.report is None:
+        raise Problem(409, "report_not_ready", f"Sleep {id} is {row.status.value}; its report comes with its outcome.")
+    return {"object": "sleep.report", "sleep": row.id, "outcome": row.outcome, "version": row.result_version, **row.report}
+
+
+@router.get("/{id}/events", response_model=None)
+def events(
+    id: str,
+    request: Request,
+    control: ControllerDep,
+    after_seq: Annotated[int, Query(ge=0)] = 0,
+    stream: bool = False,
+    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+) -> views.View | EventSourceResponse:
+    """The sleep's events as a list, or (`Accept: text/event-stream`) as they happen, from `Last-Event-ID` or `after_seq` on."""
+    _sleep(control, id)
+    after = max(after_seq, last_event_id or 0)
+    if stream or "text/event-stream" in request.headers.get("accept", ""):
+        return EventSourceResponse(_follow(control, id, after), ping=control.settings.heartbeat_seconds, sep="\n")
+    with control.database.read() as tx:
+        rows = registry.events(tx, id, after, MOST_EVENTS + 1)
+    return views.page([views.event(row) for row in rows[:MOST_EVENTS]], len(rows) > MOST_EVENTS)
+
+
+async def _follow(control: Controller, id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    """Consumes the events table; produces each event once, in order, then `done`; waits for the next poll; ends with the sleep."""
+    while True:
+        # The status first: a sleep seen as ended has all its events in the table already.
+        ended = (await run_in_threadpool(_sleep, control, id)).status.terminal
+        rows = await run_in_threadpool(_events, control, id, after)
+        for row in rows:
+            after = row.seq
+            data = json.dumps(views.event(row))
+            yield ServerSentEvent(data=data, event=row.type, id=str(row.seq), retry=RETRY_MILLISECONDS, sep="\n")
+        if ended and not rows:
+            yield ServerSentEvent(data="{}", event="done", sep="\n")
+            return
+        if not rows:
+            await asyncio.sleep(control.settings.poll_seconds)
+
+
+def _events(control: Controller, id: str, after: int) -> list[Event]:
+    with control.database.read() as tx:
+        return registry.events(tx, id, after, MOST_EVENTS)
+
+
+def _sleep(control: Controller, id: str) -> Sleep:
+    with control.database.read() as tx:
+        return registry.one(tx, Sleep, "sleep", id)

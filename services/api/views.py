@@ -1,0 +1,96 @@
+"""Rows of the registry as clients see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.states import DeploymentState
+from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, Version
+
+View = dict[str, Any]
+
+
+def _head(kind: str, row: Row) -> View:
+    return {"object": kind, "id": row.id, "created_at": int(row.created_at), "metadata": row.meta}
+
+
+def deployment(row: Deployment, state: DeploymentState) -> View:
+    return _head("deployment", row) | {
+        "name": row.name,
+        "base_model": row.base_model,
+        "memory": row.memory,
+        "recipe": row.recipe,
+        "serving": row.serving,
+        "state": state,
+        "active_version": row.active_version,
+        "error": row.error,
+    }
+
+
+def experience(row: ExperienceRow) -> View:
+    body = {key: row.body[key] for key in ("messages", "text") if row.body[key]}
+    return _head("experience", row) | {
+        "deployment": row.deployment,
+        "source": row.source,
+        **body,
+        "tokens": row.tokens,
+        "status": "consolidated" if row.consolidated_in else "pending",
+        "sleep": row.sleep,
+        "version": row.consolidated_in,
+    }
+
+
+def sleep(row: Sleep) -> View:
+    return _head("sleep", row) | {
+        "deployment": row.deployment,
+        "finished_at": int(row.finished_at) if row.finished_at else None,
+        "status": row.status,
+        "phase": row.phase,
+        "outcome": row.outcome,
+        "error": row.error,
+        "attempt": row.attempt,
+        "seed": row.seed,
+        "recipe": row.recipe,
+        "parent_version": row.parent_version,
+        "result_version": row.result_version,
+        "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
+        "links": {"events": f"/v1/sleeps/{row.id}/events", "report": f"/v1/sleeps/{row.id}/report"},
+    }
+
+
+def version(row: Version) -> View:
+    return _head("version", row) | {
+        "deployment": row.deployment,
+        "parent": row.parent,
+        "sleep": row.sleep,
+        "status": row.status,
+        "digest": row.record["memory_sha256"],
+        "base_model": row.record["base"],
+        "lineage": row.record["lineage"],
+    }
+
+
+def event(row: Event) -> View:
+    return {
+        "object": "event",
+        "id": row.id,
+        "created_at": row.created_at,
+        "type": row.type,
+        "seq": row.seq,
+        "level": row.level,
+        "message": row.message,
+        "data": row.data,
+    }
+
+
+def page(data: Sequence[View], has_more: bool) -> View:
+    """A list as OpenAI's clients page through it."""
+    ids = [item["id"] for item in data]
+    return {
+        "object": "list",
+        "data": list(data),
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+        "has_more": has_more,
+    }

@@ -1,0 +1,148 @@
+"""/v1/chat/completions, /v1/completions, /v1/models: the deployed model, as OpenAI's clients know it.
+
+Bodies go to the engine as they came, but for `store` and `metadata`, which are ours. With `store: true` the exchange becomes an
+experience, on disk before the answer (or the stream's last piece) leaves; `x-experience-id` names it, before a stream begins too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from json import JSONDecodeError
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from services import registry
+from services.api import experiences, views
+from services.api.exchange import Exchange, said_in
+from services.api.schemas import MetadataHolder
+from services.api.shared import ControllerDep
+from services.controller import Controller
+from services.errors import Problem
+from services.fleet import Body, FleetUnavailable, Reply, Route
+from services.states import ServingState
+from services.tables import Deployment
+
+router = APIRouter(prefix="/v1", tags=["wake"])
+VERSION_HEADER, EXPERIENCE_HEADER = "x-deployment-version", "x-experience-id"
+RETRY_SECONDS = "5"
+STREAM_END = "data: [DONE]"
+
+
+@router.post("/chat/completions")
+async def chat(request: Request, control: ControllerDep) -> Response:
+    return await _answer(request, control, "chat")
+
+
+@router.post("/completions")
+async def completion(request: Request, control: ControllerDep) -> Response:
+    return await _answer(request, control, "completion")
+
+
+@router.get("/models")
+def models(control: ControllerDep) -> views.View:
+    with control.database.read() as tx:
+        rows = registry.deployments(tx)
+    return {"object": "list", "data": [_model(row) for row in rows]}
+
+
+def _model(row: Deployment) -> views.View:
+    return {
+        "id": row.name,
+        "object": "model",
+        "created": int(row.created_at),
+        "owned_by": "circadian",
+        "root": row.base_model["model"],
+        "parent": None,
+        "version": row.active_version,
+    }
+
+
+async def _answer(request: Request, control: Controller, route: Route) -> Response:
+    body = await _body(request)
+    deployment = await run_in_threadpool(_deployment, control, body)
+    exchange = _exchange(body, route)
+    if body.get("stream"):
+        return await _stream(control, deployment, route, body, exchange)
+    try:
+        async with asyncio.timeout(control.settings.answer_seconds):
+            reply = await control.fleet.answer(deployment.name, route, body)
+    except (FleetUnavailable, TimeoutError) as error:
+        raise _unavailable(error) from error
+    headers = {VERSION_HEADER: reply.version}
+    if exchange and reply.status == 200:
+        await run_in_threadpool(_store, control, deployment, exchange, said_in(reply.body, route))
+        headers[EXPERIENCE_HEADER] = exchange.id
+    return JSONResponse(reply.body, reply.status, headers=headers)
+
+
+async def _stream(control: Controller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None) -> Response:
+    pieces = control.fleet.stream(deployment.name, route, body)
+    try:
+        async with asyncio.timeout(control.settings.answer_seconds):
+            head = await anext(pieces)
+    except (FleetUnavailable, TimeoutError, StopAsyncIteration) as error:
+        raise _unavailable(error) from error
+    assert isinstance(head, Reply)
+    headers = {VERSION_HEADER: head.version}
+    if head.status != 200:
+        return JSONResponse(head.body, head.status, headers=headers)
+    if exchange:
+        headers[EXPERIENCE_HEADER] = exchange.id
+    return StreamingResponse(_pieces(control, deployment, pieces, exchange), media_type="text/event-stream", headers=headers)
+
+
+async def _pieces(
+    control: Controller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
+) -> AsyncIterator[str]:
+    """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off is not stored."""
+    async for piece in pieces:
+        assert isinstance(piece, str)
+        if exchange and piece.startswith(STREAM_END):
+            await run_in_threadpool(_store, control, deployment, exchange, "".join(exchange.heard))
+        elif exchange:
+            exchange.hear(piece)
+        yield piece
+
+
+async def _body(request: Request) -> Body:
+    try:
+        body = json.loads(await request.body())
+    except (JSONDecodeError, UnicodeDecodeError) as error:
+        raise Problem(400, "malformed_json", "The body is not JSON.") from error
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        raise Problem(422, "validation_failed", "model: give the name of a deployment", param="model")
+    return body
+
+
+def _deployment(control: Controller, body: Body) -> Deployment:
+    with control.database.read() as tx:
+        found = [row for row in registry.deployments(tx) if row.name == body["model"]]
+    if not found:
+        raise Problem(404, "model_not_found", f"There is no deployment {body['model']!r}; see GET /v1/models.", param="model")
+    if found[0].state is not ServingState.AWAKE:
+        raise _unavailable(FleetUnavailable(f"deployment {found[0].name} is {found[0].state.value}"))
+    return found[0]
+
+
+def _exchange(body: Body, route: Route) -> Exchange | None:
+    """Takes `store` and `metadata` out of the body; the exchange to be stored, if it is."""
+    store, metadata = body.pop("store", None), body.pop("metadata", None)
+    try:
+        checked = MetadataHolder(metadata=metadata or {}, store=bool(store))
+    except ValidationError as error:
+        raise Problem(422, "validation_failed", f"metadata: {error.errors()[0]['msg']}", param="metadata") from error
+    return Exchange.of(body, route, checked.metadata) if checked.store else None
+
+
+def _store(control: Controller, deployment: Deployment, exchange: Exchange, answer: str) -> None:
+    experiences.store(control, deployment, exchange.experience(answer), exchange.metadata)
+
+
+def _unavailable(error: BaseException) -> Problem:
+    detail = f"No replica answers now: {error or type(error).__name__}"
+    return Problem(503, "engine_unavailable", detail, headers={"Retry-After": RETRY_SECONDS})

@@ -1,0 +1,177 @@
+"""`circadian`: a local service, its sleeps, the nursery model and the demo, from the command line."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from circadian.nursery.ship import WEIGHTS, train_and_ship
+from circadian.specs import NurserySpec
+from services import demo as demo_module
+from services.client import ApiError, Client
+from services.display import NightDisplay
+from services.settings import Settings
+from services.stack import RAY_TOKEN_FILE, Stack, StackSpec
+
+app = typer.Typer(no_args_is_help=True, help="A sleep service for deployed language models.", pretty_exceptions_show_locals=False)
+nursery = typer.Typer(no_args_is_help=True, help="The small model that tests and demo live with.")
+app.add_typer(nursery, name="nursery")
+console = Console()
+WATCH_SECONDS = 1.0
+"""Between two looks whether the children of `up` still run."""
+DEFAULT_URL = "http://127.0.0.1:8700"
+
+Url = Annotated[str, typer.Option(envvar="CIRCADIAN_URL", help="Of the service.")]
+Key = Annotated[str, typer.Option(envvar="CIRCADIAN_API_KEY", help="API key.")]
+
+
+@app.command()
+def up(
+    model: Annotated[str, typer.Option(help="Folder or hub id of the base model.")] = str(WEIGHTS),
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub id.")] = None,
+    name: Annotated[str, typer.Option(help="Of the deployment.")] = "nursery",
+    home: Annotated[Path | None, typer.Option(help="Folder of everything the service keeps.")] = None,
+    port: Annotated[int | None, typer.Option(help="Of the REST interface.")] = None,
+    dashboard_port: Annotated[int | None, typer.Option(help="Of Ray's dashboard; a free one unless given.")] = None,
+    num_cpus: Annotated[int, typer.Option(help="Logical CPUs of the cluster.")] = 4,
+) -> None:
+    """Start Ray, the service and one deployment on this machine; Ctrl-C ends them."""
+    logging.basicConfig(level=logging.WARNING)
+    given = {"home": home, "port": port}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with console.status("starting Ray and the service"):
+            stack = Stack(settings, StackSpec(num_cpus=num_cpus, dashboard_port=dashboard_port)).__enter__()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    try:
+        _welcome(stack)
+        _deploy(stack, name, model, revision)
+        while True:
+            stack.check()
+            time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        console.print("ending the service and Ray")
+    finally:
+        stack.close()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM is Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _welcome(stack: Stack) -> None:
+    console.print(f"Circadian      {stack.url}/v1", highlight=False)
+    token = stack.settings.home_folder / RAY_TOKEN_FILE
+    console.print(f"Ray dashboard  {stack.dashboard}   (token: {token})", soft_wrap=True, highlight=False)
+    if stack.key_is_new:
+        console.print(f"API key        {stack.api_key}   (shown this once)", soft_wrap=True, highlight=False)
+
+
+def _deploy(stack: Stack, name: str, model: str, revision: str | None) -> None:
+    """Create the deployment unless it is there, and wait until it answers."""
+    if stack.api_key is None:
+        console.print("The key was shown at the first start; deployments that are there start by themselves.")
+        return
+    client = Client(stack.url, stack.api_key)
+    try:
+        base = {"model": str(Path(model).resolve()) if Path(model).is_dir() else model, "revision": revision}
+        client.post("/v1/deployments", {"name": name, "base_model": base})
+    except ApiError as error:
+        if error.code != "name_taken":
+            raise
+    with console.status(f"starting the replicas of {name}"):
+        client.awake(name, stack.settings.replica_start_seconds)
+    client.close()
+    console.print(f"Model          {name} is awake", highlight=False)
+
+
+@app.command()
+def sleep(
+    name: Annotated[str, typer.Argument(help="Deployment.")],
+    key: Key,
+    url: Url = DEFAULT_URL,
+    seed: Annotated[int, typer.Option(help="Of everything random in the night.")] = 0,
+) -> None:
+    """Send a deployment to sleep and watch the night."""
+    client = Client(url, key)
+    try:
+        begun = client.post("/v1/sleeps", {"deployment": name, "seed": seed})
+        with NightDisplay(console) as display:
+            for event in client.events(begun["id"]):
+                display.show(event)
+        ended = client.get(f"/v1/sleeps/{begun['id']}")
+    except ApiError as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
+    finally:
+        client.close()
+    if ended["status"] != "succeeded":
+        console.print(f"[red]{ended['status']}: {(ended['error'] or {}).get('message', '')}[/red]", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(key: Key, url: Url = DEFAULT_URL) -> None:
+    """What every deployment is doing."""
+    client = Client(url, key)
+    table = Table("deployment", "state", "active version", "sleep", "pending")
+    try:
+        for deployment in client.get("/v1/deployments", limit=100)["data"]:
+            now = client.get(f"/v1/deployments/{deployment['id']}/status")
+            pending = f"{now['pending']['experiences']} ({now['pending']['tokens']} tokens)"
+            table.add_row(deployment["name"], now["state"], now["active_version"], now["current_sleep"] or "", pending)
+    except ApiError as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
+    finally:
+        client.close()
+    console.print(table)
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of the day's facts and of the night.")] = 0,
+    facts: Annotated[int, typer.Option(help="New facts of the day.")] = 32,
+    out: Annotated[Path, typer.Option(help="Folder of the report and of the service's home.")] = Path("runs/demo"),
+) -> None:
+    """A whole day and night of the nursery model, measured through the REST interface."""
+    logging.basicConfig(level=logging.WARNING)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        demo_module.run(demo_module.DemoSpec(seed=seed, facts=facts, out=out), console)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@nursery.command("train")
+def nursery_train(
+    folder: Annotated[Path, typer.Option(help="Where the model goes.")] = WEIGHTS,
+    steps: Annotated[int, typer.Option(help="Of pretraining.")] = NurserySpec().steps,
+    seed: Annotated[int, typer.Option(help="Of weights and order of documents.")] = NurserySpec().seed,
+) -> None:
+    """Pretrain the nursery model from scratch."""
+    with Progress(console=console) as progress:
+        bar = progress.add_task("pretraining", total=steps)
+        report = train_and_ship(
+            NurserySpec(steps=steps, seed=seed),
+            folder,
+            lambda step, total, loss: progress.update(bar, completed=step, description=f"loss {loss:.3f}"),
+        )
+    _print_accuracy(report)
+
+
+def _print_accuracy(report: dict[str, Any]) -> None:
+    for name, value in report["accuracy"].items():
+        console.print(f"{name:<14} {value:.3f}", highlight=False)

@@ -1,0 +1,65 @@
+"""A night on the terminal: a progress bar for each stage, or plain lines where the output is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+QUIET = frozenset({"sleep.stage_started", "sleep.stage_finished", "sleep.stage_resumed", "sleep.progress"})
+"""Events that the bars show."""
+
+
+class NightDisplay:
+    """Shows events as they come. `seconds` holds the duration of every finished stage."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.seconds: dict[str, float] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._running = ""
+        columns = (TextColumn("{task.description:<20}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def show(self, event: dict[str, Any]) -> None:
+        kind, data = event["type"], event["data"]
+        if kind not in QUIET:
+            self._progress.console.print(f"{kind:<28} {event['message']}", highlight=False)
+        elif kind == "sleep.progress":
+            self._advance(data)
+        elif kind == "sleep.stage_finished":
+            self._finish(data)
+        else:
+            self._start(data["stage"])
+
+    def _start(self, stage: str) -> None:
+        self._running = stage
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task(stage.replace("_", " "), total=None, note="")
+        if not self.console.is_terminal:
+            self.console.print(f"  {stage} ...", highlight=False)
+
+    def _advance(self, data: dict[str, Any]) -> None:
+        bar = self._bars.get(data.get("stage", self._running))
+        if bar is not None and data.get("total_steps"):
+            self._progress.update(
+                bar, total=data["total_steps"], completed=data["step"], note=f"{data['step']}/{data['total_steps']}"
+            )
+
+    def _finish(self, data: dict[str, Any]) -> None:
+        stage = data["stage"]
+        self.seconds[stage] = data["seconds"]
+        if stage in self._bars:
+            self._progress.update(self._bars[stage], total=1, completed=1, note="")
+            self._progress.stop_task(self._bars[stage])
+        if not self.console.is_terminal:
+            self.console.print(f"  {stage} {data['seconds']:.1f} s", highlight=False)

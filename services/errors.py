@@ -1,0 +1,114 @@
+"""Every error the service answers with: RFC 9457 problem+json, with an `error` member that OpenAI clients read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+DOCS = "https://circadian.dev/errors"
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    500: "server_error",
+    502: "upstream_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class Problem(Exception):
+    """An answer other than success. `param` names the field at fault, `errors` one entry a field."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        errors: list[dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.param, self.errors = status, code, detail, param, errors
+        self.headers = dict(headers or {})
+        if status == HTTPStatus.CONFLICT:
+            # OpenAI-style clients repeat a 409 twice unless they are told that it will not go away.
+            self.headers.setdefault("x-should-retry", "false")
+
+    def body(self, instance: str, request_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "type": f"{DOCS}/{self.code}",
+            "title": self.code.replace("_", " ").capitalize(),
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "request_id": request_id,
+            "error": {
+                "message": self.detail,
+                "type": TYPES.get(self.status, "server_error"),
+                "param": self.param,
+                "code": self.code,
+            },
+        }
+        return body | ({"errors": self.errors} if self.errors else {})
+
+    def response(self, request: Request) -> JSONResponse:
+        body = self.body(request.url.path, getattr(request.state, "request_id", ""))
+        return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
+
+
+def not_found(kind: str, given: str) -> Problem:
+    return Problem(404, f"{kind}_not_found", f"There is no {kind} {given!r}.", param="id")
+
+
+def _validation(error: RequestValidationError) -> Problem:
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return Problem(400, "malformed_json", "The body is not JSON.")
+    errors = []
+    for fault in faults:
+        where = [str(part) for part in fault["loc"] if part != "body"]
+        errors.append({"pointer": "/" + "/".join(where), "detail": fault["msg"]})
+    first = errors[0]
+    param = first["pointer"].strip("/").replace("/", ".") or None
+    return Problem(422, "validation_failed", f"{param or 'body'}: {first['detail']}", param=param, errors=errors)
+
+
+_HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem."""
+
+    @app.exception_handler(Problem)
+    def _problem(request: Request, error: Problem) -> JSONResponse:
+        return error.response(request)
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _validation(error).response(request)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code = _HTTP_CODES.get(error.status_code, "invalid_request")
+        detail = f"{request.method} {request.url.path}: {error.detail}"
+        return Problem(error.status_code, code, detail, headers=error.headers).response(request)
+
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return Problem(500, "internal", "The service failed; its log has the reason under this request_id.").response(request)

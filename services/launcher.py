@@ -1,0 +1,119 @@
+"""Nights as Ray jobs. The submission id fences an attempt: a second submission of the same one is adopted, not repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import requests
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from services.plan import Job
+from services.settings import Settings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+PASSED_ON = ("RAY_TRAIN_ENABLE_STATE_TRACKING", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+"""Environment variables a night's driver must share with the controller."""
+_STATES = {
+    JobStatus.PENDING: Job.ALIVE,
+    JobStatus.RUNNING: Job.ALIVE,
+    JobStatus.SUCCEEDED: Job.SUCCEEDED,
+    JobStatus.FAILED: Job.FAILED,
+    JobStatus.STOPPED: Job.STOPPED,
+}
+
+
+class LauncherUnavailable(Exception):
+    """The cluster does not take jobs now."""
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """A job's state and, where it failed, why."""
+
+    job: Job
+    message: str = ""
+
+
+class Launcher(Protocol):
+    """Runs `python -m pipelines.night JOB_FILE` somewhere."""
+
+    async def submit(self, submission_id: str, job_file: Path, metadata: dict[str, str]) -> None:
+        """Start a night, or adopt it if it was submitted before. Raises LauncherUnavailable."""
+
+    async def report(self, submission_id: str) -> JobReport: ...
+
+    async def stop(self, submission_id: str) -> None:
+        """Ask a job to end; a job that is not there has ended. Raises LauncherUnavailable."""
+
+
+class RayLauncher:
+    """The Ray Jobs API. Its client blocks, so every call runs in a thread, and is bounded by `ray_request_seconds`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._client: JobSubmissionClient | None = None
+
+    async def submit(self, submission_id: str, job_file: Path, metadata: dict[str, str]) -> None:
+        if (await self.report(submission_id)).job not in (Job.LOST, Job.UNREACHABLE):
+            log.info("job %s is there already, adopted", submission_id)
+            return
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        try:
+            await self._call(
+                lambda client: client.submit_job(
+                    entrypoint=shlex.join([sys.executable, "-m", "pipelines.night", str(job_file)]),
+                    submission_id=submission_id,
+                    metadata=metadata,
+                    runtime_env={"env_vars": environment},
+                )
+            )
+        except LauncherUnavailable as error:
+            if "already exists" not in str(error):
+                raise
+            log.info("job %s was submitted at the same time by another controller, adopted", submission_id)
+
+    async def report(self, submission_id: str) -> JobReport:
+        try:
+            info = await self._call(lambda client: client.get_job_info(submission_id))
+        except LauncherUnavailable as error:
+            return JobReport(Job.UNREACHABLE, str(error))
+        except _NoSuchJob:
+            return JobReport(Job.LOST, "the cluster does not know this job")
+        return JobReport(_STATES[info.status], info.message or "")
+
+    async def stop(self, submission_id: str) -> None:
+        try:
+            await self._call(lambda client: client.stop_job(submission_id))
+        except _NoSuchJob:
+            log.info("job %s is not there, nothing to stop", submission_id)
+
+    async def _call(self, request: Callable[[JobSubmissionClient], T]) -> T:
+        try:
+            async with asyncio.timeout(self.settings.ray_request_seconds):
+                return await asyncio.to_thread(self._request, request)
+        except (TimeoutError, ConnectionError, requests.RequestException) as error:
+            raise LauncherUnavailable(f"Ray at {self.settings.ray_dashboard} does not answer: {error!r}") from error
+
+    def _request(self, request: Callable[[JobSubmissionClient], T]) -> T:
+        if self._client is None:
+            self._client = JobSubmissionClient(self.settings.ray_dashboard)
+        try:
+            return request(self._client)
+        except RuntimeError as error:
+            # The client has one exception for every HTTP error, with the status in its text.
+            if "status code 404" in str(error):
+                raise _NoSuchJob from error
+            raise LauncherUnavailable(str(error)) from error
+
+
+class _NoSuchJob(Exception):
+    pass

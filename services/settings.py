@@ -1,0 +1,81 @@
+"""Settings of the service: one place, every wait named. Each field can be given as the environment variable CIRCADIAN_<FIELD>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Seconds = Annotated[float, Field(gt=0.0)]
+HEARTBEAT_LIMIT = 15.0
+"""Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
+
+
+class Settings(BaseSettings):
+    """What an operator may choose."""
+
+    model_config = SettingsConfigDict(env_prefix="CIRCADIAN_", extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    home: Path = Path("~/.circadian")
+    """Folder of the database, the versions and the nights."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    database_url: str = ""
+    """SQLAlchemy URL; empty means a SQLite file in the home folder."""
+    api_key: SecretStr | None = None
+    """The one valid key; without it a key is generated at the first start."""
+    ray_address: str = "127.0.0.1:6379"
+    ray_dashboard: str = "http://127.0.0.1:8265"
+
+    poll_seconds: Seconds = 0.25
+    """Between two looks at a night, and at a sleep somebody waits for."""
+    job_poll_seconds: Seconds = 1.0
+    """Between two questions to Ray about a night's job."""
+    heartbeat_seconds: Annotated[float, Field(gt=0.0, le=HEARTBEAT_LIMIT)] = 10.0
+    """Between two comments on a silent event stream."""
+    longest_wait_seconds: Seconds = 60.0
+    """Most that `?wait=` may ask for."""
+    database_busy_seconds: Seconds = 15.0
+    """A writer waits this long for another one."""
+    replica_start_seconds: Seconds = 300.0
+    """Until a wake replica must answer; the first one also reads the base model."""
+    replica_check_seconds: Seconds = 5.0
+    """Between two looks whether every replica still lives."""
+    replica_stop_seconds: Seconds = 30.0
+    answer_seconds: Seconds = 300.0
+    """Until a completion must have ended; between two pieces of a stream too."""
+    delivery_seconds: Seconds = 60.0
+    """Until every replica must have proved a delivery."""
+    delivery_attempts: Annotated[int, Field(ge=1)] = 3
+    night_seconds: Seconds = 24 * 3600.0
+    """A night that runs longer is stopped and fails."""
+    night_attempts: Annotated[int, Field(ge=1)] = 3
+    """Ray jobs a sleep may use when the cluster loses them; each resumes at the stage the last one was in."""
+    ray_request_seconds: Seconds = 30.0
+    """Until the Ray dashboard must have answered one request."""
+    ray_patience_seconds: Seconds = 120.0
+    """A sleep that is being ended waits this long for a cluster that does not answer."""
+    ray_start_seconds: Seconds = 120.0
+    ray_stop_seconds: Seconds = 30.0
+    controller_start_seconds: Seconds = 120.0
+    controller_stop_seconds: Seconds = 15.0
+
+    @property
+    def home_folder(self) -> Path:
+        """Absolute."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.home_folder / 'circadian.db'}"
+
+    def deployment_folder(self, deployment: str) -> Path:
+        return self.home_folder / "deployments" / deployment
+
+    def version_folder(self, deployment: str, version: str) -> Path:
+        return self.deployment_folder(deployment) / "versions" / version
+
+    def sleep_folder(self, deployment: str, sleep: str) -> Path:
+        return self.deployment_folder(deployment) / "sleeps" / sleep

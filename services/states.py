@@ -1,0 +1,106 @@
+"""States of a sleep and of a deployment, and how they change. Pure: no database, no clock.
+
+    queued -> preparing -> running -> evaluating -> succeeded
+       |          |           |           |------> failed
+       |          |           |           |
+       +----------+-----------+-----------+--> cancelling -> cancelled | failed
+       (failed is reachable from every active state)
+
+A night may move straight from running to succeeded (nothing to evaluate), or fall back from evaluating to running (a lost job is
+submitted again and resumes in an earlier stage).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class SleepStatus(StrEnum):
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    EVALUATING = "evaluating"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+class FastState(StrEnum):
+    """Where a night's fast memory is: written by the night, sent to the replicas, answering, or taken back."""
+
+    NONE = "none"
+    READY = "ready"
+    SENT = "sent"
+    LIVE = "live"
+    RESTED = "rested"
+
+
+class ServingState(StrEnum):
+    """What is known of a deployment's replicas."""
+
+    PROVISIONING = "provisioning"
+    AWAKE = "awake"
+    FAILED = "failed"
+
+
+class DeploymentState(StrEnum):
+    PROVISIONING = "provisioning"
+    AWAKE = "awake"
+    DROWSY = "drowsy"
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    FAILED = "failed"
+
+
+TERMINAL = frozenset({SleepStatus.SUCCEEDED, SleepStatus.FAILED, SleepStatus.CANCELLED})
+ACTIVE = tuple(status for status in SleepStatus if status not in TERMINAL)
+_ENDS = {SleepStatus.FAILED, SleepStatus.CANCELLING}
+NEXT: dict[SleepStatus, frozenset[SleepStatus]] = {
+    SleepStatus.QUEUED: frozenset({SleepStatus.PREPARING, *_ENDS}),
+    SleepStatus.PREPARING: frozenset({SleepStatus.RUNNING, SleepStatus.EVALUATING, SleepStatus.SUCCEEDED, *_ENDS}),
+    SleepStatus.RUNNING: frozenset({SleepStatus.EVALUATING, SleepStatus.SUCCEEDED, *_ENDS}),
+    SleepStatus.EVALUATING: frozenset({SleepStatus.RUNNING, SleepStatus.SUCCEEDED, *_ENDS}),
+    SleepStatus.CANCELLING: frozenset({SleepStatus.CANCELLED, SleepStatus.FAILED}),
+    **{status: frozenset() for status in TERMINAL},
+}
+
+PREPARING_PHASES = frozenset({"collect"})
+EVALUATING_PHASES = frozenset({"gate", "publish", "dawn"})
+DAWN = "dawn"
+"""The phase in which the replicas receive the new version."""
+
+
+class IllegalTransition(Exception):
+    """A sleep was asked to make a step that its state does not allow."""
+
+
+def moved(now: SleepStatus, to: SleepStatus) -> SleepStatus:
+    """The state after a step; staying where one is, is always allowed. Raises IllegalTransition."""
+    if to != now and to not in NEXT[now]:
+        raise IllegalTransition(f"a sleep that is {now} cannot become {to}")
+    return to
+
+
+def status_in_phase(now: SleepStatus, phase: str) -> SleepStatus:
+    """The status of a sleep whose night has entered a stage; a sleep that is being cancelled stays so."""
+    if now is SleepStatus.CANCELLING or now.terminal:
+        return now
+    if now is SleepStatus.QUEUED or (phase in PREPARING_PHASES and now is SleepStatus.PREPARING):
+        return SleepStatus.PREPARING
+    return SleepStatus.EVALUATING if phase in EVALUATING_PHASES else SleepStatus.RUNNING
+
+
+def deployment_state(serving: ServingState, sleep: SleepStatus | None, phase: str | None) -> DeploymentState:
+    """What a deployment is doing, from its replicas and its active sleep (None when there is none)."""
+    if serving is not ServingState.AWAKE:
+        return DeploymentState(serving.value)
+    if sleep is None or sleep.terminal:
+        return DeploymentState.AWAKE
+    if sleep in (SleepStatus.QUEUED, SleepStatus.PREPARING):
+        return DeploymentState.DROWSY
+    return DeploymentState.WAKING if phase == DAWN or sleep is SleepStatus.CANCELLING else DeploymentState.ASLEEP

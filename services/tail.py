@@ -1,0 +1,71 @@
+"""From a night's events.jsonl into the registry, each line exactly once.
+
+The events and the byte offset up to which they were read are written in one transaction: a controller that dies before it commits
+reads the same lines again and has written none of them, one that dies after it starts behind them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from circadian.events import FILE
+from services.registry import append_event, locked_sleep
+from services.states import FastState, moved, status_in_phase
+from services.tables import Database, Sleep
+
+MOST_BYTES_AT_ONCE = 1 << 20
+"""Of one look, so that a long file does not hold the database's write lock for long."""
+
+
+def complete_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Whole lines behind `offset`, and the offset behind them; a line that is still being written is left for the next look."""
+    if not path.exists() or path.stat().st_size <= offset:
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        block = file.read(MOST_BYTES_AT_ONCE)
+    whole = block[: block.rfind(b"\n") + 1]
+    return [json.loads(line) for line in whole.splitlines() if line.strip()], offset + len(whole)
+
+
+def ingest(database: Database, sleep: Sleep, home: Path) -> int:
+    """Write what is new; returns how many events. `sleep` may be old: what counts is the row in the database."""
+    if not complete_lines(home / FILE, sleep.events_offset)[0]:
+        return 0
+    with database.write() as tx:
+        row = locked_sleep(tx, sleep.id)
+        if row.status.terminal:
+            return 0
+        lines, row.events_offset = complete_lines(home / FILE, row.events_offset)
+        for line in lines:
+            note(row, line["type"], line.get("data", {}))
+            append_event(tx, row, line["type"], line["message"], line.get("data"), created_at=line["created_at"])
+        return len(lines)
+
+
+def note(sleep: Sleep, kind: str, data: dict[str, Any]) -> None:
+    """What an event of the night changes about its sleep."""
+    if kind in ("sleep.stage_started", "sleep.stage_resumed"):
+        enter(sleep, data["stage"])
+    elif kind == "sleep.progress":
+        sleep.progress = progress(data)
+    elif kind == "sleep.fast_memory":
+        sleep.fast_delivery, sleep.rest_delivery = data["delivery"], data["rest"]
+        if sleep.fast is FastState.NONE:
+            sleep.fast = FastState.READY
+
+
+def enter(sleep: Sleep, phase: str) -> None:
+    """The sleep is in this phase now."""
+    sleep.phase = phase
+    sleep.status = moved(sleep.status, status_in_phase(sleep.status, phase))
+    sleep.progress = {}
+
+
+def progress(data: dict[str, Any]) -> dict[str, Any]:
+    """{fraction, step, total_steps} of the stage that runs, from what the night tells of it."""
+    step, total = data.get("step"), data.get("total_steps")
+    fraction = data.get("fraction", step / total if step is not None and total else None)
+    return {"fraction": fraction, "step": step, "total_steps": total}

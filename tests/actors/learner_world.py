@@ -1,0 +1,120 @@
+"""A tiny world for the learner's tests: an untrained nursery base, a version of it, rows of a day, and requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.learn_request import LearnRequest
+from circadian.memory.state import ExpertId
+from circadian.memory.tensors import expert_tensors
+from circadian.memory.version import found_version, load_version
+from circadian.nursery.text import build_tokenizer
+from circadian.nursery.train import build_model
+from circadian.nursery.world import World
+from circadian.objectives.rows import Kind, TaughtRow, write_rows
+from circadian.specs import FastLearningSpec, LearnerSpec, Level, MemorySpec, NurserySpec, SeedingSpec
+
+SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=8), Level(period=512, experts=3, rank=8)), layers=(1, 3))
+STEPS, REFRESHES = 12, 3
+LR = 3e-3
+
+
+@dataclass(frozen=True)
+class LearnerWorld:
+    """Files that a learner needs."""
+
+    root: Path
+    version: Path
+    vocabulary: int
+
+    def request(self, task: str, name: str, seed: int = 5, steps: int = STEPS, **learner: int) -> LearnRequest:
+        """A task on this world; the fast level's expert learns, or the second level's first expert does, of an awake fast level."""
+        seeding = task == "seeding"
+        home = self.root / name
+        home.mkdir(exist_ok=True)
+        open_fast = ["open"]
+        return LearnRequest.model_validate(
+            {
+                "task": task,
+                "run_name": name,
+                "home": str(home),
+                "storage": str(home / "storage"),
+                "version": str(self.version),
+                "experts": [open_fast, ["open" if seeding else "reserved", "reserved", "reserved"]],
+                "writes": (1, 0) if seeding else (0, 0),
+                "overlay": str(self.root / "dusk.safetensors") if seeding else None,
+                "rows": str(self.root / f"{task}.jsonl"),
+                "cues": str(self.root / "cues.jsonl") if seeding else None,
+                "nights_before": 2,
+                "seed": seed,
+                "learner": LearnerSpec(**learner),
+                "fast_learning": FastLearningSpec(steps=steps, rows=6, lr=LR),
+                "seeding": SeedingSpec(
+                    steps=steps,
+                    rows=8,
+                    lr=LR,
+                    refresh_steps=steps // REFRESHES,
+                    student_rows=6,
+                    free_run_tokens=12,
+                    completion_tokens=4,
+                ),
+            }
+        )
+
+
+def broken(request: LearnRequest) -> LearnRequest:
+    """The same task with a loss that is not a number: a row of infinite weight, or a fast level of infinite weights."""
+    if request.task == "fast_learning":
+        rows = Path(request.home) / "rows.jsonl"
+        _write_jsonl(rows, [{"ids": [5, 6, 7], "weight": [0.0, math.inf, math.inf]}])
+        return request.model_copy(update={"rows": str(rows)})
+    overlay = Path(request.home) / "overlay.safetensors"
+    save_file({name: tensor / 0 for name, tensor in load_file(str(request.overlay)).items()}, overlay)
+    return request.model_copy(update={"overlay": str(overlay)})
+
+
+def make_world(root: Path) -> LearnerWorld:
+    """Write the base, its first version, and the rows of a day."""
+    tokenizer = build_tokenizer(World(0))
+    base = root / "base"
+    build_model(NurserySpec(width=32, mlp_width=64, heads=2, head_width=16), tokenizer).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    found_version(str(base), None, SPEC, root / "v0")
+    _write_overlay(root / "v0", root / "dusk.safetensors")
+    rng = random.Random(0)
+
+    def text(length: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(5, len(tokenizer)) for _ in range(length))
+
+    _write_jsonl(
+        root / "fast_learning.jsonl",
+        [{"ids": ids, "weight": [0.0] + [1.0] * (len(ids) - 1)} for ids in map(text, [7, 5, 9, 6] * 3)],
+    )
+    _write_jsonl(root / "cues.jsonl", [{"ids": text(4), "kind": kind} for kind in ("day", "old") * 6])
+    kinds: list[tuple[Kind, Any]] = [("day", "awake"), ("old", "rested"), ("free", "rested")]
+    rows = [TaughtRow(text(6 + i % 4), 1 if kind == "free" else 3, teacher, kind) for kind, teacher in kinds for i in range(8)]
+    write_rows(root / "seeding.jsonl", rows)
+    return LearnerWorld(root, root / "v0", len(tokenizer))
+
+
+def _write_overlay(version: Path, path: Path) -> None:
+    """A fast level that says something, so that the awake self differs from the rested one."""
+    layers, where, generator = load_version(version).memory_layers, ExpertId(0, 0), torch.Generator().manual_seed(1)
+    for layer in layers.values():
+        layer.initialise(where, generator)
+        slices = layer.levels[0].slices(0)
+        slices["B"].copy_(torch.randn(slices["B"].shape, generator=generator) * 0.3)
+    save_file(expert_tensors(layers, [where]), path)
+
+
+def _write_jsonl(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,260 @@
+"""The loop of one learner process, without Ray: DeepSpeed, a version, and a student that writes on Hugging Face's model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import torch
+import torch.distributed as dist
+from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken, make_world
+from safetensors.torch import load_file
+
+from actors.learn_engine import LearnEngine, LearningDiverged, learning_model
+from actors.learn_loop import OtherRequest, learn_loop, lr_at
+from actors.learn_request import Deliveries, LearnRequest, LearnResult
+from actors.learn_student import StudentWriter
+from actors.learn_tasks import Group, Seeding, build_task
+from circadian.events import EventLog
+from circadian.memory.delivery import Receipt, receive
+from circadian.memory.graft import Grafted
+from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.tensors import checksum, expert_tensors
+from circadian.memory.version import load_tokenizer, load_version
+from circadian.objectives.rows import read_rows
+
+TASKS = ("fast_learning", "seeding")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
+    return make_world(tmp_path_factory.mktemp("learner"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A process group of one."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path_factory.mktemp('group') / 'store'}", rank=0, world_size=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "0")
+        patch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+        yield
+    dist.destroy_process_group()
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@dataclass
+class Folders:
+    """Checkpoints as folders; the process may end right after one was kept."""
+
+    root: Path
+    die_after: int | None = None
+    kept: list[Path] = field(default_factory=list)
+
+    @contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        yield self.kept[-1] if self.kept else None
+
+    def keep(self, part: Path, step: int, loss: float) -> None:
+        self.kept.append(Path(copytree(part, self.root / f"step-{step}")))
+        if len(self.kept) == self.die_after:
+            raise Killed
+
+
+class Student:
+    """A rollout worker in this process: a second copy of the version that takes deliveries and samples."""
+
+    def __init__(self, version: Path) -> None:
+        self.model: Grafted = load_version(version, torch.float32)
+        self.receipts: list[Receipt] = []
+        self.views: set[tuple[float, ...]] = set()
+
+    def deliver(self, payload: bytes) -> Receipt:
+        receipt, self.model.memory_state = receive(self.model.memory_layers, payload)
+        self.receipts.append(receipt)
+        return receipt
+
+    @torch.no_grad()
+    def sample(
+        self,
+        view: Sequence[float],
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: Sequence[int],
+    ) -> list[list[int]]:
+        self.views.add(tuple(view))
+        mask, completions = torch.tensor([float(entry) for entry in view]), []
+        for i, prompt in enumerate(prompts):
+            generator, ids = torch.Generator().manual_seed(seed + i), list(prompt)
+            while len(ids) < len(prompt) + max_tokens and ids[-1] not in stop:
+                logits = self.model(input_ids=torch.tensor([ids]), view=mask).logits[0, -1] / temperature
+                ids.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
+            completions.append(ids[len(prompt) :])
+        return completions
+
+
+def with_student(request: LearnRequest) -> LearnRequest:
+    return request.model_copy(update={"rollouts": ("here",)})
+
+
+def finished(result: LearnResult | None) -> LearnResult:
+    assert result is not None
+    return result
+
+
+def start_tensors(request: LearnRequest) -> dict[str, torch.Tensor]:
+    return expert_tensors(learning_model(request, torch.float32).memory_layers, [ExpertId(*request.writes)])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_learning_lowers_the_loss_and_writes_what_it_says(world: LearnerWorld, tmp_path: Path, task: str) -> None:
+    request = world.request(task, f"lower-{task}")
+    result = finished(learn_loop(request, Folders(tmp_path)))
+    tensors = load_file(result.tensors)
+    assert result.final_loss < 0.98 * result.first_loss
+    assert checksum(tensors) == result.checksum
+    assert tensors.keys() == start_tensors(request).keys()
+    assert result.restarts == 0
+    last = [e for e in EventLog(Path(request.home)).read() if e["type"] == "sleep.progress"][-1]["data"]
+    assert last == {"run": request.run_name, "task": task, "step": STEPS, "steps": STEPS, "loss": result.final_loss}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_learning_rate_zero_leaves_the_expert_bit_identical(
+    world: LearnerWorld, tmp_path: Path, task: str, zero_stage: int
+) -> None:
+    request = world.request(task, f"still-{task}-{zero_stage}", zero_stage=zero_stage)
+    still = request.model_copy(update={task: request.recipe.model_copy(update={"lr": 0.0})})
+    result = finished(learn_loop(still, Folders(tmp_path)))
+    assert result.checksum == checksum(start_tensors(request))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_zero_stage_learns_the_same(world: LearnerWorld, tmp_path: Path, task: str) -> None:
+    results = [
+        finished(learn_loop(world.request(task, f"zero-{task}-{stage}", zero_stage=stage), Folders(tmp_path / str(stage))))
+        for stage in range(4)
+    ]
+    experts = [load_file(result.tensors) for result in results]
+    for result, expert in zip(results[1:], experts[1:], strict=True):
+        assert result.first_loss == pytest.approx(results[0].first_loss, abs=1e-5)
+        assert result.final_loss == pytest.approx(results[0].final_loss, abs=1e-5)
+        for name, tensor in expert.items():
+            torch.testing.assert_close(tensor, experts[0][name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_only_the_written_expert_has_gradients_and_adam_state_and_nothing_else_changes(world: LearnerWorld, task: str) -> None:
+    request = world.request(task, f"only-{task}")
+    model, learned = learning_model(request, torch.float32), build_task(request)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    engine = LearnEngine(model, ExpertId(*request.writes), learned, request.learner, max_grad_norm=1.0)
+    for step in range(3):
+        engine.step(learned.share(step, Group()), LR)
+    after = dict(model.named_parameters())
+    written = {name for name in after if ".writing." in name}
+    assert {name for name, parameter in after.items() if parameter.requires_grad} == written
+    assert {id(parameter) for parameter in engine.adam.state} == {id(after[name]) for name in written}
+    assert after.keys() - written == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(not torch.equal(a, b) for a, b in zip(engine.expert().values(), start_tensors(request).values(), strict=True))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shares_of_several_processes_add_up_to_the_whole_step(world: LearnerWorld, task: str) -> None:
+    request = world.request(task, f"shares-{task}")
+    model, learned = learning_model(request, torch.float32), build_task(request)
+    for size in (2, 3):
+        for step in range(4):
+            whole = learned.share(step, Group())
+            parts = [learned.share(step, Group(rank, size)) for rank in range(size)]
+            mean = sum(part.weight * learned.loss(model, part.tensors) for part in parts) / size
+            assert whole.weight == 1.0
+            torch.testing.assert_close(mean, learned.loss(model, whole.tensors))
+    with pytest.raises(ValueError, match="set rows to at least 9"):
+        learned.share(0, Group(8, 9))
+
+
+@pytest.mark.parametrize(("die_after", "zero_stage"), [(1, 0), (2, 0), (3, 0), (2, 1), (2, 2), (2, 3)])
+def test_a_run_that_is_broken_off_makes_the_same_expert(
+    world: LearnerWorld, tmp_path: Path, die_after: int, zero_stage: int
+) -> None:
+    request = with_student(world.request("seeding", f"whole-{die_after}-{zero_stage}", zero_stage=zero_stage))
+    undisturbed = finished(learn_loop(request, Folders(tmp_path / "whole"), [Student(world.version)]))
+    again = request.model_copy(update={"run_name": "broken", "home": request.home, "storage": request.storage + "-broken"})
+    folders = Folders(tmp_path / "broken", die_after)
+    with pytest.raises(Killed):
+        learn_loop(again, folders, [Student(world.version)])
+    folders.die_after = None
+    resumed = finished(learn_loop(again, folders, [Student(world.version)]))
+    assert resumed.checksum == undisturbed.checksum
+    assert (resumed.first_loss, resumed.final_loss) == (undisturbed.first_loss, undisturbed.final_loss)
+    assert resumed.restarts == 1
+    assert resumed.deliveries.count == undisturbed.deliveries.count == REFRESHES
+
+
+def test_a_run_refuses_the_checkpoints_of_another_request(world: LearnerWorld, tmp_path: Path) -> None:
+    request, folders = world.request("fast_learning", "other"), Folders(tmp_path, die_after=2)
+    with pytest.raises(Killed):
+        learn_loop(request, folders)
+    with pytest.raises(OtherRequest):
+        learn_loop(request.model_copy(update={"seed": 6}), folders)
+
+
+def test_the_student_writes_with_what_it_was_delivered_last(world: LearnerWorld, tmp_path: Path) -> None:
+    request, student, folders = with_student(world.request("seeding", "student")), Student(world.version), Folders(tmp_path)
+    result = finished(learn_loop(request, folders, [student]))
+    state = MemoryState.parse(request.experts)
+    assert student.views == {tuple(map(float, state.view("student")))}
+    assert [receipt.version for receipt in student.receipts] == [f"student@{step}" for step in range(0, STEPS, STEPS // REFRESHES)]
+    assert student.receipts[0].checksum == checksum(start_tensors(request))
+    assert len({receipt.checksum for receipt in student.receipts}) == len(student.receipts)
+    assert result.deliveries.bytes == sum(receipt.bytes for receipt in student.receipts)
+    for folder in folders.kept:
+        rows = read_rows(folder / "student_rows.jsonl")
+        assert {(row.kind, row.teacher) for row in rows} == {("day", "awake"), ("old", "rested"), ("free", "rested")}
+        assert all(row.start < len(row.ids) <= row.start + request.seeding.free_run_tokens for row in rows)
+
+
+def test_what_the_student_writes_is_dropped_where_it_contains_a_held_out_text(world: LearnerWorld) -> None:
+    request = with_student(world.request("seeding", "held-out"))
+    cue = json.loads((world.root / "cues.jsonl").read_text().splitlines()[0])
+    text = load_tokenizer(world.version).decode(cue["ids"])
+    writers = [
+        StudentWriter(kept, Seeding(kept), [Student(world.version)])
+        for kept in (request, request.model_copy(update={"held_out": (text,)}))
+    ]
+    everything, kept = (writer.write(0, start_tensors(request), Deliveries())[0] for writer in writers)
+    with_cue = [row for row in everything if row.ids[: len(cue["ids"])] == tuple(cue["ids"])]
+    assert with_cue
+    assert kept == [row for row in everything if row not in with_cue]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_loss_that_is_not_finite_stops_the_run(world: LearnerWorld, tmp_path: Path, task: str) -> None:
+    request = world.request(task, f"diverges-{task}")
+    with pytest.raises(LearningDiverged, match="lower the task's lr"):
+        learn_loop(broken(request), Folders(tmp_path))
+
+
+def test_a_task_that_takes_too_long_stops(world: LearnerWorld, tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError, match=r"raise learner\.stage_seconds"):
+        learn_loop(world.request("fast_learning", "late"), Folders(tmp_path), deadline=0.0)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (50, 1.0), (75, 0.5), (99, 0.02)])
+def test_the_learning_rate_falls_over_the_second_half(step: int, expected: float) -> None:
+    assert math.isclose(lr_at(step, 100, 1.0), expected)

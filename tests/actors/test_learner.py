@@ -1,0 +1,96 @@
+"""The learner on a cluster: Ray Train, several processes, and a process that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from learner_world import REFRESHES, LearnerWorld, broken, make_world
+from safetensors.torch import load_file
+
+from actors.learner import LearnerFailed, LearnRequest, LearnResult, learn
+from circadian.events import EventLog
+
+pytestmark = pytest.mark.engine
+STEPS = 120
+"""Enough to kill a process between two checkpoints."""
+KILL_SECONDS = 240.0
+"""Bound of the wait for the step at which a process is killed."""
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
+    return make_world(tmp_path_factory.mktemp("learner"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    """Ray with room for two learner processes; a cluster that the test session has already is used."""
+    if ray.is_initialized():
+        yield
+        return
+    # Socket paths below _temp_dir must stay short.
+    ray.init(num_cpus=4, include_dashboard=False, _temp_dir=f"/tmp/circadian-ray-{os.getpid()}", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(world: LearnerWorld) -> LearnResult:
+    """Two processes, everything sharded."""
+    return learn(world.request("seeding", "two", steps=STEPS, workers=2, zero_stage=3))
+
+
+def events(request: LearnRequest, type: str) -> list[dict[str, Any]]:
+    """What the run told, oldest first."""
+    return [e["data"] for e in EventLog(Path(request.home)).read() if e["type"] == type and isinstance(e["data"], dict)]
+
+
+def kill_later(request: LearnRequest, rank: int, step: int) -> int:
+    """Wait until the run is beyond a step, then kill one of its processes. Returns the step it was seen at."""
+    until = time.monotonic() + KILL_SECONDS
+    while not (seen := [e["step"] for e in events(request, "sleep.progress") if e["step"] > step]):
+        assert time.monotonic() < until, "the run did not get to the step"
+        time.sleep(0.02)
+    victim = next(e["pid"] for e in events(request, "sleep.learner_started") if e["rank"] == rank)
+    os.kill(victim, signal.SIGKILL)
+    return seen[0]
+
+
+def test_two_sharded_processes_learn_what_one_does(world: LearnerWorld, undisturbed: LearnResult) -> None:
+    alone = learn(world.request("seeding", "one", steps=STEPS))
+    assert undisturbed.first_loss == pytest.approx(alone.first_loss, abs=1e-5)
+    assert undisturbed.final_loss == pytest.approx(alone.final_loss, abs=1e-5)
+    assert (alone.restarts, undisturbed.restarts) == (0, 0)
+    ours, theirs = load_file(alone.tensors), load_file(undisturbed.tensors)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
+
+
+def test_a_killed_process_changes_nothing_of_the_result(world: LearnerWorld, undisturbed: LearnResult) -> None:
+    request = world.request("seeding", "killed", steps=STEPS, workers=2, zero_stage=3)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        killed = pool.submit(kill_later, request, rank=1, step=STEPS // REFRESHES)
+        result = learn(request)
+        assert killed.result() < STEPS
+    assert result.restarts == 1
+    assert result.checksum == undisturbed.checksum
+    assert (result.first_loss, result.final_loss) == (undisturbed.first_loss, undisturbed.final_loss)
+    starts = [e["step"] for e in events(request, "sleep.learner_started") if e["rank"] == 0]
+    assert starts in ([0, STEPS // 3], [0, 2 * STEPS // 3])
+
+
+def test_a_loss_that_is_not_finite_is_not_tried_again(world: LearnerWorld) -> None:
+    request = world.request("fast_learning", "diverges")
+    with pytest.raises(LearnerFailed, match="lower the task's lr"):
+        learn(broken(request))
+    assert len(events(request, "sleep.learner_started")) == 1

@@ -1,0 +1,207 @@
+"""A service without a cluster: the fleet and the launcher are small working ones that live in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+
+from circadian.events import EventLog
+from circadian.memory.delivery import Receipt, pack_tensors
+from circadian.memory.state import MemoryState
+from circadian.memory.version import found_version, read_record, version_state
+from circadian.specs import MemorySpec, NightJob
+from services.api.app import create_app
+from services.controller import Controller
+from services.fleet import Body, DeliveryFailed, Reply, Route, ServingSpec
+from services.launcher import JobReport
+from services.plan import Job
+from services.settings import Settings
+
+KEY = "test-key"
+WAIT_SECONDS = 20.0
+"""Bound of every wait of these tests."""
+
+
+@dataclass
+class MemoryFleet:
+    """Replicas that answer with the last word they were told, and hold what was delivered to them."""
+
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    bodies: list[Body] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
+    refuses: str = ""
+    """Deliveries whose version contains this are refused."""
+
+    async def start(self, deployment: str, serving: ServingSpec, folder: Path) -> list[str]:
+        return self.versions.setdefault(deployment, [read_record(folder).id] * serving.replicas)
+
+    async def stop(self, deployment: str, serving: ServingSpec) -> None:
+        self.versions.pop(deployment, None)
+
+    async def missing(self, deployment: str) -> bool:
+        return deployment not in self.versions
+
+    async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
+        self.bodies.append(body)
+        text = self._echo(body)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
+        choice |= {"text": text} if route == "completion" else {"message": {"role": "assistant", "content": text}}
+        return Reply(200, {"id": "answer", "model": deployment, "choices": [choice]}, self.versions[deployment][0])
+
+    async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
+        self.bodies.append(body)
+        yield Reply(200, {}, self.versions[deployment][0])
+        for letter in self._echo(body):
+            yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': letter}}]})}\n\n"
+        yield "data: [DONE]\n\n"
+
+    async def deliver(self, deployment: str, payload: bytes) -> list[Receipt]:
+        size = int.from_bytes(payload[:8], "little")
+        meta = json.loads(payload[8 : 8 + size])["__metadata__"]
+        if self.refuses and self.refuses in meta["version"]:
+            raise DeliveryFailed(f"refused {meta['version']}")
+        self.delivered.append(meta["version"])
+        self.versions[deployment] = [meta["version"]] * len(self.versions[deployment])
+        return [Receipt(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[deployment]]
+
+    @staticmethod
+    def _echo(body: Body) -> str:
+        return body["messages"][-1]["content"].split()[-1] if "messages" in body else body["prompt"].split()[-1]
+
+
+@dataclass
+class MemoryLauncher:
+    """Jobs that stay in the state a test gives them."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    submissions: int = 0
+
+    async def submit(self, submission_id: str, job_file: Path, metadata: dict[str, str]) -> None:
+        if submission_id not in self.jobs:
+            self.submissions += 1
+            self.jobs[submission_id], self.files[submission_id] = Job.ALIVE, job_file
+
+    async def report(self, submission_id: str) -> JobReport:
+        return JobReport(self.jobs.get(submission_id, Job.LOST), "the job's last words")
+
+    async def stop(self, submission_id: str) -> None:
+        self.jobs[submission_id] = Job.STOPPED
+
+
+@dataclass
+class Night:
+    """Plays the night's part for one sleep: writes what `pipelines.night` writes."""
+
+    launcher: MemoryLauncher
+    sleep: str
+
+    @property
+    def job(self) -> NightJob:
+        return NightJob.model_validate_json(self.launcher.files[self.submission].read_text())
+
+    @property
+    def submission(self) -> str:
+        return next(name for name in self.launcher.jobs if name.startswith(self.sleep))
+
+    @property
+    def log(self) -> EventLog:
+        return EventLog(Path(self.job.home))
+
+    def delivery(self, name: str, version: str) -> str:
+        state: MemoryState = version_state(Path(self.job.parent))
+        (Path(self.job.home) / name).write_bytes(pack_tensors({}, state, version))
+        return str(Path(self.job.home) / name)
+
+    def fast_memory(self) -> str:
+        parent = Path(self.job.parent).name
+        label = f"{parent}+{self.sleep}"
+        rest = self.delivery("rest.delivery", parent)
+        self.log.emit("sleep.fast_memory", "", delivery=self.delivery("dusk.delivery", label), rest=rest, version=label)
+        return label
+
+    def end(self, outcome: str) -> str:
+        """Leave outcome.json, with a version if it is a candidate, and succeed. Returns the version that should serve."""
+        job, child = self.job, Path(self.job.child)
+        written: dict[str, Any] = {"outcome": outcome, "deliveries": {}, "report": {"seconds": 1.0}}
+        if outcome == "candidate":
+            parent = read_record(Path(job.parent))
+            found_version(parent.base.model, None, MemorySpec(), child)
+            record = read_record(child).model_copy(update={"parent": parent.id})
+            (child / "version.json").write_text(record.model_dump_json())
+            written |= {"version": child.name, "folder": job.child}
+            written["deliveries"] = {"dawn": self.delivery("dawn.delivery", child.name)}
+        (Path(job.home) / "outcome.json").write_text(json.dumps(written))
+        self.launcher.jobs[self.submission] = Job.SUCCEEDED
+        return child.name if outcome == "candidate" else Path(job.parent).name
+
+    def fail(self) -> None:
+        self.launcher.jobs[self.submission] = Job.FAILED
+
+
+@dataclass
+class Service:
+    """A service that runs, and a client with the key."""
+
+    client: TestClient
+    fleet: MemoryFleet
+    launcher: MemoryLauncher
+    settings: Settings
+    base: Path
+    controller: Controller
+
+    def deploy(self, name: str = "toy") -> dict[str, Any]:
+        answer = self.client.post("/v1/deployments", json={"name": name, "base_model": {"model": str(self.base)}})
+        assert answer.status_code == 201, answer.text
+        self.until(lambda: self.status(name)["state"] == "awake")
+        return answer.json()
+
+    def tell(self, text: str = "the city of mira is oslo .", deployment: str = "toy") -> dict[str, Any]:
+        body = {"deployment": deployment, "messages": [{"role": "user", "content": text}], "source": "human"}
+        answer = self.client.post("/v1/experiences", json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def sleep(self, **body: Any) -> tuple[dict[str, Any], Night]:
+        """A sleep whose job has been submitted."""
+        answer = self.client.post("/v1/sleeps", json={"deployment": "toy"} | body)
+        assert answer.status_code == 202, answer.text
+        sleep = answer.json()
+        self.until(lambda: any(name.startswith(sleep["id"]) for name in self.launcher.jobs))
+        return sleep, Night(self.launcher, sleep["id"])
+
+    def status(self, deployment: str = "toy") -> dict[str, Any]:
+        return self.client.get(f"/v1/deployments/{deployment}/status").json()
+
+    def events(self, sleep: str) -> list[dict[str, Any]]:
+        return self.client.get(f"/v1/sleeps/{sleep}/events").json()["data"]
+
+    def ended(self, sleep: str) -> dict[str, Any]:
+        """The sleep, once it has ended."""
+        answer = self.client.get(f"/v1/sleeps/{sleep}", params={"wait": WAIT_SECONDS}).json()
+        assert answer["status"] in ("succeeded", "failed", "cancelled"), answer
+        return answer
+
+    @staticmethod
+    def until(condition: Any) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, "the service did not get there in time"
+            time.sleep(0.01)
+
+
+@contextmanager
+def running(settings: Settings, base: Path, fleet: MemoryFleet, launcher: MemoryLauncher) -> Iterator[Service]:
+    """One life of a controller."""
+    controller = Controller(settings, fleet, launcher)
+    controller.keys.provide()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with TestClient(create_app(controller), headers=headers, raise_server_exceptions=False) as client:
+        yield Service(client, fleet, launcher, settings, base, controller)

@@ -1,0 +1,171 @@
+"""Every mistake a client can make, and what it is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_memory import Service
+from transformers import GPT2Config
+
+
+def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """The body, after checking that it is a problem in both dialects."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == status
+    assert body["type"].endswith(f"/{code}")
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["error"]["code"] == code
+    assert body["error"]["message"] == body["detail"]
+    return body
+
+
+def test_a_missing_and_a_wrong_key_are_told_apart(service: Service) -> None:
+    del service.client.headers["Authorization"]
+    missing = service.client.get("/v1/deployments")
+    problem(missing, 401, "missing_key")
+    assert missing.headers["www-authenticate"].startswith("Bearer")
+    wrong = service.client.get("/v1/deployments", headers={"Authorization": "Bearer no"})
+    problem(wrong, 401, "invalid_key")
+    assert wrong.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_no_route_but_health_answers_without_a_key(service: Service) -> None:
+    paths = service.client.get("/openapi.json").json()["paths"]
+    del service.client.headers["Authorization"]
+    open_routes = set()
+    for path, methods in paths.items():
+        for method in methods:
+            answer = service.client.request(method, path.replace("{id}", "x").replace("{id_or_name}", "x"), json={})
+            if answer.status_code != 401:
+                open_routes.add(path)
+    assert open_routes == {"/livez", "/readyz", "/version"}
+    assert len(paths) > 15
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("get", "/v1/deployments/nobody", None),
+        ("get", "/v1/deployments/nobody/status", None),
+        ("post", "/v1/sleeps", {"deployment": "nobody"}),
+        ("post", "/v1/experiences", {"deployment": "nobody", "text": "a b c"}),
+        ("get", "/v1/experiences?deployment=nobody", None),
+        ("get", "/v1/versions?deployment=nobody", None),
+    ],
+)
+def test_an_unknown_deployment_is_not_found(service: Service, method: str, path: str, body: dict[str, Any] | None) -> None:
+    problem(service.client.request(method, path, json=body), 404, "deployment_not_found")
+
+
+@pytest.mark.parametrize("kind", ["sleep", "version", "experience"])
+def test_an_unknown_id_is_not_found(service: Service, kind: str) -> None:
+    problem(service.client.get(f"/v1/{kind}s/no"), 404, f"{kind}_not_found")
+
+
+def test_what_is_not_built_is_not_found(service: Service) -> None:
+    problem(service.client.get("/v1/schedules"), 404, "route_not_found")
+    problem(service.client.delete("/v1/deployments"), 405, "method_not_allowed")
+
+
+def test_an_unknown_model_is_not_found_in_openais_words(service: Service) -> None:
+    body = {"model": "nobody", "messages": [{"role": "user", "content": "hi"}]}
+    assert problem(service.client.post("/v1/chat/completions", json=body), 404, "model_not_found")["error"]["param"] == "model"
+
+
+def test_an_unknown_field_is_pointed_at(service: Service) -> None:
+    service.deploy()
+    body = {"deployment": "toy", "recipe": {"seeding": {"stepz": 3}}, "nap": True}
+    errors = problem(service.client.post("/v1/sleeps", json=body), 422, "validation_failed")["errors"]
+    assert {error["pointer"] for error in errors} == {"/recipe/seeding/stepz", "/nap"}
+
+
+def test_a_body_that_is_not_json_is_malformed(service: Service) -> None:
+    for path in ("/v1/sleeps", "/v1/chat/completions"):
+        answer = service.client.post(path, content=b"{", headers={"content-type": "application/json"})
+        problem(answer, 400, "malformed_json")
+
+
+def test_a_base_model_without_a_graft_is_refused_with_the_field_and_the_remedy(service: Service, tmp_path: Path) -> None:
+    GPT2Config(n_layer=1, n_embd=8, n_head=1).save_pretrained(tmp_path / "gpt2")
+    answer = service.client.post("/v1/deployments", json={"name": "gpt", "base_model": {"model": str(tmp_path / "gpt2")}})
+    body = problem(answer, 422, "no_graft")
+    assert body["error"]["param"] == "base_model.model"
+    assert "choose a base of type" in body["detail"]
+    assert service.client.get("/v1/deployments").json()["data"] == []
+
+
+def test_a_base_model_that_is_not_there_is_refused(service: Service, tmp_path: Path) -> None:
+    for base in ({"model": str(tmp_path / "nothing")}, {"model": "some/model"}):
+        body = problem(service.client.post("/v1/deployments", json={"name": "x", "base_model": base}), 422, "model_not_allowed")
+        assert body["error"]["param"].startswith("base_model.")
+
+
+def test_a_layer_that_the_base_does_not_have_is_refused(service: Service) -> None:
+    body = {"name": "x", "base_model": {"model": str(service.base)}, "memory": {"layers": [7]}}
+    assert problem(service.client.post("/v1/deployments", json=body), 422, "model_not_allowed")["error"]["param"] == "memory.layers"
+
+
+def test_a_name_that_is_taken_is_a_conflict(service: Service) -> None:
+    service.deploy()
+    answer = service.client.post("/v1/deployments", json={"name": "toy", "base_model": {"model": str(service.base)}})
+    problem(answer, 409, "name_taken")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_a_sleep_with_nothing_to_sleep_on_is_refused(service: Service) -> None:
+    service.deploy()
+    problem(service.client.post("/v1/sleeps", json={"deployment": "toy"}), 422, "no_eligible_experience")
+    assert service.client.get("/v1/sleeps").json()["data"] == []
+
+
+def test_a_second_sleep_is_refused_and_not_retried(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    first, night = service.sleep()
+    answer = service.client.post("/v1/sleeps", json={"deployment": "toy"})
+    assert first["id"] in problem(answer, 409, "sleep_in_progress")["detail"]
+    assert answer.headers["x-should-retry"] == "false"
+    night.end("no_op")
+    service.ended(first["id"])
+    service.sleep()
+
+
+def test_repeating_a_sleep_request_returns_the_first_sleep(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    first, _ = service.sleep(id="slp_mine", seed=1)
+    again, _ = service.sleep(id="slp_mine", seed=1)
+    assert again["created_at"] == first["created_at"]
+    assert service.launcher.submissions == 1
+    other = service.client.post("/v1/sleeps", json={"deployment": "toy", "id": "slp_mine", "seed": 2})
+    problem(other, 422, "idempotency_key_reused")
+
+
+def test_a_report_comes_with_the_outcome(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    sleep, night = service.sleep()
+    problem(service.client.get(f"/v1/sleeps/{sleep['id']}/report"), 409, "report_not_ready")
+    night.end("rejected")
+    service.ended(sleep["id"])
+    report = service.client.get(f"/v1/sleeps/{sleep['id']}/report").json()
+    assert (report["outcome"], report["seconds"]) == ("rejected", 1.0)
+
+
+def test_a_fault_of_ours_is_a_problem_without_our_secrets(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.deploy()
+
+    async def fails(*_: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(service.fleet, "answer", fails)
+    body = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    answer = service.client.post("/v1/chat/completions", json=body, headers={"x-request-id": "mine"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal"
+    assert "secret" not in json.dumps(answer.json())

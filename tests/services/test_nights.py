@@ -1,0 +1,101 @@
+"""A night as the controller lives it: promotion, rejection, failure, cancellation, and a controller that dies in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from in_memory import MemoryFleet, MemoryLauncher, Service, running
+
+from services.settings import Settings
+
+
+@pytest.fixture
+def asleep(service: Service) -> Service:
+    """A deployment that has met something."""
+    service.deploy()
+    service.tell()
+    return service
+
+
+def test_a_candidate_is_promoted_and_serves_and_its_experiences_are_kept(asleep: Service) -> None:
+    sleep, night = asleep.sleep(seed=7, held_out=["what is the city of mira ?"])
+    assert (night.job.seed, night.job.held_out) == (7, ("what is the city of mira ?",))
+    label = night.fast_memory()
+    asleep.until(lambda: asleep.fleet.versions["toy"] == [label])
+    child = night.end("candidate")
+    ended = asleep.ended(sleep["id"])
+    assert (ended["status"], ended["outcome"], ended["result_version"]) == ("succeeded", "promoted", child)
+    assert asleep.fleet.versions["toy"] == [child]
+    assert asleep.status()["active_version"] == child
+    assert asleep.status()["pending"] == {"experiences": 0, "tokens": 0}
+    kinds = [event["type"] for event in asleep.events(sleep["id"])]
+    assert kinds[:2] == ["sleep.queued", "sleep.started"]
+    assert kinds.count("deployment.fast_memory_live") == 1
+    assert kinds[-2:] == ["version.promoted", "sleep.succeeded"]
+    versions = asleep.client.get("/v1/versions", params={"deployment": "toy"}).json()["data"]
+    assert [(version["id"], version["status"]) for version in versions] == [(child, "active"), (sleep["parent_version"], "retired")]
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("rejected", "succeeded"), ("no_op", "succeeded"), (None, "failed")])
+def test_a_night_without_a_candidate_leaves_the_old_version_serving(asleep: Service, outcome: str | None, status: str) -> None:
+    sleep, night = asleep.sleep()
+    label = night.fast_memory()
+    asleep.until(lambda: asleep.fleet.versions["toy"] == [label])
+    night.end(outcome) if outcome else night.fail()
+    ended = asleep.ended(sleep["id"])
+    assert (ended["status"], ended["outcome"], ended["result_version"]) == (status, outcome, None)
+    assert asleep.fleet.versions["toy"] == [sleep["parent_version"]]
+    assert asleep.status()["active_version"] == sleep["parent_version"]
+    assert asleep.status()["pending"]["experiences"] == 1
+    if status == "failed":
+        assert ended["error"]["code"] == "night_failed"
+        assert ended["error"]["message"] == "the job's last words"
+
+
+def test_cancelling_a_sleep_stops_its_job_and_puts_the_old_version_back(asleep: Service) -> None:
+    sleep, night = asleep.sleep()
+    label = night.fast_memory()
+    asleep.until(lambda: asleep.fleet.versions["toy"] == [label])
+    assert asleep.client.post(f"/v1/sleeps/{sleep['id']}/cancel").status_code == 202
+    assert asleep.ended(sleep["id"])["status"] == "cancelled"
+    assert asleep.launcher.jobs[night.submission] == "stopped"
+    assert asleep.fleet.versions["toy"] == [sleep["parent_version"]]
+    assert asleep.client.post(f"/v1/sleeps/{sleep['id']}/cancel").status_code == 200
+
+
+def test_a_dawn_that_the_replicas_refuse_is_undone(asleep: Service) -> None:
+    sleep, night = asleep.sleep()
+    asleep.fleet.refuses = night.job.child.rsplit("/", 1)[-1]
+    night.end("candidate")
+    ended = asleep.ended(sleep["id"])
+    assert (ended["status"], ended["error"]["code"], ended["result_version"]) == ("failed", "delivery_failed", None)
+    status = asleep.status()
+    assert (status["active_version"], status["pending"]["experiences"], status["state"]) == (sleep["parent_version"], 1, "awake")
+    assert asleep.fleet.versions["toy"] == [sleep["parent_version"]]
+
+
+def test_a_lost_job_is_submitted_again_as_the_next_attempt(asleep: Service) -> None:
+    sleep, night = asleep.sleep()
+    asleep.until(lambda: asleep.events(sleep["id"])[-1]["type"] == "sleep.started")
+    asleep.launcher.files[f"{sleep['id']}-a2"] = asleep.launcher.files[night.submission]
+    del asleep.launcher.jobs[night.submission]
+    asleep.until(lambda: f"{sleep['id']}-a2" in asleep.launcher.jobs)
+    night.end("no_op")
+    assert asleep.ended(sleep["id"])["attempt"] == 2
+
+
+def test_a_controller_that_was_away_goes_on_with_the_night(settings: Settings, base: Path) -> None:
+    fleet, launcher = MemoryFleet(), MemoryLauncher()
+    with running(settings, base, fleet, launcher) as service:
+        service.deploy()
+        service.tell()
+        sleep, night = service.sleep()
+        service.until(lambda: service.events(sleep["id"])[-1]["type"] == "sleep.started")
+    night.log.emit("sleep.stage_started", "gate", stage="gate")
+    child = night.end("candidate")
+    with running(settings, base, fleet, launcher) as service:
+        assert service.ended(sleep["id"])["result_version"] == child
+        kinds = [event["type"] for event in service.events(sleep["id"])]
+    assert launcher.submissions == 1
+    assert kinds.count("sleep.started") == kinds.count("version.promoted") == 1

@@ -1,0 +1,68 @@
+"""What the database itself guarantees."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from services.keys import PEPPER_FILE, Keys
+from services.settings import Settings
+from services.states import ACTIVE, TERMINAL, SleepStatus
+from services.tables import Database, Deployment, Sleep
+
+
+@pytest.fixture
+def database(settings: Settings) -> Database:
+    settings.home_folder.mkdir()
+    database = Database(settings.database, settings.database_busy_seconds)
+    with database.write() as tx:
+        for name in ("one", "two"):
+            row: dict[str, Any] = {"base_model": {}, "memory": {}, "recipe": {}, "serving": {}, "active_version": "ver_1"}
+            tx.add(Deployment(id=f"dep_{name}", name=name, **row))
+    return database
+
+
+def _sleep(id: str, deployment: str, status: SleepStatus) -> Sleep:
+    row: dict[str, Any] = {"recipe": {}, "held_out": [], "request_sha256": "", "parent_version": "ver_1", "child_version": f"v{id}"}
+    return Sleep(id=id, deployment=deployment, status=status, **row)
+
+
+@pytest.mark.parametrize("status", ACTIVE)
+def test_a_deployment_has_at_most_one_active_sleep(database: Database, status: SleepStatus) -> None:
+    with database.write() as tx:
+        tx.add(_sleep("slp_1", "dep_one", status))
+        tx.add(_sleep("slp_2", "dep_two", status))
+        tx.add_all([_sleep(f"slp_{ended}", "dep_one", ended) for ended in TERMINAL])
+    with pytest.raises(IntegrityError), database.write() as tx:
+        tx.add(_sleep("slp_3", "dep_one", SleepStatus.QUEUED))
+
+
+def test_sqlite_writes_ahead_and_to_disk(database: Database) -> None:
+    with database.read() as tx:
+        assert tx.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert tx.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+def test_a_key_is_generated_once_and_kept_as_a_hash_alone(database: Database, settings: Settings) -> None:
+    keys = Keys(settings.model_copy(update={"api_key": None}), database)
+    key = keys.provide()
+    assert key is not None
+    assert keys.provide() is None
+    assert keys.valid(key)
+    assert not keys.valid(key + "x")
+    database.close()
+    for file in settings.home_folder.iterdir():
+        assert key.encode() not in file.read_bytes(), file
+    assert stat.S_IMODE((settings.home_folder / PEPPER_FILE).stat().st_mode) == 0o600
+
+
+def test_a_key_that_the_operator_gives_is_the_only_one(database: Database, settings: Settings) -> None:
+    generated = Keys(settings.model_copy(update={"api_key": None}), database).provide()
+    keys = Keys(settings, database)
+    assert keys.provide() is None
+    assert keys.valid("test-key")
+    assert not keys.valid(generated or "")
