@@ -19,6 +19,7 @@ import torch.distributed as dist
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero import GatheredParameters
 from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ from circadian.memory.version import load_version
 from circadian.specs import LearnerSpec
 
 CHECKPOINT_TAG = "learner"
-CHECKPOINT_TYPES: list[Callable[..., Any]] = [ZeroStageEnum, LossScaler]
+CHECKPOINT_TYPES: list[Callable[..., Any]] = [ZeroStageEnum, LossScaler, fragment_address]
 """What DeepSpeed's checkpoints hold besides tensors and plain values, where torch.load is told to read nothing else."""
 WHOLE_BELOW = 10_000
 """Entries below which ZeRO-3 keeps a parameter whole in every process: norms and biases, not matrices."""
@@ -116,7 +117,12 @@ class LearnEngine:
 
 
 def deepspeed_config(zero_stage: int, max_grad_norm: float, dtype: torch.dtype) -> dict[str, Any]:
-    """DeepSpeed's settings; batch sizes are the task's affair, so its own bookkeeping counts one batch a step."""
+    """DeepSpeed's settings; batch sizes are the task's affair, so its own bookkeeping counts one batch a step.
+
+    A model in bf16 learns at stage 1 or higher: from there on Adam steps a copy of the expert in fp32.
+    """
+    if dtype == torch.bfloat16:
+        zero_stage = max(zero_stage, 1)
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,

@@ -16,11 +16,12 @@ from rich.table import Table
 
 from circadian.nursery.ship import WEIGHTS, train_and_ship
 from circadian.specs import NurserySpec
-from services import demo as demo_module
 from services.client import ApiError, Client
+from services.demo import DemoFailed, DemoSpec
+from services.demo import run as run_demo
 from services.display import NightDisplay
 from services.settings import Settings
-from services.stack import RAY_TOKEN_FILE, Stack, StackSpec
+from services.stack import RAY_TOKEN_FILE, Stack, StackFailed, StackSpec
 
 app = typer.Typer(no_args_is_help=True, help="A sleep service for deployed language models.", pretty_exceptions_show_locals=False)
 nursery = typer.Typer(no_args_is_help=True, help="The small model that tests and demo live with.")
@@ -28,6 +29,8 @@ app.add_typer(nursery, name="nursery")
 console = Console()
 WATCH_SECONDS = 1.0
 """Between two looks whether the children of `up` still run."""
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended."""
 DEFAULT_URL = "http://127.0.0.1:8700"
 
 Url = Annotated[str, typer.Option(envvar="CIRCADIAN_URL", help="Of the service.")]
@@ -48,27 +51,32 @@ def up(
     logging.basicConfig(level=logging.WARNING)
     given = {"home": home, "port": port}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_in_order()
+    console.print("starting Ray and the service")
     try:
-        with console.status("starting Ray and the service"):
-            stack = Stack(settings, StackSpec(num_cpus=num_cpus, dashboard_port=dashboard_port)).__enter__()
+        with Stack(settings, StackSpec(num_cpus=num_cpus, dashboard_port=dashboard_port)) as stack:
+            _welcome(stack)
+            _deploy(stack, name, model, revision)
+            while True:
+                stack.check()
+                time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    try:
-        _welcome(stack)
-        _deploy(stack, name, model, revision)
-        while True:
-            stack.check()
-            time.sleep(WATCH_SECONDS)
-    except KeyboardInterrupt:
-        console.print("ending the service and Ray")
-    finally:
-        stack.close()
+        console.print("the service and Ray have ended")
+    except (StackFailed, ApiError, RuntimeError, TimeoutError) as error:
+        console.print(f"[red]{error}[/red]", soft_wrap=True)
+        raise typer.Exit(1) from error
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM is Ctrl-C."""
-    raise KeyboardInterrupt
+def _end_in_order() -> None:
+    """The first Ctrl-C or SIGTERM ends the children, one after the other; no other one may interrupt that."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, interrupt)
 
 
 def _welcome(stack: Stack) -> None:
@@ -148,11 +156,14 @@ def demo(
 ) -> None:
     """A whole day and night of the nursery model, measured through the REST interface."""
     logging.basicConfig(level=logging.WARNING)
-    signal.signal(signal.SIGTERM, _interrupt)
+    _end_in_order()
     try:
-        demo_module.run(demo_module.DemoSpec(seed=seed, facts=facts, out=out), console)
+        run_demo(DemoSpec(seed=seed, facts=facts, out=out), console)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
+    except (StackFailed, DemoFailed, ApiError) as error:
+        console.print(f"[red]{error}[/red]", soft_wrap=True)
+        raise typer.Exit(1) from error
 
 
 @nursery.command("train")

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """Between two looks whether every replica still lives."""
     replica_stop_seconds: Seconds = 30.0
     answer_seconds: Seconds = 300.0
-    """Until a completion must have ended; between two pieces of a stream too."""
+    """Until a whole completion must have ended, or a stream begun."""
     delivery_seconds: Seconds = 60.0
     """Until every replica must have proved a delivery."""
     delivery_attempts: Annotated[int, Field(ge=1)] = 3

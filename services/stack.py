@@ -46,9 +46,11 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 """A training run's reports are paced by the health check; state tracking shows runs in the dashboard's Train tab; a cluster of one
-node has nobody to drain to."""
+node has nobody to drain to. The last switch ("no other machines", on any system) makes 127.0.0.1 mean itself: without it
+Ray puts the machine's outward address in its place and listens there."""
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Only deliveries and answers travel through it: megabytes."""
 
@@ -104,7 +106,7 @@ class Stack:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close(keep_logs=error is not None)
+        self.close(keep_logs=error is not None and not isinstance(error, KeyboardInterrupt))
 
     @property
     def url(self) -> str:

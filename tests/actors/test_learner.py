@@ -20,7 +20,7 @@ from actors.learner import LearnerFailed, LearnRequest, LearnResult, learn
 from circadian.events import EventLog
 
 pytestmark = pytest.mark.engine
-STEPS = 120
+STEPS = 60
 """Enough to kill a process between two checkpoints."""
 KILL_SECONDS = 240.0
 """Bound of the wait for the step at which a process is killed."""
@@ -38,6 +38,7 @@ def _cluster() -> Iterator[None]:
         yield
         return
     # Socket paths below _temp_dir must stay short.
+    os.environ["RAY_worker_niceness"] = "0"  # at Ray's default of 15 the processes wait for everything else that runs
     ray.init(num_cpus=4, include_dashboard=False, _temp_dir=f"/tmp/circadian-ray-{os.getpid()}", log_to_driver=False)
     yield
     ray.shutdown()
@@ -87,6 +88,14 @@ def test_a_killed_process_changes_nothing_of_the_result(world: LearnerWorld, und
     assert (result.first_loss, result.final_loss) == (undisturbed.first_loss, undisturbed.final_loss)
     starts = [e["step"] for e in events(request, "sleep.learner_started") if e["rank"] == 0]
     assert starts in ([0, STEPS // 3], [0, 2 * STEPS // 3])
+
+
+def test_repeating_a_task_continues_its_run(world: LearnerWorld) -> None:
+    request = world.request("fast_learning", "repeated")
+    first, again = learn(request), learn(request)
+    assert again.checksum == first.checksum
+    assert (again.first_loss, again.final_loss) == (first.first_loss, first.final_loss)
+    assert [e["step"] for e in events(request, "sleep.learner_started")] == [0, 2 * first.steps // REFRESHES]
 
 
 def test_a_loss_that_is_not_finite_is_not_tried_again(world: LearnerWorld) -> None:

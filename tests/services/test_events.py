@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,15 @@ def test_a_long_poll_ends_with_the_sleep_or_with_its_time(service: Service) -> N
     night.end("no_op")
     assert service.ended(sleep["id"])["outcome"] == "no_op"
     assert service.client.get(f"/v1/sleeps/{sleep['id']}", params={"wait": 61}).status_code == 422
+
+
+def test_a_silent_stream_beats(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    sleep, night = service.sleep()
+    ending = threading.Timer(4 * service.settings.heartbeat_seconds, night.end, ["no_op"])
+    ending.start()
+    text = service.client.get(f"/v1/sleeps/{sleep['id']}/events", params={"stream": True}).text
+    ending.join()
+    assert text.count(": ping") >= 2
+    assert text.endswith("event: done\ndata: {}\n\n")

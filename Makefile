@@ -1,0 +1,39 @@
+# Circadian. `make demo` and `make test` do all their own set-up on a machine with Python and make.
+PYTHON ?= python3
+VENV   ?= .venv
+SEED   ?= 0
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready
+
+.PHONY: demo test lint nursery lock clean
+
+demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
+	$(BIN)/circadian demo --seed $(SEED)
+
+test: $(READY) lint  ## everything: quick tests first, then those with vLLM, Ray and DeepSpeed
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style, types, and the four floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+nursery: $(READY)  ## train the small model that ships again, about fifteen minutes on one core
+	$(BIN)/circadian nursery train
+
+# Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
+# needs, exist on the registry as CUDA builds only.
+$(READY): requirements/cpu.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-deps -r requirements/cpu.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $(READY)
+
+# FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one.
+lock:  ## pin again; needs uv
+	uv pip compile requirements/cpu.in --override requirements/overrides.txt $(if $(FIND_LINKS),--find-links $(FIND_LINKS)) \
+	  --python-version 3.11 --no-annotate --no-header --no-emit-find-links -o requirements/cpu.lock
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
