@@ -32,7 +32,7 @@ from circadian.memory.version import load_version
 from circadian.specs import LearnerSpec
 
 CHECKPOINT_TAG = "learner"
-CHECKPOINT_TYPES: list[Callable[..., Any]] = [ZeroStageEnum, LossScaler, fragment_address]
+CHECKPOINT_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [ZeroStageEnum, LossScaler, fragment_address]
 """What DeepSpeed's checkpoints hold besides tensors and plain values, where torch.load is told to read nothing else."""
 WHOLE_BELOW = 10_000
 """Entries below which ZeRO-3 keeps a parameter whole in every process: norms and biases, not matrices."""

@@ -166,7 +166,13 @@ class _Loop:
             self.told, name = time.monotonic(), self.request.task.replace("_", " ")
             text = f"{name}: step {done} of {self.recipe.steps}, loss {loss:.3f}"
             self.events.emit(
-                PROGRESS, text, run=self.request.run_name, task=self.request.task, step=done, steps=self.recipe.steps, loss=loss
+                PROGRESS,
+                text,
+                run=self.request.run_name,
+                task=self.request.task,
+                step=done,
+                total_steps=self.recipe.steps,
+                loss=loss,
             )
 
     def _result(self, loss: float | None, seconds: float) -> LearnResult | None:

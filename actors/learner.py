@@ -39,8 +39,6 @@ DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() is paced by it, 2 s if unset
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs appear in the dashboard's Train tab
 }
-
-
 PATHS = ("home", "storage", "version", "overlay", "rows", "cues")
 
 

@@ -114,7 +114,7 @@ class Experience(Spec):
 class FastLearningSpec(Spec):
     """How the fast level learns the day's experiences at dusk (equation 2 of the paper, applied at the boundary)."""
 
-    steps: PositiveInt = 200
+    steps: PositiveInt = 150
     rows: PositiveInt = 32
     """Experiences a step, over all learner processes."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
@@ -124,7 +124,7 @@ class FastLearningSpec(Spec):
 class SeedingSpec(Spec):
     """Knowledge Seeding: how the awake and the rested self teach the newly opened expert."""
 
-    steps: PositiveInt = 800
+    steps: PositiveInt = 300
     rows: PositiveInt = 32
     """Sequences a step, over all learner processes."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
@@ -132,7 +132,7 @@ class SeedingSpec(Spec):
     divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
-    old_share: Fraction = 0.65
+    old_share: Fraction = 0.6
     """Share of rows that keep the past: cues of earlier nights and free running, taught by the rested self."""
     teacher_rows: PositiveInt = 512
     """Teacher-written rows of each kind, written once."""
@@ -177,7 +177,7 @@ class RolloutSpec(Spec):
 
 
 class GateSpec(Spec):
-    """What a candidate version must show before it is published. Measured on the day's cues and the rested self's own text, never on tests."""
+    """What a candidate version must show before it is published, on the day's cues and the rested self's own text, never on tests."""
 
     min_agreement: Fraction = 0.7
     """Share of the day's cues that the candidate completes (greedily) as the awake teacher does."""

@@ -62,7 +62,9 @@ def dream_corpus(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, ro
         return [TaughtRow(cue + rest, len(cue), teacher, kind) for cue, rest in zip(asked, written, strict=True)]  # type: ignore[arg-type]
 
     nothing = (rollouts.beginning,)
-    documents = rollouts.sample(rested, [nothing] * spec.free_run_rows, spec.free_run_tokens, spec.temperature, seed=rng.getrandbits(31))
+    documents = rollouts.sample(
+        rested, [nothing] * spec.free_run_rows, spec.free_run_tokens, spec.temperature, seed=rng.getrandbits(31)
+    )
     free = [TaughtRow(nothing + text, 1, "rested", "free") for text in documents if len(text) >= SHORTEST_DOCUMENT]
     rows = complete("day", awake) + complete("old", rested) + free
     kept = [row for row in rows if not reader.is_held_out(row.ids)]

@@ -34,7 +34,9 @@ MOST_CUES = 256
 MOST_DOCUMENTS = 48
 
 
-def gate(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, seeded: Outputs, corpus: Outputs, rollouts: Rollouts) -> Outputs:
+def gate(
+    job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, seeded: Outputs, corpus: Outputs, rollouts: Rollouts
+) -> Outputs:
     """The verdict, with everything it rests on."""
     home, rng, spec = Path(job.home), random.Random(f"gate-{job.seed}"), job.recipe.gate
     state = MemoryState.parse(expert["experts"])

@@ -29,7 +29,11 @@ def publish(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, s
     new = [Cue(tuple(cue["ids"]), job.sleep, cue["question"]) for cue in cues if cue["kind"] == "day"]
     joined, met = join_cues(read_cues(parent), cues_met(parent), new, job.recipe.cue_limit, job.seed)
     made_by = ExpertRecord(
-        level=where.level, expert=where.expert, sleep=job.sleep, data_sha256=sha256(Path(job.experiences)), metrics=verdict["measured"]
+        level=where.level,
+        expert=where.expert,
+        sleep=job.sleep,
+        data_sha256=sha256(Path(job.experiences)),
+        metrics=verdict["measured"],
     )
     update = {"id": child.name, "parent": record.id, "created_at": time.time(), "lineage": (*record.lineage, made_by)}
     if not child.exists():
@@ -57,5 +61,11 @@ def discard(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, s
 def _outcome(outcome: str, job: NightJob, verdict: Outputs, seeded: Outputs) -> Outputs:
     return {
         "outcome": outcome,
-        "report": {"sleep": job.sleep, "seed": job.seed, "recipe": job.recipe.model_dump(mode="json"), "gate": verdict, "seeding": seeded},
+        "report": {
+            "sleep": job.sleep,
+            "seed": job.seed,
+            "recipe": job.recipe.model_dump(mode="json"),
+            "gate": verdict,
+            "seeding": seeded,
+        },
     }

@@ -51,7 +51,9 @@ class Rollouts:
             worker.ready()
             worker.deliver(payload)
 
-    def sample(self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int) -> list[Tokens]:
+    def sample(
+        self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int
+    ) -> list[Tokens]:
         """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy."""
         if not prompts:
             return []

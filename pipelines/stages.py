@@ -67,7 +67,9 @@ class Stages:
         for key, digest in sealed["files"].items():
             path = self.home / sealed["outputs"][key]
             if not path.exists() or sha256(path) != digest:
-                raise StageBroken(f"stage {name}: {path} is not what was sealed; restore it, or start the night again in a new home")
+                raise StageBroken(
+                    f"stage {name}: {path} is not what was sealed; restore it, or start the night again in a new home"
+                )
         self.log.emit("sleep.stage_resumed", name.replace("_", " "), stage=name)
         return sealed["outputs"]
 

@@ -47,7 +47,9 @@ def collect(job: NightJob) -> Outputs:
             cuts = [] if questions else reader.cuts(experience, rng, CUES_PER_DOCUMENT)
             cues += [{"ids": cue, "kind": "day", "question": bool(questions)} for cue in questions or cuts]
     if not rows or not cues:
-        raise NothingToLearn(f"none of {len(experiences)} experiences can be learned; send chats with something said, or documents of 4 tokens or more")
+        raise NothingToLearn(
+            f"none of {len(experiences)} experiences can be learned; send chats with something said, or documents of 4 tokens or more"
+        )
     old = read_cues(Path(job.parent))
     write_lines(home / "rows.jsonl", rows)
     write_lines(home / "cues.jsonl", cues + [old_cue(cue) for cue in old if not reader.is_held_out(cue.ids)])

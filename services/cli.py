@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -161,7 +162,7 @@ def demo(
         run_demo(DemoSpec(seed=seed, facts=facts, out=out), console)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except (StackFailed, DemoFailed, ApiError) as error:
+    except (StackFailed, DemoFailed, ApiError, httpx.TransportError) as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         raise typer.Exit(1) from error
 

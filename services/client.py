@@ -16,6 +16,11 @@ CONNECT_ATTEMPTS = 5
 """Times an event stream that breaks off is taken up again, without progress between."""
 RECONNECT_SECONDS = 1.0
 POLL_SECONDS = 0.5
+CONNECTIONS = 64
+"""Kept open together: a pool that closes idle connections while other threads take them hands out closed ones."""
+
+
+LIMITS = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
 
 
 class ApiError(Exception):
@@ -31,7 +36,7 @@ class Client:
     """Requests with a key; every method raises ApiError where the service answers with an error."""
 
     def __init__(self, url: str, key: str) -> None:
-        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_SECONDS)
+        self.http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_SECONDS, limits=LIMITS)
 
     def close(self) -> None:
         self.http.close()

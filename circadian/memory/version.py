@@ -31,8 +31,16 @@ from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 MEMORY_FILE = "memory.safetensors"
 RECORD_FILE = "version.json"
 CUES_FILE = "cues.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json",
-                   "vocab.json", "merges.txt", "tokenizer.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 
 
 class VersionBroken(Exception):
@@ -43,14 +51,20 @@ def base_folder(base: BaseModelRef) -> Path:
     """The local folder with the base's weights; a hub id is looked up in the local cache (and fetched where the network allows)."""
     if Path(base.model).is_dir():
         return Path(base.model).resolve()
-    return Path(snapshot_download(base.model, revision=base.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]))
+    return Path(
+        snapshot_download(
+            base.model, revision=base.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+        )
+    )
 
 
 def weights_sha256(folder: Path) -> str:
     """SHA-256 over the folder's safetensors files, in the order of their names."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise VersionBroken(f"{folder} holds no *.safetensors; convert the base model with save_pretrained(safe_serialization=True)")
+        raise VersionBroken(
+            f"{folder} holds no *.safetensors; convert the base model with save_pretrained(safe_serialization=True)"
+        )
     return _sha256(tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
 
 
@@ -94,7 +108,9 @@ def load_version(folder: Path, dtype: torch.dtype | None = None) -> Grafted:
     record, config = read_record(folder), AutoConfig.from_pretrained(folder)
     source = base_folder(record.base)
     if weights_sha256(source) != record.base.sha256:
-        raise VersionBroken(f"the weights in {source} are not those that {record.id} was made from; restore the base of SHA-256 {record.base.sha256}")
+        raise VersionBroken(
+            f"the weights in {source} are not those that {record.id} was made from; restore the base of SHA-256 {record.base.sha256}"
+        )
     model = graft_class(config).from_base(source, config, dtype or config.dtype)
     tensors = load_file(folder / MEMORY_FILE)
     if checksum(tensors) != record.memory_sha256:

@@ -75,7 +75,8 @@ class Curriculum:
     def passage(self, number: int) -> tuple[list[str], int]:
         """An open-book document with `number` random facts about different pool entities."""
         facts = [
-            self.world.draw(entity, self.rng.choice(list(RELATIONS)), self.rng) for entity in self.rng.sample(self.world.pool, number)
+            self.world.draw(entity, self.rng.choice(list(RELATIONS)), self.rng)
+            for entity in self.rng.sample(self.world.pool, number)
         ]
         asked = self.rng.choice(facts)
         words = [word for fact in facts for word in fact.statement(self.rng.randrange(len(STATEMENT_FORMS))).split()]

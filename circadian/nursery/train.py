@@ -7,7 +7,6 @@ both with a linear warm-up and a linear decay to zero; tokens are weighed as the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -92,7 +91,10 @@ def weighted_loss(model: nn.Module, batch: Batch) -> Tensor:
 @torch.no_grad()
 def accuracy(model: nn.Module, tokenizer: PreTrainedTokenizerFast, probes: list[Probe], **forward: object) -> float:
     """Share of probes whose most likely next word is the answer, read closed book."""
-    prompts = [tokenizer.apply_chat_template([{"role": "user", "content": p.question}], add_generation_prompt=True)["input_ids"] for p in probes]
+    prompts = [
+        tokenizer.apply_chat_template([{"role": "user", "content": p.question}], add_generation_prompt=True)["input_ids"]
+        for p in probes
+    ]
     answers = tokenizer.convert_tokens_to_ids([p.answer for p in probes])
     right = 0
     for start in range(0, len(prompts), 128):

@@ -32,7 +32,9 @@ Pools = Mapping[Kind, Sequence[TaughtRow]]
 """Rows by kind."""
 
 
-def mix(teacher_written: Pools, student_written: Pools, nights_before: int, spec: SeedingSpec, rows: int, rng: random.Random) -> list[TaughtRow]:
+def mix(
+    teacher_written: Pools, student_written: Pools, nights_before: int, spec: SeedingSpec, rows: int, rng: random.Random
+) -> list[TaughtRow]:
     """The rows of one step.
 
     spec.old_share of them keep the past; of these, cues of earlier nights take n / (n + 1.5) after n nights and free running the rest.

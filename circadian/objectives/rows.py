@@ -53,6 +53,6 @@ def read_rows(path: Path) -> list[TaughtRow]:
     return parse_rows(path.read_text())
 
 
-def pad(rows: Sequence[Sequence[int]], filler: int = 0) -> Tensor:
+def pad(rows: Sequence[Sequence[float]], filler: int = 0) -> Tensor:
     """Token rows as one tensor [B, T], padded on the right: causal attention never looks at padding from a real token."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler)

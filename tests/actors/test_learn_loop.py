@@ -128,7 +128,7 @@ def test_learning_lowers_the_loss_and_writes_what_it_says(world: LearnerWorld, t
     assert tensors.keys() == start_tensors(request).keys()
     assert result.restarts == 0
     last = [e for e in EventLog(Path(request.home)).read() if e["type"] == "sleep.progress"][-1]["data"]
-    assert last == {"run": request.run_name, "task": task, "step": STEPS, "steps": STEPS, "loss": result.final_loss}
+    assert last == {"run": request.run_name, "task": task, "step": STEPS, "total_steps": STEPS, "loss": result.final_loss}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -31,7 +31,7 @@ GONE_SECONDS = 20.0
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / f"circadian-test-{os.getpid()}"  # sockets need a short path
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's default of 15 makes two engines wait for everything else that runs
+    os.environ.update({"RAY_worker_niceness": "0"})  # Ray's default of 15 makes two engines wait for everything else that runs
     ray.init(num_cpus=2, include_dashboard=False, namespace=names.NAMESPACE, _temp_dir=str(home), log_to_driver=False)
     yield
     ray.shutdown()

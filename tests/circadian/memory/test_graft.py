@@ -170,7 +170,9 @@ def test_a_layer_the_base_does_not_have_is_refused(base: Path, tmp_path: Path) -
 def test_a_delivery_makes_the_receiver_equal_to_the_sender(model: Grafted, folder: Path) -> None:
     receiver, where = load_version(folder), model.open_expert(1, seed=2)
     fill(model, where, 2)
-    receipt, state = delivery.receive(receiver.memory_layers, delivery.pack(model.memory_layers, [where], model.memory_state, "ver_1"))
+    receipt, state = delivery.receive(
+        receiver.memory_layers, delivery.pack(model.memory_layers, [where], model.memory_state, "ver_1")
+    )
     receiver.memory_state = state
     assert receipt.version == "ver_1"
     assert torch.equal(logits(receiver, view="student"), logits(model, view="student"))
