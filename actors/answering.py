@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from jinja2 import TemplateError
 from pydantic import ValidationError
@@ -28,8 +28,8 @@ from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMValidationEr
 from vllm.renderers.online_renderer import OnlineRenderer
 
 from actors.engine import MemoryEngine
+from actors.replies import Endpoint, Reply, StreamHead
 
-Endpoint = Literal["chat", "completion"]
 OK = 200
 
 DENIED_FIELDS = frozenset(
@@ -50,23 +50,6 @@ DENIED_FIELDS = frozenset(
 
 REQUEST_ERRORS = (VLLMClientError, GracefulHTTPError, ValueError, TypeError, OverflowError, NotImplementedError, TemplateError)
 """What vLLM's server turns into an error answer. Anything else is a fault of ours and is raised."""
-
-
-class Reply(NamedTuple):
-    """A whole answer: HTTP status, JSON body, and the version that began it (a delivery meanwhile lets a newer one finish it)."""
-
-    status: int
-    body: dict[str, Any]
-    version: str
-
-
-@dataclass(frozen=True)
-class StreamHead:
-    """What is known before the first event of a stream: with a status other than 200 `error` is the whole answer."""
-
-    status: int
-    version: str
-    error: dict[str, Any] | None = None
 
 
 @dataclass

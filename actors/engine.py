@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from transformers import AutoConfig
 from vllm import AsyncEngineArgs, RequestOutput, SamplingParams
@@ -31,27 +31,9 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from circadian.memory.delivery import DeliveryRefused, Receipt
 from circadian.memory.version import read_record
 from circadian.memory.vllm_worker import EXTENSION
-from circadian.specs import PositiveInt, Spec
+from circadian.specs import EngineSpec
 
 logger = logging.getLogger(__name__)
-
-
-class EngineSpec(Spec):
-    """How one engine runs."""
-
-    max_model_len: PositiveInt | None = None
-    """Tokens of prompt and completion together; None means what the base model allows."""
-    max_num_seqs: PositiveInt = 64
-    """Requests that are worked on at once; more wait in line."""
-    tensor_parallel_size: PositiveInt = 1
-    gpu_memory_utilization: float = 0.85
-    """Share of a GPU's memory; on CPU the KV cache is sized by VLLM_CPU_KVCACHE_SPACE (GiB)."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of weights and memory; None means the version's own. (vLLM's `auto` would read an fp32 base as bf16.)"""
-    control_seconds: float = 120.0
-    """Bound of a delivery, a change of view or a checksum."""
-    generate_seconds: float = 1800.0
-    """Bound of one call of sample or logprobs, over all its prompts."""
 
 
 class MemoryEngine:

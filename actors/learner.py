@@ -27,7 +27,8 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors import names
 from actors.learn_request import Deliveries, LearnRequest, LearnResult
-from circadian.specs import LearnerSpec, Spec
+from actors.rollout import RolloutHandle
+from circadian.specs import EngineSpec, LearnerSpec, Spec
 
 if TYPE_CHECKING:
     from actors.learn_student import Rollouts
@@ -107,8 +108,6 @@ class TrainCheckpoints:
 
 def attach(name: str) -> Rollouts:
     """The rollout worker of a name."""
-    from actors.rollout import EngineSpec, RolloutHandle  # vLLM, which a learner without rollout workers needs not
-
     return RolloutHandle(ray.get_actor(name, namespace=names.NAMESPACE), EngineSpec())
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import ray
 
 from actors import names
-from actors.engine import EngineSpec, LazyEngine
 from circadian.memory.delivery import Receipt
+from circadian.specs import EngineSpec
 
 START_SECONDS = 900.0
 """Bound of an engine's start: a large base is hashed, read and warmed up."""
@@ -34,6 +34,8 @@ class RolloutWorker:
     """The actor's class; callers use RolloutHandle."""
 
     def __init__(self, version_folder: str, engine: EngineSpec) -> None:
+        from actors.engine import LazyEngine  # vLLM takes seconds to import, and callers need only the handle
+
         self._engine = LazyEngine(Path(version_folder), engine)
         self._turn = asyncio.Lock()
 

@@ -15,15 +15,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import ObjectRef
 
 from actors import names
-from actors.answering import Endpoint, OpenAIAnswering, Reply, StreamHead
-from actors.engine import EngineSpec, LazyEngine
+from actors.replies import Endpoint, Reply, StreamHead
 from circadian.memory.delivery import Receipt
+from circadian.specs import EngineSpec
+
+if TYPE_CHECKING:
+    from actors.answering import OpenAIAnswering
 
 START_SECONDS = 900.0
 """Bound of an engine's start: a large base is hashed, read and warmed up."""
@@ -38,6 +41,8 @@ class WakeReplica:
     """The actor's class; callers use WakeHandle."""
 
     def __init__(self, version_folder: str, model_name: str, engine: EngineSpec) -> None:
+        from actors.engine import LazyEngine  # vLLM takes seconds to import, and callers need only the handle
+
         self._engine = LazyEngine(Path(version_folder), engine)
         self._model_name = model_name
         self._answering: OpenAIAnswering | None = None
@@ -94,6 +99,8 @@ class WakeReplica:
     async def _front(self) -> OpenAIAnswering:
         engine = await self._engine.get()
         if self._answering is None:
+            from actors.answering import OpenAIAnswering
+
             self._answering = OpenAIAnswering(engine, self._model_name)
         return self._answering
 

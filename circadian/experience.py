@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -69,7 +70,13 @@ class Reader:
         return any(contains(text, kept) for kept in self.held_out)
 
     def _chat(self, messages: Sequence[dict[str, str]], answering: bool = False) -> tuple[int, ...]:
-        return tuple(self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=answering)["input_ids"])
+        return chat_ids(self.tokenizer, messages, answering)
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False) -> tuple[int, ...]:
+    """A chat by the tokenizer's template; `answering` ends it where the assistant is to speak."""
+    encoded: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answering)
+    return tuple(encoded["input_ids"])
 
 
 def contains(text: Sequence[int], part: Sequence[int]) -> bool:

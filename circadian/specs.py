@@ -166,14 +166,31 @@ class LearnerSpec(Spec):
     """Longest that one task may take, restarts included."""
 
 
+class EngineSpec(Spec):
+    """How one vLLM engine runs."""
+
+    max_model_len: PositiveInt | None = None
+    """Tokens of prompt and completion together; None means what the base model allows."""
+    max_num_seqs: PositiveInt = 64
+    """Requests that are worked on at once; more wait in line."""
+    tensor_parallel_size: PositiveInt = 1
+    gpu_memory_utilization: float = 0.85
+    """Share of a GPU's memory; on CPU the KV cache is sized by VLLM_CPU_KVCACHE_SPACE (GiB)."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of weights and memory; None means the version's own. (vLLM's `auto` would read an fp32 base as bf16.)"""
+    control_seconds: float = 120.0
+    """Bound of a delivery, a change of view or a checksum."""
+    generate_seconds: float = 1800.0
+    """Bound of one call of sample or logprobs, over all its prompts."""
+
+
 class RolloutSpec(Spec):
     """The rollout workers: vLLM engines that write for the night."""
 
     workers: PositiveInt = 1
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
-    max_model_len: PositiveInt = 512
-    """Tokens of the longest prompt with its completion."""
+    engine: EngineSpec = EngineSpec(max_model_len=512, max_num_seqs=256)
 
 
 class GateSpec(Spec):

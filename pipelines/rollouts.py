@@ -10,7 +10,6 @@ from typing import Self
 import ray
 
 from actors import names
-from actors.engine import EngineSpec
 from actors.rollout import RolloutHandle
 from circadian.memory.version import load_tokenizer
 from circadian.specs import NightJob
@@ -31,7 +30,7 @@ class Rollouts:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.beginning: int = start
         self.names = tuple(names.rollout_worker(job.sleep, job.attempt, i) for i in range(spec.workers))
-        engine = EngineSpec(max_model_len=spec.max_model_len)
+        engine = spec.engine
         self._workers = [
             RolloutHandle.start(Path(job.parent), job.sleep, job.attempt, i, spec.cpus_per_worker, spec.gpus_per_worker, engine)
             for i in range(spec.workers)

@@ -38,7 +38,8 @@ def collect(job: NightJob) -> Outputs:
     home, rng = Path(job.home), random.Random(f"collect-{job.seed}")
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     experiences = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
-    rows, cues = [], []
+    rows: list[dict[str, object]] = []
+    cues: list[dict[str, object]] = []
     for experience in experiences:
         row = reader.row(experience)
         if any(row.weight) and not reader.is_held_out(row.ids):

@@ -12,10 +12,10 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from actors import names
-from actors.answering import StreamHead
-from actors.engine import EngineSpec
+from actors.replies import StreamHead
 from actors.wake import WakeHandle
 from circadian.memory.delivery import DeliveryRefused, Receipt
+from circadian.specs import EngineSpec
 from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec
 from services.settings import Settings
 

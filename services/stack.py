@@ -46,11 +46,13 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    "RAY_worker_niceness": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-"""A training run's reports are paced by the health check; state tracking shows runs in the dashboard's Train tab; a cluster of one
-node has nobody to drain to. The last switch ("no other machines", on any system) makes 127.0.0.1 mean itself: without it
-Ray puts the machine's outward address in its place and listens there."""
+"""Workers at Ray's default niceness of 15 starve beside anything else that runs. A training run's reports are paced by the health
+check; state tracking shows runs in the dashboard's Train tab; a cluster of one node has nobody to drain to. The last switch
+("no other machines", on any system) makes 127.0.0.1 mean itself: without it Ray puts the machine's outward address in its place
+and listens there."""
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Only deliveries and answers travel through it: megabytes."""
 

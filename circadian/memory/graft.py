@@ -174,9 +174,16 @@ class Grafted(PreTrainedModel):
         self.memory_state = self.memory_state.pruned(level)
 
     def begin_writing(self, where: ExpertId) -> list[Expert]:
-        """Freeze everything but one expert and its router row; returns its parameters, layer by layer."""
+        """Freeze everything but one expert and its router row; returns its parameters, layer by layer.
+
+        Until end_writing() no view may hear an expert that holds nothing now: those are not computed.
+        """
         self.requires_grad_(False)
-        return [layer.begin_writing(where).requires_grad_(True) for layer in self.memory_layers.values()]
+        experts = [layer.begin_writing(where).requires_grad_(True) for layer in self.memory_layers.values()]
+        heard = tuple(a or s for a, s in zip(self.memory_state.view("awake"), self.memory_state.view("student"), strict=True))
+        for layer in self.memory_layers.values():
+            layer.narrow(heard)
+        return experts
 
     def end_writing(self) -> None:
         """Put what was learned back into the banks."""

@@ -15,12 +15,13 @@ B rows, T tokens, D model width, E experts of a level, R rank, M = all experts o
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circadian.memory.state import ExpertId
+from circadian.memory.state import ExpertId, Mask
 from circadian.specs import MemorySpec
 
 PARTS = ("A", "B", "W", "b")
@@ -46,15 +47,22 @@ class LevelBank(nn.Module):
     def __init__(self, width: int, experts: int, rank: int) -> None:
         super().__init__()
         self.experts, self.rank = experts, rank
+        self.span = experts
         self.A = nn.Parameter(torch.zeros(experts * rank, width), requires_grad=False)
         self.B = nn.Parameter(torch.zeros(width, experts * rank), requires_grad=False)
         self.W = nn.Parameter(torch.zeros(experts, width), requires_grad=False)
         self.b = nn.Parameter(torch.zeros(experts), requires_grad=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [..., D], mask [E] or [B, 1, E] of 0 and 1 -> [..., D]"""
-        gate = torch.sigmoid(F.linear(x, self.W, self.b)) * mask
-        return F.linear(gate.repeat_interleave(self.rank, dim=-1) * F.silu(F.linear(x, self.A)), self.B)
+        """x [..., D], mask [E] or [B, 1, E] of 0 and 1 -> [..., D]
+
+        Only the first `span` experts are computed; whoever lowers it promises that no mask hears the others.
+        """
+        if not self.span:
+            return torch.zeros_like(x)
+        wide = self.span * self.rank
+        gate = torch.sigmoid(F.linear(x, self.W[: self.span], self.b[: self.span])) * mask[..., : self.span]
+        return F.linear(gate.repeat_interleave(self.rank, dim=-1) * F.silu(F.linear(x, self.A[:wide])), self.B[:, :wide])
 
     def slices(self, expert: int) -> dict[str, Tensor]:
         """Views into the bank of one expert's tensors: writing to them writes the expert."""
@@ -89,10 +97,14 @@ class MemoryLayer(nn.Module):
         out = sum((level(x, part) for level, part in zip(self.levels, parts, strict=True)), torch.zeros_like(x))
         return out + self.writing(x, heard) if self.writing is not None else out
 
+    def bank(self, level: int) -> LevelBank:
+        """The experts of a level."""
+        return cast(LevelBank, self.levels[level])
+
     @torch.no_grad()
     def initialise(self, where: ExpertId, generator: torch.Generator) -> None:
         """A fresh expert: A ~ N(0, 1/D), everything else zero, so that it adds nothing yet and its gate stands at one half."""
-        tensors = self.levels[where.level].slices(where.expert)
+        tensors = self.bank(where.level).slices(where.expert)
         for tensor in tensors.values():
             tensor.zero_()
         drawn = torch.randn(tensors["A"].shape, generator=generator) / math.sqrt(tensors["A"].shape[1])
@@ -101,21 +113,31 @@ class MemoryLayer(nn.Module):
     @torch.no_grad()
     def erase(self, where: ExpertId) -> None:
         """All zero, as before it ever opened."""
-        for tensor in self.levels[where.level].slices(where.expert).values():
+        for tensor in self.bank(where.level).slices(where.expert).values():
             tensor.zero_()
 
     def begin_writing(self, where: ExpertId) -> Expert:
         """Take one expert out of its bank, as parameters of its own that can learn."""
         if self.written is not None:
             raise RuntimeError(f"expert {self.written} is being written; end_writing() first")
-        self.writing, self.written = Expert(self.levels[where.level].slices(where.expert)), where
+        self.writing, self.written = Expert(self.bank(where.level).slices(where.expert)), where
         return self.writing
+
+    def narrow(self, heard: Mask) -> None:
+        """Compute no more of each level than its last expert that `heard` [M] has; the written expert is apart and does not count."""
+        for number in range(len(self.sizes)):
+            level = self.bank(number)
+            first = sum(self.sizes[:number])
+            experts = [e for e in range(level.experts) if heard[first + e] and ExpertId(number, e) != self.written]
+            level.span = max(experts, default=-1) + 1
 
     @torch.no_grad()
     def end_writing(self) -> None:
         """Put the written expert back into its bank."""
         if self.writing is None or self.written is None:
             return
-        for part, tensor in self.levels[self.written.level].slices(self.written.expert).items():
+        for part, tensor in self.bank(self.written.level).slices(self.written.expert).items():
             tensor.copy_(getattr(self.writing, part))
         self.writing, self.written = None, None
+        for number in range(len(self.sizes)):
+            self.bank(number).span = self.sizes[number]

@@ -74,4 +74,4 @@ def _name(layer: int, where: ExpertId, part: str) -> str:
 def _current(layer: MemoryLayer, where: ExpertId) -> dict[str, Tensor]:
     if layer.written == where and layer.writing is not None:
         return dict(layer.writing.named_parameters())
-    return layer.levels[where.level].slices(where.expert)
+    return layer.bank(where.level).slices(where.expert)

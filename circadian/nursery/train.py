@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from circadian.experience import chat_ids
 from circadian.nursery.curriculum import Batch, Curriculum
 from circadian.nursery.muon import Muon
 from circadian.nursery.text import build_tokenizer
@@ -91,16 +92,13 @@ def weighted_loss(model: nn.Module, batch: Batch) -> Tensor:
 @torch.no_grad()
 def accuracy(model: nn.Module, tokenizer: PreTrainedTokenizerFast, probes: list[Probe], **forward: object) -> float:
     """Share of probes whose most likely next word is the answer, read closed book."""
-    prompts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": p.question}], add_generation_prompt=True)["input_ids"]
-        for p in probes
-    ]
-    answers = tokenizer.convert_tokens_to_ids([p.answer for p in probes])
+    prompts = [chat_ids(tokenizer, [{"role": "user", "content": p.question}], answering=True) for p in probes]
+    answers = torch.tensor([tokenizer.get_vocab()[p.answer] for p in probes])
     right = 0
     for start in range(0, len(prompts), 128):
         rows = prompts[start : start + 128]
         ids = nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True)
         last = torch.tensor([len(r) - 1 for r in rows])
         logits = model(input_ids=ids, **forward).logits[torch.arange(len(rows)), last]
-        right += int((logits.argmax(-1) == torch.tensor(answers[start : start + 128])).sum())
+        right += int((logits.argmax(-1) == answers[start : start + 128]).sum())
     return right / len(probes)

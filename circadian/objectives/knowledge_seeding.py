@@ -28,6 +28,8 @@ from circadian.objectives.divergence import token_divergence
 from circadian.objectives.rows import Kind, TaughtRow, pad
 from circadian.specs import SeedingSpec
 
+PARTS = 4
+"""A batch is read in this many parts, short rows together: free running is several times longer than a question, and padding costs."""
 Pools = Mapping[Kind, Sequence[TaughtRow]]
 """Rows by kind."""
 
@@ -51,7 +53,9 @@ def mix(
 
 
 def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """ids [B, T] int64; taught [B, T] bool, the tokens whose prediction is taught; teacher [B, M], each row's teacher as a mask."""
+    """ids [B, T] int64, short rows first; taught [B, T] bool, the tokens whose prediction is taught; teacher [B, M], each row's
+    teacher as a mask."""
+    rows = sorted(rows, key=lambda row: len(row.ids))
     ids = pad([row.ids for row in rows])
     taught = torch.zeros(ids.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
@@ -61,9 +65,13 @@ def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor]) -> dict[str,
 
 def knowledge_seeding_loss(model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec) -> Tensor:
     """Mean divergence over the taught tokens, nats; gradients reach only the expert that is being written."""
-    taught = batch["taught"][:, 1:]
-    trunk = model.lower(batch["ids"])
-    with torch.no_grad():
-        teacher = model.upper(trunk, batch["teacher"])[:, :-1][taught]
-    student = model.upper(trunk, student_view)[:, :-1][taught]
-    return token_divergence(spec.divergence, teacher, student, model.lm_head, spec.token_chunk).mean()
+    divergences = []
+    for part in torch.arange(len(batch["ids"])).chunk(PARTS):
+        taught = batch["taught"][part, 1:]
+        length = int(taught.any(0).nonzero().max()) + 2
+        taught, trunk = taught[:, : length - 1], model.lower(batch["ids"][part, :length])
+        with torch.no_grad():
+            teacher = model.upper(trunk, batch["teacher"][part])[:, :-1][taught]
+        student = model.upper(trunk, student_view)[:, :-1][taught]
+        divergences.append(token_divergence(spec.divergence, teacher, student, model.lm_head, spec.token_chunk))
+    return torch.cat(divergences).mean()

@@ -31,7 +31,8 @@ def engine_world(tmp_path_factory: pytest.TempPathFactory) -> EngineWorld:
 
 @pytest.fixture(scope="session")
 def live(engine_world: EngineWorld) -> Iterator[LiveEngine]:
-    from actors.engine import EngineSpec, MemoryEngine
+    from actors.engine import MemoryEngine
+    from circadian.specs import EngineSpec
 
     with asyncio.Runner() as runner:
         engine = runner.run(MemoryEngine.start(engine_world.folder, EngineSpec(max_num_seqs=64)))
