@@ -1,0 +1,248 @@
+"""Two days and two nights of the nursery model, on everything that is real: Ray, vLLM, DeepSpeed, the controller, over REST.
+
+One life is lived once, and looked at from many sides. In its first night the learner is killed in the middle of knowledge seeding.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from circadian.memory.version import load_version, read_record
+from circadian.nursery.ship import WEIGHTS
+from circadian.nursery.world import Day, World
+from services.client import ApiError, Client
+from services.demo import live
+from services.measure import Examiner, Measured
+from services.settings import Settings
+from services.stack import Stack, StackSpec
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
+
+SEED = 1
+KILL_AFTER_STEP = 110
+"""Of the first night's knowledge seeding: between two checkpoints."""
+
+
+@dataclass
+class Night:
+    """One sleep as it was told: its end, its events, and what was measured while it lasted."""
+
+    sleep: dict[str, Any]
+    events: list[dict[str, Any]]
+    killed: int | None = None
+    awake: Measured | None = None
+    refused: ApiError | None = None
+
+    def data(self, kind: str) -> dict[str, Any]:
+        return next(event["data"] for event in self.events if event["type"] == kind)
+
+
+@dataclass
+class Life:
+    """Everything that is looked at."""
+
+    stack: Stack
+    client: Client
+    days: list[Day]
+    nights: list[Night] = field(default_factory=list)
+    measured: dict[str, Measured] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
+
+    def version(self, night: int) -> Path:
+        """The folder of the version that woke after a night; 0 is the first one."""
+        versions = self.client.get("/v1/versions", deployment="nursery")["data"]
+        name = self.nights[night - 1].sleep["result_version"] if night else next(v["id"] for v in versions if v["parent"] is None)
+        return next(self.stack.settings.home_folder.glob(f"deployments/*/versions/{name}"))
+
+    def ask(self, question: str) -> str:
+        """By the official client, unmodified."""
+        with openai.OpenAI(base_url=f"{self.stack.url}/v1", api_key=self.stack.api_key) as client:
+            messages: Any = [{"role": "user", "content": question}]
+            whole = client.chat.completions.create(model="nursery", messages=messages, max_tokens=4, temperature=0)
+            pieces = client.chat.completions.create(model="nursery", messages=messages, max_tokens=4, temperature=0, stream=True)
+            streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
+        assert streamed == whole.choices[0].message.content
+        return streamed.strip()
+
+
+def deep_in_seeding(event: dict[str, Any]) -> bool:
+    return event["type"] == "sleep.progress" and event["data"]["task"] == "seeding" and event["data"]["step"] >= KILL_AFTER_STEP
+
+
+def sleep_through(life: Life, day: Day, examiner: Examiner | None, kill_learner: bool) -> Night:
+    """A night, watched; measured with its fast memory if there is an examiner."""
+    body = {"deployment": "nursery", "seed": SEED, "held_out": [probe.question for probe in day.probes()]}
+    sleep = life.client.post("/v1/sleeps", body)
+    night = Night(sleep, [])
+    learner: dict[str, Any] = {}
+    for event in life.client.events(sleep["id"]):
+        night.events.append(event)
+        data = event["data"]
+        if event["type"] == "sleep.learner_started":
+            learner = data
+        elif event["type"] == "deployment.fast_memory_live" and examiner:
+            night.awake = examiner.measure()
+            with pytest.raises(ApiError) as refused:
+                life.client.post("/v1/sleeps", body)
+            night.refused = refused.value
+        elif kill_learner and night.killed is None and deep_in_seeding(event):
+            night.killed = learner["pid"]
+            os.kill(learner["pid"], signal.SIGKILL)
+    night.sleep = life.client.get(f"/v1/sleeps/{sleep['id']}")
+    return night
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    world, home = World(0), tmp_path_factory.mktemp("home")
+    days = list(itertools.islice(world.days(32, SEED), 2))
+    with Stack(Settings(home=home, port=0), StackSpec(num_cpus=4)) as stack:
+        assert stack.api_key is not None
+        client = Client(stack.url, stack.api_key)
+        life = Life(stack, client, days)
+        client.post("/v1/deployments", {"name": "nursery", "base_model": {"model": str(WEIGHTS)}})
+        client.awake("nursery", stack.settings.replica_start_seconds)
+        first, second = (Examiner(client, "nursery", world, day) for day in days)
+        probe = days[0].probes()[0]
+        life.measured["before"], life.answers["before"] = first.measure(), life.ask(probe.question)
+        live(days[0], client, "nursery")
+        life.nights.append(sleep_through(life, days[0], first, kill_learner=True))
+        life.measured["after first"], life.answers["after"] = first.measure(), life.ask(probe.question)
+        live(days[1], client, "nursery")
+        life.nights.append(sleep_through(life, days[1], None, kill_learner=False))
+        life.measured["first day after second"], life.measured["after second"] = first.measure(), second.measure()
+        yield life
+        client.close()
+
+
+def test_before_the_day_its_facts_are_unknown(life: Life) -> None:
+    assert life.measured["before"].recall <= 0.15
+    assert life.measured["before"].base >= 0.99
+
+
+def test_from_dusk_on_the_fast_memory_knows_the_day(life: Life) -> None:
+    awake = life.nights[0].awake
+    assert awake is not None
+    assert awake.recall >= 0.9
+    (version,) = awake.versions
+    assert version.endswith(f"+{life.nights[0].sleep['id']}"), "every answer says that it came from the fast memory"
+
+
+def test_after_the_night_the_day_is_known_and_nothing_is_forgotten(life: Life) -> None:
+    before, after = life.measured["before"], life.measured["after first"]
+    assert after.recall >= 0.90
+    assert after.base >= before.base - 0.02
+    assert after.nll <= before.nll + 0.15
+    assert after.versions == (life.nights[0].sleep["result_version"],)
+
+
+def test_a_learner_killed_in_knowledge_seeding_only_delays_the_night(life: Life) -> None:
+    night = life.nights[0]
+    assert night.killed is not None
+    assert night.sleep["status"] == "succeeded"
+    starts = [e["data"] for e in night.events if e["type"] == "sleep.learner_started" and "seeding" in e["data"]["run"]]
+    assert len(starts) == 2
+    assert starts[0]["pid"] == night.killed != starts[1]["pid"]
+    assert 0 < starts[1]["step"] <= KILL_AFTER_STEP + 50, "resumed from a checkpoint, not from the start"
+    seeding = next(
+        e["data"] for e in night.events if e["type"] == "sleep.stage_finished" and e["data"]["stage"] == "knowledge_seeding"
+    )
+    assert seeding["outputs"]["restarts"] == 1
+
+
+def test_the_second_night_keeps_the_first(life: Life) -> None:
+    assert life.measured["after second"].recall >= 0.85
+    first_then, first_now = life.measured["after first"].recall, life.measured["first day after second"].recall
+    assert first_now >= 0.80
+    assert first_now >= first_then - 0.05
+    assert life.measured["after second"].base >= life.measured["before"].base - 0.02
+
+
+def test_the_official_client_gets_another_and_right_answer_after_the_night(life: Life) -> None:
+    right = life.days[0].probes()[0].answer
+    assert life.answers["before"] != right
+    assert life.answers["after"] == right
+
+
+def test_after_a_night_all_parameters_but_the_new_expert_are_bit_identical(life: Life) -> None:
+    for number, night in enumerate(life.nights):
+        parent, child = life.version(number), life.version(number + 1)
+        level, expert = read_record(child).lineage[-1].level, read_record(child).lineage[-1].expert
+        before, after = (dict(load_version(folder).named_parameters()) for folder in (parent, child))
+        assert before.keys() == after.keys()
+        for name, tensor in before.items():
+            if f".memory.levels.{level}." not in name:
+                assert torch.equal(tensor, after[name]), name
+        stored, grown = load_file(parent / "memory.safetensors"), load_file(child / "memory.safetensors")
+        assert all(torch.equal(tensor, grown[name]) for name, tensor in stored.items())
+        new = set(grown) - set(stored)
+        assert new
+        assert all(f".levels.{level}.experts.{expert}." in name for name in new)
+        assert read_record(child).lineage[-1].sleep == night.sleep["id"]
+        assert read_record(child).base == read_record(parent).base
+
+
+def test_a_dawn_moves_one_expert_and_proves_it(life: Life) -> None:
+    promoted = life.nights[0].data("version.promoted")
+    (receipt,) = promoted["receipts"]
+    assert receipt["version"] == life.nights[0].sleep["result_version"]
+    assert receipt["bytes"] < (WEIGHTS / "model.safetensors").stat().st_size / 5
+
+
+def test_a_second_sleep_is_refused_while_one_runs(life: Life) -> None:
+    refused = life.nights[0].refused
+    assert refused is not None
+    assert (refused.status, refused.code) == (409, "sleep_in_progress")
+
+
+def test_no_sleep_prompt_holds_a_test_question(life: Life) -> None:
+    tokenizer_words = json.loads((WEIGHTS / "tokenizer.json").read_text())["model"]["vocab"]
+    home = next(life.stack.settings.home_folder.glob(f"deployments/*/sleeps/{life.nights[0].sleep['id']}"))
+    met = [
+        json.loads(line)["ids"] for name in ("rows", "cues", "corpus") for line in (home / f"{name}.jsonl").read_text().splitlines()
+    ]
+    text = " | ".join(" ".join(map(str, ids)) for ids in met)
+    asked = [" ".join(str(tokenizer_words[word]) for word in probe.question.split()) for probe in life.days[0].probes()]
+    known = [" ".join(str(tokenizer_words[word]) for word in probe.question.split()) for probe in life.days[0].exchanges()]
+    assert len(met) > 1000
+    assert all(question in text for question in known)
+    assert not [question for question in asked if question in text]
+
+
+def test_the_ray_dashboard_lists_the_night_as_a_job_and_the_learner_as_a_train_run(life: Life) -> None:
+    headers = {"Authorization": f"Bearer {life.stack.ray_token}"}
+    with httpx.Client(base_url=life.stack.dashboard, headers=headers, timeout=30) as dashboard:
+        jobs = {job["submission_id"]: job for job in dashboard.get("/api/jobs/").json()}
+        job = next(job for name, job in jobs.items() if name and name.startswith(life.nights[0].sleep["id"]))
+        assert job["status"] == "SUCCEEDED"
+        assert job["metadata"]["sleep_id"] == life.nights[0].sleep["id"]
+        runs = {run["name"]: run["status"] for run in dashboard.get("/api/train/v2/runs/v1").json()["train_runs"]}
+        mine = {name: status for name, status in runs.items() if name.startswith(life.nights[0].sleep["id"])}
+        assert len(mine) == 2, runs
+        assert set(mine.values()) == {"FINISHED"}
+
+
+def test_ray_answers_nobody_without_the_token(life: Life) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        assert httpx.get(f"{life.stack.dashboard}/api/jobs/", headers=headers, timeout=30).status_code in (401, 403)
+
+
+def test_after_two_nights_everything_is_consolidated(life: Life) -> None:
+    status = life.client.get("/v1/deployments/nursery/status")
+    assert status["state"] == "awake"
+    assert status["active_version"] == life.nights[1].sleep["result_version"]
+    assert status["pending"]["experiences"] == 0
+    assert len(read_record(life.version(2)).lineage) == 2
