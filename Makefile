@@ -24,10 +24,10 @@ nursery: $(READY)  ## train the small model that ships again, about fifteen minu
 
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.
-$(READY): requirements/cpu.lock pyproject.toml
+$(READY): requirements/cpu.lock requirements/vllm-name/pyproject.toml pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-deps -r requirements/cpu.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation ./requirements/vllm-name -e .
 	touch $(READY)
 
 # FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one.

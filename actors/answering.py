@@ -2,7 +2,8 @@
 
 Everything a client can ask of vLLM's server (streams, log-probs, echo, stop, n, usage) is answered by the same code here. Ours is
 only what stands in front of it: fields that would reach past the deployment's settings are refused, the prefix cache is salted,
-tokens are counted, and each answer says which version it is from.
+tokens are counted, and each answer says (`system_fingerprint`) which version was in force when it was admitted. A delivery while it is
+being written lets a newer version write the rest; it still names the one that was asked.
 
 No Ray here: wake.py puts this class into an actor.
 """
@@ -90,13 +91,15 @@ class OpenAIAnswering:
             chat_template_content_format="auto",
         )
         self._completion = OpenAIServingCompletion(client, models, online_renderer=renderer, request_logger=None)
+        # One for all requests in vLLM; here each answer has its own, written in below.
+        self._chat.system_fingerprint = self._completion.system_fingerprint = None
 
     async def answer(self, endpoint: Endpoint, body: dict[str, Any]) -> Reply:
         """The whole answer to a request's body; `stream` in it is not looked at."""
         version, result = await self._create(endpoint, {**body, "stream": False, "stream_options": None})
         if isinstance(result, ErrorResponse):
             return Reply(result.error.code, result.model_dump(mode="json"), version)
-        answered = result.model_dump(mode="json")
+        answered = {**result.model_dump(mode="json"), "system_fingerprint": version}
         self.usage.count(answered["usage"])
         return Reply(OK, answered, version)
 
@@ -115,7 +118,7 @@ class OpenAIAnswering:
             if usage is not None:
                 self.usage.count(usage)
             if usage is None or options.get("include_usage"):
-                yield event
+                yield _signed(event, version)
 
     async def _create(self, endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, Any]:
         """The version at admission, and vLLM's response, generator of events, or ErrorResponse."""
@@ -125,7 +128,7 @@ class OpenAIAnswering:
             reason = VLLMValidationError(f"{denied[0]} cannot be set here; leave it out", parameter=denied[0])
             return version, create_error_response(reason)
         try:
-            return version, await self._ask(endpoint, {**body, "cache_salt": salt}, version)
+            return version, await self._ask(endpoint, {**body, "cache_salt": salt})
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]  # its own text would quote the cache salt
             where = ".".join(map(str, first["loc"]))
@@ -133,11 +136,21 @@ class OpenAIAnswering:
         except REQUEST_ERRORS as error:
             return version, create_error_response(error)
 
-    async def _ask(self, endpoint: Endpoint, body: dict[str, Any], version: str) -> Any:
-        self._chat.system_fingerprint = self._completion.system_fingerprint = version
+    async def _ask(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
         if endpoint == "chat":
             return await self._chat.create_chat_completion(ChatCompletionRequest.model_validate(body))
         return await self._completion.create_completion(CompletionRequest.model_validate(body))
+
+
+def _signed(event: str, version: str) -> str:
+    """The event with the version in it, unless it is an error or [DONE]."""
+    if event.startswith('data: {"error"'):
+        return event
+    return (
+        event.replace('data: {"', f'data: {{"system_fingerprint":{json.dumps(version)},"', 1)
+        if event.startswith("data: {")
+        else event
+    )
 
 
 def _final_usage(event: str) -> dict[str, Any] | None:

@@ -5,6 +5,9 @@ the prefix cache is emptied and running requests are put back to be read again, 
 So no token is ever predicted from keys and values of an older version or another view. Each request's part of the prefix cache is
 salted with the version and a count of changes besides, which holds even where a cache survives elsewhere.
 
+A change that has begun is carried to its end also where its caller leaves, and generation is resumed however it ended. Where it did
+not end in time nobody knows what the workers hold: the engine is lost, and `check` says so from then on.
+
 No Ray here: rollout.py and wake.py put this class into actors.
 """
 
@@ -19,7 +22,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from transformers import AutoConfig
 from vllm import AsyncEngineArgs, RequestOutput, SamplingParams
@@ -28,12 +31,14 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from actors.replies import EngineLost
 from circadian.memory.delivery import DeliveryRefused, Receipt
 from circadian.memory.version import read_record
 from circadian.memory.vllm_worker import EXTENSION
 from circadian.specs import EngineSpec
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class MemoryEngine:
@@ -45,6 +50,8 @@ class MemoryEngine:
         self._changing = asyncio.Lock()
         self._view: tuple[float, ...] | None = None
         self._ids = itertools.count()
+        self._lost = ""
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     @classmethod
     async def start(cls, folder: Path, spec: EngineSpec | None = None) -> Self:
@@ -84,6 +91,13 @@ class MemoryEngine:
         """Requests that are under way or in line."""
         return self.client.get_num_unfinished_requests()
 
+    def check(self) -> None:
+        """Raises EngineLost where the engine's process is dead or what its workers hold is not known."""
+        if self.client.errored:
+            raise EngineLost(f"the engine process of {self.version} is dead")
+        if self._lost:
+            raise EngineLost(self._lost)
+
     def shutdown(self) -> None:
         """End the engine's processes."""
         self.client.shutdown()
@@ -91,19 +105,18 @@ class MemoryEngine:
     async def deliver(self, payload: bytes) -> Receipt:
         """Become the delivered version. Requests in flight stay and are finished by it.
 
-        The receipt's milliseconds are those that generation stood still. Raises DeliveryRefused, and is then unchanged.
+        The receipt's milliseconds are those that generation stood still. Raises DeliveryRefused, and is then unchanged; EngineLost
+        where the workers disagree.
         """
-        started = time.perf_counter()
-        async with self._standstill():
-            answers = await self._workers("memory_deliver", payload)
-            if refusals := [answer["refused"] for answer in answers if "refused" in answer]:
-                raise DeliveryRefused(refusals[0])
-            receipts = {Receipt(**{**answer, "milliseconds": 0.0}) for answer in answers}
-            if len(receipts) != 1:
-                raise DeliveryRefused(f"workers of one engine disagree on what they received: {receipts}")
-            receipt = receipts.pop()
-            self._version = receipt.version
-            await self.client.update_weight_version(receipt.version)
+        return await self._to_the_end(self._deliver(payload))
+
+    async def _deliver(self, payload: bytes) -> Receipt:
+        async with self._changing:
+            started = time.perf_counter()
+            async with self._standstill():
+                receipt = _agreed(await self._workers("memory_deliver", payload))
+                self._version = receipt.version
+                await self.client.update_weight_version(receipt.version)
         receipt = replace(receipt, milliseconds=(time.perf_counter() - started) * 1000)
         logger.info(
             "delivery: version %s, checksum %s, %d bytes, %.0f ms",
@@ -116,16 +129,22 @@ class MemoryEngine:
 
     async def set_view(self, mask: Sequence[float] | None) -> None:
         """Hear exactly the experts of this mask, or (None) follow what is awake, also through deliveries. Engine-wide."""
-        view = None if mask is None else tuple(float(entry) for entry in mask)
-        if view == self._view:
-            return
-        async with self._standstill():
-            await self._workers("memory_view", None if view is None else list(view))
-            self._view = view
+        await self._to_the_end(self._set_view(None if mask is None else tuple(float(entry) for entry in mask)))
+
+    async def _set_view(self, view: tuple[float, ...] | None) -> None:
+        async with self._changing:
+            if view == self._view:
+                return
+            async with self._standstill():
+                await self._workers("memory_view", None if view is None else list(view))
+                self._view = view
 
     async def relabel(self, version: str) -> None:
         """Answer under another version's name with the same memory, as when a candidate that is already here is promoted."""
-        async with self._standstill():
+        await self._to_the_end(self._relabel(version))
+
+    async def _relabel(self, version: str) -> None:
+        async with self._changing, self._standstill():
             self._version = version
             await self.client.update_weight_version(version)
 
@@ -204,33 +223,76 @@ class MemoryEngine:
 
     @asynccontextmanager
     async def _standstill(self) -> AsyncIterator[None]:
-        """Generation paused and the prefix cache empty; one change at a time."""
-        async with self._changing, asyncio.timeout(self.spec.control_seconds):
-            await self.client.pause_generation(mode="keep", clear_cache=True)
-            try:
-                yield
-            finally:
-                self._changes += 1
-                await self.client.resume_generation()
+        """Generation paused and the prefix cache empty, for whoever holds `_changing`; resumed however the change or the pause ended."""
+        try:
+            async with asyncio.timeout(self.spec.control_seconds):
+                await self.client.pause_generation(mode="keep", clear_cache=True)
+                try:
+                    yield
+                except (TimeoutError, asyncio.CancelledError, EngineLost) as error:
+                    self._lost = (
+                        f"a change of {self.version} did not come to its end ({error!r}); what the workers hold is not known"
+                    )
+                    raise
+        finally:
+            self._changes += 1
+            await self._resume()
+
+    async def _resume(self) -> None:
+        """Has time of its own, because the change's may be up, and is sent even where the caller is cancelled meanwhile."""
+        try:
+            await asyncio.wait_for(self._to_the_end(self.client.resume_generation()), self.spec.control_seconds)
+        except TimeoutError:
+            self._lost = f"the engine of {self.version} did not resume within {self.spec.control_seconds} s"
+            raise
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """The change's result; where the caller leaves, the change goes on without it."""
+        task = asyncio.ensure_future(change)
+        self._under_way.add(task)  # the event loop alone would not keep it
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
 
     async def _workers(self, method: str, *args: Any) -> list[Any]:
-        return await self.client.collective_rpc(method, timeout=self.spec.control_seconds, args=args)
+        async with asyncio.timeout(self.spec.control_seconds):  # the engine's own bound does not hold where its process hangs
+            return await self.client.collective_rpc(method, timeout=self.spec.control_seconds, args=args)
+
+
+def _agreed(answers: list[dict[str, Any]]) -> Receipt:
+    """The receipt that all workers gave. Raises DeliveryRefused where all refused, EngineLost where they disagree."""
+    refusals = [answer["refused"] for answer in answers if "refused" in answer]
+    if len(refusals) == len(answers):
+        raise DeliveryRefused(refusals[0])
+    receipts = {Receipt(**{**answer, "milliseconds": 0.0}) for answer in answers if "refused" not in answer}
+    if refusals or len(receipts) != 1:
+        raise EngineLost(f"workers of one engine disagree on what they received: {receipts}, refused: {refusals}")
+    return receipts.pop()
 
 
 class LazyEngine:
-    """An engine that starts at its first use and only once: an actor's constructor runs without the event loop that it needs."""
+    """An engine that starts at its first use: an actor's constructor runs without the event loop that it needs.
+
+    A start that failed is tried again at the next use; an engine that was lost later is not, because a new one would be the folder's
+    version and not what was delivered since.
+    """
 
     def __init__(self, folder: Path, spec: EngineSpec) -> None:
         self._folder, self._spec = folder, spec
         self._starting: asyncio.Task[MemoryEngine] | None = None
 
     async def get(self) -> MemoryEngine:
-        """The engine, when it answers. Raises what its start raised, every time."""
-        if self._starting is None:
+        """The engine, when it answers. Raises what its start raised."""
+        if self._starting is None or _failed(self._starting):
             self._starting = asyncio.create_task(MemoryEngine.start(self._folder, self._spec))
         return await asyncio.shield(self._starting)
 
     async def shutdown(self) -> None:
         """End the engine's processes, if it was ever started."""
         if self._starting is not None:
-            (await self.get()).shutdown()
+            await asyncio.wait([self._starting])
+            if not _failed(self._starting):
+                self._starting.result().shutdown()
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)

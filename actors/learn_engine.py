@@ -140,7 +140,7 @@ def learning_model(request: LearnRequest, dtype: torch.dtype | None) -> Grafted:
     overlay = load_file(request.overlay) if request.overlay else {}
     held = {parse_name(name)[1] for name in overlay}
     if where not in held and model.memory_state[where] is not ExpertState.OPEN:
-        generator = torch.Generator().manual_seed(request.seed)
+        generator = torch.Generator().manual_seed(request.expert_seed)
         for layer in model.memory_layers.values():
             layer.initialise(where, generator)
     write_tensors(model.memory_layers, {name: tensor.to(model.dtype) for name, tensor in overlay.items()})

@@ -8,7 +8,6 @@ was broken off and continued makes the same losses and the same expert as one th
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import tempfile
@@ -27,6 +26,7 @@ from actors.learn_request import Deliveries, LearnRequest, LearnResult
 from actors.learn_student import Rollouts, StudentWriter
 from actors.learn_tasks import Seeding, build_task, by_kind
 from circadian.events import EventLog
+from circadian.files import write_whole
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum
 from circadian.objectives.rows import parse_rows, render_rows
@@ -96,7 +96,7 @@ class _Loop:
         self.writer: StudentWriter | None = None
         if self.group.rank == 0 and request.rollouts and isinstance(self.task, Seeding):
             self.writer = StudentWriter(request, self.task, rollouts)
-        self.facts = Facts(request=_fingerprint(request))
+        self.facts = Facts(request=request.fingerprint)
         self.told, self.deadline = 0.0, deadline
 
     def run(self) -> LearnResult | None:
@@ -105,7 +105,7 @@ class _Loop:
         self._tell_start(start)
         for step in range(start, self.recipe.steps):
             self._check_time(step)
-            if step % self.request.seeding.refresh_steps == 0 and not (resumed and step == start):
+            if step % self.request.checkpoint_steps == 0 and not (resumed and step == start):
                 self._refresh(step)
                 self._save(step, loss)
             loss = self.engine.step(self.task.share(step, self.group), lr_at(step, self.recipe.steps, self.recipe.lr))
@@ -181,6 +181,7 @@ class _Loop:
         if self.group.rank != 0 or loss is None or self.facts.first_loss is None:
             return None
         path = Path(self.request.storage) / f"{self.request.run_name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(expert))
         return LearnResult(
             tensors=str(path),
@@ -204,15 +205,3 @@ class _Loop:
 def served_dtype(request: LearnRequest) -> torch.dtype:
     """What the version is served in, hence what rollout workers hold."""
     return AutoConfig.from_pretrained(request.version).dtype
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_bytes(content)
-    staging.replace(path)
-
-
-def _fingerprint(request: LearnRequest) -> str:
-    return hashlib.sha256(request.model_dump_json(exclude={"rollouts"}).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -47,6 +48,23 @@ class LearnRequest(Spec):
     def recipe(self) -> FastLearningSpec | SeedingSpec:
         """The settings of the task at hand."""
         return self.fast_learning if self.task == "fast_learning" else self.seeding
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """Steps between two checkpoints; in seeding also between two deliveries of the student."""
+        return self.fast_learning.checkpoint_steps if self.task == "fast_learning" else self.seeding.refresh_steps
+
+    @property
+    def expert_seed(self) -> int:
+        """Of a fresh expert's first weights: no two experts start alike, and one seed always starts the same."""
+        level, expert = self.writes
+        digest = hashlib.sha256(f"{self.seed}/{level}/{expert}".encode()).digest()
+        return int.from_bytes(digest[:8]) >> 1  # torch takes 63 bits
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what is learned: the same in every attempt, whose rollout workers have names of their own."""
+        return hashlib.sha256(self.model_dump_json(exclude={"rollouts"}).encode()).hexdigest()
 
 
 class Deliveries(Spec):

@@ -72,7 +72,8 @@ class StudentWriter:
             deliveries = deliveries.with_one(len(payload), (time.perf_counter() - started) * 1000)
         rng = random.Random(f"{self.request.seed}/student/{step}")
         rows = [row for kind, count in self._counts().items() for row in self._rows(kind, self._cues(kind, count, rng), rng)]
-        return [row for row in rows if not self.reader.is_held_out(row.ids)], deliveries
+        held_out = self.reader.are_held_out([row.ids for row in rows])
+        return [row for row, dropped in zip(rows, held_out, strict=True) if not dropped], deliveries
 
     def _counts(self) -> dict[Kind, int]:
         """Rows of each kind, in the proportion in which `mix` draws them."""

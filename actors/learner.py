@@ -16,22 +16,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
 from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
+
+# The public names of these are the same objects, but type checkers take them for their predecessors, which lack our settings.
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from actors import names
 from actors.learn_request import Deliveries, LearnRequest, LearnResult
 from actors.rollout import RolloutHandle
-from circadian.specs import EngineSpec, LearnerSpec, Spec
-
-if TYPE_CHECKING:
-    from actors.learn_student import Rollouts
+from circadian.specs import LearnerSpec, Spec
 
 __all__ = ["Deliveries", "LearnRequest", "LearnResult", "LearnerFailed", "learn"]
 
@@ -79,13 +78,14 @@ def learn_in_process(config: dict[str, Any]) -> str:
     """The train loop of one process; returns an Outcome as JSON."""
     from actors.learn_engine import LearningDiverged  # DeepSpeed, which the driver needs not
     from actors.learn_loop import OtherRequest, learn_loop
+    from circadian.memory.version import VersionBroken
 
     request = LearnRequest.model_validate_json(config["request"])
     first = ray.train.get_context().get_world_rank() == 0
-    rollouts = [attach(name) for name in request.rollouts] if first else []
+    rollouts = [RolloutHandle.attach(name) for name in request.rollouts] if first else []
     try:
         learned = learn_loop(request, TrainCheckpoints(), rollouts, config["deadline"])
-    except (LearningDiverged, OtherRequest) as error:  # a restart would end here again
+    except (LearningDiverged, OtherRequest, VersionBroken) as error:  # a restart would end here again
         return Outcome(failed=str(error)).model_dump_json()
     return Outcome(learned=learned).model_dump_json()
 
@@ -104,11 +104,6 @@ class TrainCheckpoints:
 
     def keep(self, part: Path, step: int, loss: float | None) -> None:
         ray.train.report({"step": step, "loss": loss}, checkpoint=Checkpoint.from_directory(part))
-
-
-def attach(name: str) -> Rollouts:
-    """The rollout worker of a name."""
-    return RolloutHandle(ray.get_actor(name, namespace=names.NAMESPACE), EngineSpec())
 
 
 def _scaling(spec: LearnerSpec) -> ScalingConfig:

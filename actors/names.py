@@ -17,9 +17,9 @@ def rollout_worker(sleep: str, attempt: int, index: int) -> str:
     return f"rollout/{sleep}-a{attempt}/{index}"
 
 
-def learner_run(sleep: str, attempt: int, stage: str) -> str:
-    """The Ray Train run of a stage."""
-    return f"{sleep}-a{attempt}-{stage}"
+def learner_run(sleep: str, stage: str) -> str:
+    """The Ray Train run of a stage: the same in every attempt, so that the next one continues from the last one's checkpoints."""
+    return f"{sleep}-{stage}"
 
 
 def night_job(sleep: str, attempt: int) -> str:
@@ -30,7 +30,7 @@ def night_job(sleep: str, attempt: int) -> str:
 def vllm_environment() -> dict[str, str]:
     """Environment of a process that holds a vLLM engine. One OpenMP thread: without it a first batch can take 20 s on a CPU."""
     return {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # holds for vllm.LLM only: an AsyncLLM always has a process of its own for its engine
         "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",

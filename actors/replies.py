@@ -1,4 +1,4 @@
-"""What a wake replica answers, as plain data: whoever only asks needs no vLLM."""
+"""What those who ask an engine get, as plain data: they need no vLLM themselves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any, Literal, NamedTuple
 Endpoint = Literal["chat", "completion"]
 
 
+class EngineLost(RuntimeError):
+    """The engine is dead, or what it holds is not known any more. It will not come back: start another."""
+
+
 class Reply(NamedTuple):
-    """A whole answer: HTTP status, JSON body, and the version that began it (a delivery meanwhile lets a newer one finish it)."""
+    """A whole answer: HTTP status, JSON body, and the version in force when the request was admitted.
+
+    A delivery after that lets a newer version write the rest of it.
+    """
 
     status: int
     body: dict[str, Any]
@@ -18,7 +25,10 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamHead:
-    """What is known before the first event of a stream: with a status other than 200 `error` is the whole answer."""
+    """What is known before the first event of a stream, `version` being the one in force when the request was admitted.
+
+    With a status other than 200 `error` is the whole answer.
+    """
 
     status: int
     version: str

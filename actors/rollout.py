@@ -40,8 +40,10 @@ class RolloutWorker:
         self._turn = asyncio.Lock()
 
     async def ready(self) -> str:
-        """The version that answers, once it does."""
-        return (await self._engine.get()).version
+        """The version that answers, once it does. Raises EngineLost where it will not answer any more."""
+        engine = await self._engine.get()
+        engine.check()
+        return engine.version
 
     async def sample(
         self,
@@ -113,14 +115,20 @@ class RolloutHandle:
         return cls(actor, engine)
 
     @classmethod
-    def attach(cls, sleep: str, attempt: int, index: int, engine: EngineSpec | None = None) -> RolloutHandle:
-        """The worker that another process of this cluster started. Raises ValueError where there is none."""
-        actor = ray.get_actor(names.rollout_worker(sleep, attempt, index), namespace=names.NAMESPACE)
-        return cls(actor, engine or EngineSpec())
+    def attach(cls, name: str, engine: EngineSpec | None = None) -> RolloutHandle:
+        """The worker of this name (names.rollout_worker) that another process of this cluster started; `engine` is its spec.
+
+        Raises ValueError where there is none.
+        """
+        return cls(ray.get_actor(name, namespace=names.NAMESPACE), engine or EngineSpec())
 
     def ready(self, seconds: float = START_SECONDS) -> str:
         """The version that answers, once it does."""
-        return ray.get(self._actor.ready.remote(), timeout=seconds)
+        return ray.get(self.ready_ref(), timeout=seconds)
+
+    def ready_ref(self) -> ray.ObjectRef[str]:
+        """The same as a reference, so that several workers start at once."""
+        return self._actor.ready.remote()
 
     def sample(
         self,
@@ -165,5 +173,7 @@ class RolloutHandle:
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End the engine's processes, then the worker."""
-        ray.get(self._actor.shutdown.remote(), timeout=seconds)
-        ray.kill(self._actor)
+        try:
+            ray.get(self._actor.shutdown.remote(), timeout=seconds)
+        finally:
+            ray.kill(self._actor)

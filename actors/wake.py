@@ -6,27 +6,32 @@ waits for    its engine's start, and (new requests) the milliseconds of a delive
 unblocked by the engine
 
 A replica outlives the job that started it and is not restarted by Ray: a restarted one would come back as the version of its first
-start without saying so. Whoever keeps replicas running starts a new one from the active version.
+start without saying so. Likewise a replica that is asked how it is and finds its engine lost ends itself, which gives its name free.
+Whoever keeps replicas running starts a new one from the active version.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray import ObjectRef
 
 from actors import names
-from actors.replies import Endpoint, Reply, StreamHead
+from actors.replies import Endpoint, EngineLost, Reply, StreamHead
 from circadian.memory.delivery import Receipt
 from circadian.specs import EngineSpec
 
 if TYPE_CHECKING:
     from actors.answering import OpenAIAnswering
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 START_SECONDS = 900.0
 """Bound of an engine's start: a large base is hashed, read and warmed up."""
@@ -48,8 +53,8 @@ class WakeReplica:
         self._answering: OpenAIAnswering | None = None
 
     async def ready(self) -> str:
-        """The version that answers, once it does."""
-        return (await self._front()).engine.version
+        """The version that answers, once it does. Where it never will again the replica ends, which Ray tells the caller."""
+        return (await self._living()).engine.version
 
     async def chat(self, body: dict[str, Any]) -> Reply:
         """POST /v1/chat/completions without streaming."""
@@ -74,8 +79,11 @@ class WakeReplica:
         return await (await self._front()).engine.deliver(payload)
 
     async def active(self) -> dict[str, Any]:
-        """What answers now: version, checksum of all experts read back, their states, mask, requests under way, tokens answered."""
-        front = await self._front()
+        """What answers now: version, checksum of all experts read back, their states, mask, requests under way, tokens answered.
+
+        Where nothing answers any more the replica ends, as in `ready`.
+        """
+        front = await self._living()
         return {
             "version": front.engine.version,
             "model": front.model_name,
@@ -95,6 +103,17 @@ class WakeReplica:
     async def shutdown(self) -> None:
         """End the engine's processes."""
         await self._engine.shutdown()
+
+    async def _living(self) -> OpenAIAnswering:
+        """The front, if the engine behind it lives; otherwise the actor's end."""
+        front = await self._front()
+        try:
+            front.engine.check()
+        except EngineLost as lost:
+            logger.error("the replica ends: %s", lost)
+            front.engine.shutdown()
+            ray.actor.exit_actor()
+        return front
 
     async def _front(self) -> OpenAIAnswering:
         engine = await self._engine.get()
@@ -146,12 +165,12 @@ class WakeHandle:
         return cls(ray.get_actor(names.wake_replica(deployment, index), namespace=names.NAMESPACE))
 
     async def chat(self, body: dict[str, Any]) -> Reply:
-        """POST /v1/chat/completions without streaming."""
-        return await asyncio.wait_for(self._actor.chat.remote(body), ANSWER_SECONDS)
+        """POST /v1/chat/completions without streaming. A caller that is cancelled, or has waited too long, aborts the request."""
+        return await _answer(self._actor.chat.remote(body))
 
     async def completion(self, body: dict[str, Any]) -> Reply:
-        """POST /v1/completions without streaming."""
-        return await asyncio.wait_for(self._actor.completion.remote(body), ANSWER_SECONDS)
+        """POST /v1/completions without streaming. A caller that is cancelled, or has waited too long, aborts the request."""
+        return await _answer(self._actor.completion.remote(body))
 
     def chat_stream(self, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
         """A StreamHead, then server-sent events. Closing the iterator aborts the request."""
@@ -162,7 +181,7 @@ class WakeHandle:
         return self._stream("completion", body)
 
     def ready(self, seconds: float = START_SECONDS) -> str:
-        """The version that answers, once it does."""
+        """The version that answers, once it does. Raises Ray's RayActorError where the replica, or the engine in it, is dead."""
         return ray.get(self.ready_ref(), timeout=seconds)
 
     def ready_ref(self) -> ObjectRef[str]:
@@ -178,7 +197,7 @@ class WakeHandle:
         return self._actor.deliver.remote(payload)
 
     def active(self) -> dict[str, Any]:
-        """What answers now: `version`, `model`, `checksum`, `experts`, `mask`, `in_flight`, `usage`."""
+        """What answers now: `version`, `model`, `checksum`, `experts`, `mask`, `in_flight`, `usage`. Raises as `ready` does."""
         return ray.get(self.active_ref(), timeout=CONTROL_SECONDS)
 
     def active_ref(self) -> ObjectRef[dict[str, Any]]:
@@ -217,3 +236,12 @@ class WakeHandle:
         finally:
             if not finished:
                 ray.cancel(items)
+
+
+async def _answer(ref: ObjectRef[T]) -> T:
+    """The result of a remote call, which is cancelled where nobody waits for it any longer."""
+    try:
+        return await asyncio.wait_for(ref, ANSWER_SECONDS)
+    except (TimeoutError, asyncio.CancelledError):
+        ray.cancel(ref)
+        raise

@@ -26,7 +26,11 @@ def main(seeds: list[int]) -> None:
     mean = {name: {m: round(sum(r[name][m] for r in reports) / len(reports), 4) for m in MOMENTS} for name in LABELS}
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.demo {' '.join(map(str, seeds))}",
-        "machine": {"cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30), "cpu": platform.machine()},
+        "machine": {
+            "cores": psutil.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "cpu": platform.machine(),
+        },
         "mean": mean,
         "worst_recall_after": min(report["recall"]["after"] for report in reports),
         "seeds": reports,

@@ -2,6 +2,8 @@
 
 A *row* is a token sequence with a weight for predicting each token. A *cue* is the beginning of a row without its end: a question
 without the answer, a document without its rest. Sleep is given cues only; what follows a cue is written by a teacher or the student.
+
+T tokens.
 """
 
 from __future__ import annotations
@@ -11,17 +13,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from circadian.specs import Experience
+
+Tokens = tuple[int, ...]
+
+
+class Unreadable(ValueError):
+    """The tokenizer's chat template refuses a chat."""
 
 
 @dataclass(frozen=True)
 class Row:
     """ids [T]; weight [T], of predicting each token from those before it (0: it is only read)."""
 
-    ids: tuple[int, ...]
+    ids: Tokens
     weight: tuple[float, ...]
+
+    @classmethod
+    def of_all(cls, ids: Tokens) -> Row:
+        """Every token is learned, but for the first, which nothing predicts."""
+        return cls(ids, (0.0, *(1.0,) * (len(ids) - 1))[: len(ids)])
+
+    def questions(self) -> list[Tokens]:
+        """The beginnings up to each answer that is learned; none where everything is."""
+        return [self.ids[:i] for i in range(2, len(self.ids)) if self.weight[i] and not self.weight[i - 1]]
+
+    def cuts(self, rng: random.Random, count: int, longest: int) -> list[Tokens]:
+        """Up to `count` beginnings of different lengths, at random, none longer than `longest`."""
+        places = range(2, min(len(self.ids) - 1, longest + 1))
+        return [self.ids[:place] for place in sorted(rng.sample(places, min(count, len(places))))]
+
+    def cut(self, longest: int) -> Row:
+        """The first `longest` tokens."""
+        return Row(self.ids[:longest], self.weight[:longest])
 
 
 class Reader:
@@ -29,56 +56,94 @@ class Reader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, held_out: Iterable[str] = ()) -> None:
         self.tokenizer = tokenizer
-        self.held_out = [ids for text in held_out if (ids := tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))]
+        texts = list(held_out)
+        read = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        self.held_out = {form for text in (*texts, *self._texts(read)) if (form := normalised(text))}
 
-    def row(self, experience: Experience) -> Row:
-        """What is learned of an experience: of a document every token; of a chat what others said, and the assistant's answers
-        unless the deployment gave them itself."""
+    def rows(self, experience: Experience) -> list[Row]:
+        """What is learned of an experience: of a document every token; of a chat the assistant's answers, or, if there are none or
+        the deployment gave them itself, what others said.
+
+        One row, unless the template renders an answer in another way once more is said (Qwen3 keeps only the last one's thoughts):
+        then every answer is a row of its own, rendered as it is when the deployment is asked for it. Raises Unreadable.
+        """
         if experience.text:
-            ids = tuple(self.tokenizer(experience.text)["input_ids"])
-            return Row(ids, (0.0, *(1.0,) * (len(ids) - 1)))
-        said = [m.model_dump() for m in experience.messages]
-        asks = any(m["role"] == "assistant" for m in said) and experience.source != "wake"
-        if not asks:
-            said = [m for m in said if m["role"] != "assistant"]
-            ids = self._chat(said)
-            return Row(ids, (0.0, *(1.0,) * (len(ids) - 1)))
-        weight: list[float] = []
-        for i, message in enumerate(said):
-            if message["role"] == "assistant":
-                weight += [0.0] * (len(self._chat(said[:i], answering=True)) - len(weight))
-                weight += [1.0] * (len(self._chat(said[: i + 1])) - len(weight))
-        ids = self._chat(said)
-        return Row(ids, (*weight, *[0.0] * (len(ids) - len(weight))))
-
-    def questions(self, experience: Experience) -> list[tuple[int, ...]]:
-        """A chat's beginnings up to each answer that is learned; none of a document."""
-        row = self.row(experience)
-        if not experience.messages or row.weight[1]:
-            return []
-        return [row.ids[:i] for i, weight in enumerate(row.weight) if weight and not row.weight[i - 1]]
-
-    def cuts(self, experience: Experience, rng: random.Random, count: int) -> list[tuple[int, ...]]:
-        """Up to `count` beginnings of different lengths, at random."""
-        ids = self.row(experience).ids
-        places = range(2, len(ids) - 1)
-        return [ids[:place] for place in sorted(rng.sample(places, min(count, len(places))))]
+            return [Row.of_all(experience_ids(self.tokenizer, experience))]
+        said = [message.model_dump() for message in experience.messages]
+        if experience.source == "wake":
+            said = [message for message in said if message["role"] != "assistant"]
+        if not any(message["role"] == "assistant" for message in said):
+            return [Row.of_all(self._chat(said))] if said else []
+        turns = [self._turn(said, i) for i, message in enumerate(said) if message["role"] == "assistant" and i]
+        whole = self._chat(said)
+        if all(whole[: len(turn.ids)] == turn.ids for turn in turns):
+            weight = [0.0] * len(whole)
+            for turn in turns:
+                weight[: len(turn.ids)] = [max(pair) for pair in zip(weight[: len(turn.ids)], turn.weight, strict=True)]
+            turns = [Row(whole, tuple(weight))]
+        return turns
 
     def is_held_out(self, ids: Sequence[int]) -> bool:
         """Does the sequence contain a text that is kept for tests?"""
-        text = tuple(ids)
-        return any(contains(text, kept) for kept in self.held_out)
+        return self.are_held_out([ids])[0]
 
-    def _chat(self, messages: Sequence[dict[str, str]], answering: bool = False) -> tuple[int, ...]:
+    def are_held_out(self, rows: Sequence[Sequence[int]]) -> list[bool]:
+        """The same of many. Texts are compared, not ids: inside a sentence a tokenizer may cut the same words differently."""
+        if not self.held_out:
+            return [False] * len(rows)
+        texts = [normalised(text) for text in self._texts(rows)]
+        everything = "\n".join(texts)  # most held-out texts are in none of the rows, which one search tells
+        met = [kept for kept in self.held_out if kept in everything]
+        return [any(kept in text for kept in met) for text in texts]
+
+    def _turn(self, said: Sequence[dict[str, str]], i: int) -> Row:
+        """The assistant's message i after everything before it, as it would be asked for and answered."""
+        asked, answered = self._chat(said[:i], answering=True), self._chat(said[: i + 1])
+        if answered[: len(asked)] != asked or len(answered) == len(asked):
+            answer = self.tokenizer(said[i]["content"], add_special_tokens=False)["input_ids"]
+            answered = (*asked, *answer, self.tokenizer.eos_token_id)
+        return Row(answered, (0.0,) * len(asked) + (1.0,) * (len(answered) - len(asked)))
+
+    def _texts(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [
+            self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)  # type: ignore[misc]
+            for ids in rows
+        ]
+
+    def _chat(self, messages: Sequence[dict[str, str]], answering: bool = False) -> Tokens:
         return chat_ids(self.tokenizer, messages, answering)
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False) -> tuple[int, ...]:
-    """A chat by the tokenizer's template; `answering` ends it where the assistant is to speak."""
-    encoded: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answering)
+def experience_ids(tokenizer: PreTrainedTokenizerBase, experience: Experience) -> Tokens:
+    """A whole experience as its tokenizer reads it. Raises Unreadable."""
+    if experience.text:
+        return tuple(tokenizer(experience.text)["input_ids"])
+    return chat_ids(tokenizer, [message.model_dump() for message in experience.messages])
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False) -> Tokens:
+    """A chat by the tokenizer's template, or, where it has none, as plain lines; `answering` ends it where the assistant is to speak.
+
+    Raises Unreadable.
+    """
+    if tokenizer.chat_template is None:
+        start = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+        return (*start, *tokenizer(plain_chat(tokenizer, messages, answering), add_special_tokens=False)["input_ids"])
+    try:
+        encoded: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answering)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise Unreadable(f"the model's chat template refuses a chat of {roles or 'no messages'}: {error}") from error
     return tuple(encoded["input_ids"])
 
 
-def contains(text: Sequence[int], part: Sequence[int]) -> bool:
-    """Is `part` a contiguous run of `text`?"""
-    return any(text[i : i + len(part)] == part for i in range(len(text) - len(part) + 1))
+def plain_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False) -> str:
+    """A chat for a base model that has no template: one `role: content` a message, answers closed by the end-of-sequence token."""
+    end = tokenizer.eos_token or ""
+    lines = [f"{m['role']}: {m['content']}{end if m['role'] == 'assistant' else ''}\n" for m in messages]
+    return "".join(lines) + ("assistant:" if answering else "")
+
+
+def normalised(text: str) -> str:
+    """Lower case, every run of white space one space."""
+    return " ".join(text.lower().split())

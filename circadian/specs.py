@@ -119,6 +119,8 @@ class FastLearningSpec(Spec):
     """Experiences a step, over all learner processes."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
     max_grad_norm: float = 1.0
+    checkpoint_steps: PositiveInt = 50
+    """Steps between two checkpoints."""
 
 
 class SeedingSpec(Spec):
@@ -214,6 +216,19 @@ class Recipe(Spec):
     gate: GateSpec = GateSpec()
     cue_limit: PositiveInt = 4096
     """Cues of earlier nights that a version carries."""
+    max_row_tokens: PositiveInt = 2048
+    """Longest row that is learned: longer documents are cut there, longer chats are left out."""
+
+    @model_validator(mode="after")
+    def _room_to_write(self) -> Self:
+        room, seeding = self.rollouts.engine.max_model_len, self.seeding
+        longest = max(seeding.completion_tokens, seeding.free_run_tokens)
+        if room is not None and room <= longest + 1:
+            raise ValueError(
+                f"rollouts.engine.max_model_len {room} leaves no room for a cue and {longest} tokens after it; raise it, or lower "
+                "seeding.completion_tokens and seeding.free_run_tokens"
+            )
+        return self
 
 
 class NightJob(Spec):

@@ -1,14 +1,16 @@
 """Consolidation of level l-1 into level l: the stages of a night that are the paper's section 4.
 
-Teacher and student are views of one set of weights (circadian/memory/state.py), so a snapshot is a record of masks and checksums, not a
-copy of a model: everything the teachers are made of is frozen while the student learns.
+Teacher and student are views of one set of weights (circadian/memory/state.py), so a snapshot is a record of states and checksums, not a
+copy of a model: everything the teachers are made of is frozen while the student learns, and `check_teachers` proves it.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors.torch import load_file
 
@@ -17,70 +19,95 @@ from actors.learner import LearnRequest, learn
 from circadian.experience import Reader
 from circadian.memory.state import FIRST_SLOW_LEVEL, ExpertId, MemoryState
 from circadian.memory.tensors import checksum
-from circadian.memory.version import load_tokenizer, read_record, version_state
-from circadian.objectives.rows import TaughtRow, write_rows
+from circadian.memory.version import MEMORY_FILE, load_tokenizer, version_state
+from circadian.objectives.rows import Kind, TaughtRow, Teacher, write_rows
 from circadian.specs import NightJob
-from pipelines.rollouts import Rollouts
-from pipelines.stages import Outputs
-from pipelines.wake import FAST_LEVEL
+from pipelines.rollouts import RolloutPool, Sampler, Tokens
+from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
+from pipelines.wake import FAST_LEVEL, NothingToLearn
 
 SHORTEST_DOCUMENT = 3
 """Tokens; what the rested self writes from nothing and is shorter teaches nothing."""
+HELD_BACK = 0.1
+"""Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
+T = TypeVar("T")
 
 
 def snapshot_teacher(job: NightJob, fast: Outputs) -> Outputs:
     """The two teachers, by what they are made of: the parent's memory and the fast level learned at dusk."""
-    state = MemoryState.parse(fast["experts"])
     return {
         "experts": fast["experts"],
-        "awake": state.view("awake"),
-        "rested": state.view("rested"),
-        "parent_memory_sha256": read_record(Path(job.parent)).memory_sha256,
-        "fast_level_sha256": checksum(load_file(Path(job.home) / fast["tensors_file"])),
+        "parent_memory": checksum(load_file(Path(job.parent) / MEMORY_FILE)),
+        "fast_level": checksum(load_file(Path(job.home) / fast["tensors_file"])),
     }
+
+
+def check_teachers(job: NightJob, fast: Outputs, teachers: Outputs) -> None:
+    """Raises StageBroken if a teacher is no longer what it was when the student began to learn."""
+    if snapshot_teacher(job, fast) != teachers:
+        raise StageBroken(f"the memory of {job.parent} or the fast level in {job.home} changed during the night; sleep again")
 
 
 def open_expert(job: NightJob, teachers: Outputs) -> Outputs:
     """The next free expert of the slow level. Raises LevelFull when there is none."""
     state, where = MemoryState.parse(teachers["experts"]).opened(FIRST_SLOW_LEVEL)
-    return {"experts": state.names(), "writes": [where.level, where.expert], "student": state.view("student")}
+    return {"experts": state.names(), "writes": [where.level, where.expert]}
 
 
-def dream_corpus(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, rollouts: Rollouts) -> Outputs:
+def dream_corpus(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, rollouts: Sampler) -> Outputs:
     """What the teachers write: the awake self completes the day's cues; the rested self completes old cues and writes from nothing."""
     spec, home, rng = job.recipe.seeding, Path(job.home), random.Random(f"corpus-{job.seed}")
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     state = MemoryState.parse(expert["experts"])
     awake, rested = state.view("awake"), state.view("rested")
-    cues = [json.loads(line) for line in (home / day["cues_file"]).read_text().splitlines()]
+    cues = read_lines(home / day["cues_file"])
+    old, old_back = hold_back([tuple(cue["ids"]) for cue in cues if cue["kind"] == "old"], rng)
     rollouts.deliver((home / fast["delivery_file"]).read_bytes())
 
-    def complete(kind: str, view: tuple[bool, ...]) -> list[TaughtRow]:
-        asked = spread([tuple(cue["ids"]) for cue in cues if cue["kind"] == kind], spec.teacher_rows, rng)
-        written = rollouts.sample(view, asked, spec.completion_tokens, spec.temperature, seed=rng.getrandbits(31))
-        teacher = "awake" if kind == "day" else "rested"
-        return [TaughtRow(cue + rest, len(cue), teacher, kind) for cue, rest in zip(asked, written, strict=True)]  # type: ignore[arg-type]
+    def write(kind: Kind, teacher: Teacher, asked: list[Tokens], tokens: int) -> list[TaughtRow]:
+        view = awake if teacher == "awake" else rested
+        written = rollouts.sample(view, asked, tokens, spec.temperature, seed=rng.getrandbits(31))
+        rows = [TaughtRow((*cue, *rest), len(cue), teacher, kind) for cue, rest in zip(asked, written, strict=True)]
+        return [row for row in rows if len(row.ids) > row.start]
 
-    nothing = (rollouts.beginning,)
-    documents = rollouts.sample(
-        rested, [nothing] * spec.free_run_rows, spec.free_run_tokens, spec.temperature, seed=rng.getrandbits(31)
-    )
-    free = [TaughtRow(nothing + text, 1, "rested", "free") for text in documents if len(text) >= SHORTEST_DOCUMENT]
-    rows = complete("day", awake) + complete("old", rested) + free
-    kept = [row for row in rows if not reader.is_held_out(row.ids)]
-    write_rows(home / "corpus.jsonl", kept)
+    asked = [tuple(cue["ids"]) for cue in cues if cue["kind"] == "day"]
+    rows = write("day", "awake", spread(asked, spec.teacher_rows, rng), spec.completion_tokens)
+    rows += write("old", "rested", spread(old, spec.teacher_rows, rng), spec.completion_tokens)
+    documents = write("free", "rested", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)
+    rows += [row for row in documents if len(row.ids) > SHORTEST_DOCUMENT]
+    held_out = reader.are_held_out([row.ids for row in rows])
+    rows = [row for row, dropped in zip(rows, held_out, strict=True) if not dropped]
+    free, free_back = hold_back([row for row in rows if row.kind == "free"], rng)
+    kept = [row for row in rows if row.kind != "free"] + free
     counts = {kind: sum(row.kind == kind for row in kept) for kind in ("day", "old", "free")}
-    return {"corpus_file": "corpus.jsonl", "rows": counts, "dropped_held_out": len(rows) - len(kept)}
+    if not counts["day"]:
+        raise NothingToLearn(f"the awake self wrote nothing after the day's {len(asked)} cues that is not held out")
+    write_rows(home / "corpus.jsonl", kept)
+    write_rows(home / "held_back.jsonl", [TaughtRow(cue, len(cue), "rested", "old") for cue in old_back] + free_back)
+    write_lines(
+        home / "seeding_cues.jsonl", [cue for cue in cues if cue["kind"] == "day" or tuple(cue["ids"]) not in set(old_back)]
+    )
+    return {
+        "corpus_file": "corpus.jsonl",
+        "held_back_file": "held_back.jsonl",
+        "cues_file": "seeding_cues.jsonl",
+        "rows": counts,
+        "held_back": {"old": len(old_back), "free": len(free_back)},
+        "dropped_held_out": sum(held_out),
+    }
 
 
-def knowledge_seeding(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, corpus: Outputs, rollouts: Rollouts) -> Outputs:
+def knowledge_seeding(
+    job: NightJob, day: Outputs, fast: Outputs, teachers: Outputs, expert: Outputs, corpus: Outputs, rollouts: RolloutPool
+) -> Outputs:
     """Train the open expert, and it alone, on what the teachers and the student itself write."""
+    check_teachers(job, fast, teachers)
     home = Path(job.home)
     level, index = expert["writes"]
     result = learn(
         LearnRequest(
             task="seeding",
-            run_name=names.learner_run(job.sleep, job.attempt, "seeding"),
+            run_name=names.learner_run(job.sleep, "seeding"),
             home=str(home),
             storage=str(home / "train"),
             version=job.parent,
@@ -88,13 +115,12 @@ def knowledge_seeding(job: NightJob, day: Outputs, fast: Outputs, expert: Output
             experts=expert["experts"],
             writes=(level, index),
             rows=str(home / corpus["corpus_file"]),
-            cues=str(home / day["cues_file"]),
+            cues=str(home / corpus["cues_file"]),
             nights_before=day["nights_before"],
             held_out=job.held_out,
             rollouts=rollouts.names,
             seed=job.seed,
             learner=job.recipe.learner,
-            fast_learning=job.recipe.fast_learning,
             seeding=job.recipe.seeding,
         )
     )
@@ -109,7 +135,7 @@ def knowledge_seeding(job: NightJob, day: Outputs, fast: Outputs, expert: Output
     }
 
 
-def prune(job: NightJob, day: Outputs, expert: Outputs, seeded: Outputs) -> Outputs:
+def prune(job: NightJob, expert: Outputs) -> Outputs:
     """The expert is sealed, the fast level is masked and free again: the state of the candidate version."""
     state = MemoryState.parse(expert["experts"]).sealed(ExpertId(*expert["writes"])).pruned(FAST_LEVEL)
     assert_only_grown(version_state(Path(job.parent)), state)
@@ -123,9 +149,16 @@ def assert_only_grown(parent: MemoryState, child: MemoryState) -> None:
             raise AssertionError(f"expert {where} was sealed in the parent and is {child[where]} in the candidate")
 
 
-def spread(cues: list[tuple[int, ...]], count: int, rng: random.Random) -> list[tuple[int, ...]]:
+def spread(cues: list[Tokens], count: int, rng: random.Random) -> list[Tokens]:
     """`count` cues, each as often as any other, give or take one; none of none."""
     if not cues:
         return []
     whole, rest = divmod(count, len(cues))
     return cues * whole + rng.sample(cues, rest)
+
+
+def hold_back(items: Sequence[T], rng: random.Random) -> tuple[list[T], list[T]]:
+    """The items without, and then, a random share of them, which holds each once; an only one stays."""
+    unique = list(dict.fromkeys(items))
+    back = set(rng.sample(unique, math.ceil(HELD_BACK * len(unique)))) if len(unique) > 1 else set()
+    return [item for item in items if item not in back], [item for item in unique if item in back]

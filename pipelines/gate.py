@@ -3,10 +3,12 @@
 Measured by the rollout workers, which hold the candidate as it will serve (student view: fast level off, new expert on):
 
     agreement   share of the day's questions (documents' beginnings if the day asked none) that it completes as the awake teacher does
-    forgotten   share of earlier cues that it completes otherwise than the rested parent does
-    nll_rise    nats a token on documents the rested self wrote from nothing, candidate minus parent
+    forgotten   share of old cues and of halves of free documents that it completes otherwise than the rested parent does
+    nll_rise    nats a token on free documents, candidate minus parent
 
-Completions are greedy, and only cues count of which the teacher is sure: its greedy completion is what it also says by chance, twice.
+Old cues and free documents are those that were held back: no student saw them. Completions are greedy, and only cues count of which
+the teacher is sure: its greedy completion is what it also says by chance, twice. With fewer than FEWEST_SURE of them (or fewer than
+FEWEST_DOCUMENTS) a criterion is null and not judged, except agreement on questions, without which nothing is published.
 
 Tests are never used: held-out texts were dropped before any of this.
 """
@@ -14,8 +16,10 @@ Tests are never used: held-out texts were dropped before any of this.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,45 +29,103 @@ from circadian.events import EventLog
 from circadian.memory.delivery import pack_tensors
 from circadian.memory.state import Mask, MemoryState
 from circadian.objectives.rows import read_rows
-from circadian.specs import NightJob
-from pipelines.rollouts import Rollouts, Tokens
-from pipelines.stages import Outputs
+from circadian.specs import GateSpec, NightJob
+from pipelines.consolidation import check_teachers
+from pipelines.rollouts import Sampler, Tokens
+from pipelines.stages import Outputs, read_lines
 
 MOST_CUES = 256
 """Cues of each kind that are measured."""
 MOST_DOCUMENTS = 48
+FEWEST_SURE = 8
+"""Cues that the teacher must be sure of: with fewer, one slip of the pen would decide over a night."""
+FEWEST_DOCUMENTS = 4
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Of `asked` cues the teacher is sure of `sure`, and the student completes `alike` of these alike."""
+
+    asked: int
+    sure: int
+    alike: int
+
+    def share(self, fewest: int) -> float | None:
+        """Share completed alike; None if fewer than `fewest` tell."""
+        return self.alike / self.sure if self.sure >= fewest else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The criteria; None is not measured, and `must_agree` says whether agreement may be that."""
+
+    agreement: float | None
+    forgotten: float | None
+    nll_rise: float | None
+    must_agree: bool
+
+    def numbers(self) -> dict[str, float | None]:
+        """As JSON has them: what is not finite is null, and judged as such before."""
+        numbers = {"agreement": self.agreement, "forgotten": self.forgotten, "nll_rise": self.nll_rise}
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def judge(measured: Measured, spec: GateSpec) -> list[str]:
+    """Why the candidate fails; nothing if it passes. What is not a number fails."""
+    reasons = []
+    if measured.agreement is None and measured.must_agree:
+        reasons.append("agreement was not measured: the awake teacher is sure of none of the day's questions")
+    if measured.agreement is not None and not measured.agreement >= spec.min_agreement:
+        reasons.append(f"agreement {measured.agreement:.3f} < {spec.min_agreement}")
+    if measured.forgotten is not None and not measured.forgotten <= spec.max_forgotten:
+        reasons.append(f"forgotten {measured.forgotten:.3f} > {spec.max_forgotten}")
+    if measured.nll_rise is not None and not measured.nll_rise <= spec.max_nll_rise:
+        reasons.append(f"nll_rise {measured.nll_rise:.3f} > {spec.max_nll_rise}")
+    return reasons
 
 
 def gate(
-    job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, seeded: Outputs, corpus: Outputs, rollouts: Rollouts
+    job: NightJob,
+    day: Outputs,
+    fast: Outputs,
+    teachers: Outputs,
+    expert: Outputs,
+    seeded: Outputs,
+    corpus: Outputs,
+    rollouts: Sampler,
 ) -> Outputs:
     """The verdict, with everything it rests on."""
-    home, rng, spec = Path(job.home), random.Random(f"gate-{job.seed}"), job.recipe.gate
+    check_teachers(job, fast, teachers)
+    home, rng = Path(job.home), random.Random(f"gate-{job.seed}")
     state = MemoryState.parse(expert["experts"])
-    awake, rested, student = state.view("awake"), state.view("rested"), state.view("student")
     rollouts.deliver((home / fast["delivery_file"]).read_bytes())
     rollouts.deliver(candidate_delivery(job, seeded, state))
-    rows = read_rows(home / corpus["corpus_file"])
-    documents = [row.ids for row in rows if row.kind == "free"]
-    kept = [row.ids[: max(2, len(row.ids) // 2)] for row in rows if row.kind == "free"]
-    cues = [json.loads(line) for line in (home / day["cues_file"]).read_text().splitlines()]
-    questions = [tuple(cue["ids"]) for cue in cues if cue["kind"] == "day" and cue["question"]]
-    asked = some(questions or [tuple(cue["ids"]) for cue in cues if cue["kind"] == "day"], rng)
-    old = some([tuple(cue["ids"]) for cue in cues if cue["kind"] == "old" and cue["question"]] or kept, rng)
-    texts = documents[:MOST_DOCUMENTS]
-    measured = {
-        "agreement": same(job, rollouts, asked, awake, student),
-        "forgotten": 1.0 - same(job, rollouts, old, rested, student),
-        "nll_rise": rollouts.nll(student, texts) - rollouts.nll(rested, texts),
+    cues = [cue for cue in read_lines(home / day["cues_file"]) if cue["kind"] == "day"]
+    questions = [tuple(cue["ids"]) for cue in cues if cue["question"]]
+    held_back = read_rows(home / corpus["held_back_file"])
+    documents = [row.ids for row in held_back if row.kind == "free"][:MOST_DOCUMENTS]
+    old = [row.ids if row.kind == "old" else row.ids[: max(2, len(row.ids) // 2)] for row in held_back]
+    rested, student = state.view("rested"), state.view("student")
+    learned = compare(job, rollouts, some(questions or [tuple(cue["ids"]) for cue in cues], rng), state.view("awake"), student)
+    kept = compare(job, rollouts, some(old, rng), rested, student)
+    alike = kept.share(FEWEST_SURE)
+    measured = Measured(
+        agreement=learned.share(1 if questions else FEWEST_SURE),
+        forgotten=None if alike is None else 1.0 - alike,
+        nll_rise=nll_rise(rollouts, documents, rested, student),
+        must_agree=bool(questions),
+    )
+    reasons = judge(measured, job.recipe.gate)
+    numbers = measured.numbers()
+    EventLog(home).emit("sleep.gate_failed" if reasons else "sleep.gate_passed", "; ".join(reasons) or "gate passed", **numbers)
+    return {
+        "passed": not reasons,
+        "reasons": reasons,
+        "measured": numbers,
+        "cues": {"day": learned.asked, "old": kept.asked},
+        "sure": {"day": learned.sure, "old": kept.sure},
+        "documents": len(documents),
     }
-    failed = [
-        f"agreement {measured['agreement']:.3f} < {spec.min_agreement}" if measured["agreement"] < spec.min_agreement else "",
-        f"forgotten {measured['forgotten']:.3f} > {spec.max_forgotten}" if measured["forgotten"] > spec.max_forgotten else "",
-        f"nll_rise {measured['nll_rise']:.3f} > {spec.max_nll_rise}" if measured["nll_rise"] > spec.max_nll_rise else "",
-    ]
-    reasons = [reason for reason in failed if reason]
-    EventLog(home).emit("sleep.gate_failed" if reasons else "sleep.gate_passed", "; ".join(reasons) or "gate passed", **measured)
-    return {"passed": not reasons, "reasons": reasons, "measured": measured, "cues": {"day": len(asked), "old": len(old)}}
 
 
 def candidate_delivery(job: NightJob, seeded: Outputs, state: MemoryState) -> bytes:
@@ -73,14 +135,23 @@ def candidate_delivery(job: NightJob, seeded: Outputs, state: MemoryState) -> by
     return pack_tensors({name: tensor.to(dtype) for name, tensor in tensors.items()}, state, Path(job.child).name)
 
 
-def same(job: NightJob, rollouts: Rollouts, cues: Sequence[Tokens], teacher: Mask, student: Mask) -> float:
-    """Share of the cues the teacher is sure of that the student completes alike; 0 if it is sure of none."""
+def compare(job: NightJob, rollouts: Sampler, cues: Sequence[Tokens], teacher: Mask, student: Mask) -> Kept:
+    """Of the cues the teacher is sure of, how many does the student complete alike?"""
     tokens, temperature = job.recipe.seeding.completion_tokens, job.recipe.seeding.temperature
     greedy = rollouts.sample(teacher, cues, tokens, temperature=0.0, seed=0)
-    chance = [rollouts.sample(teacher, cues, tokens, temperature, seed=seed) for seed in (1, 2)]
+    chance = [rollouts.sample(teacher, cues, tokens, temperature, seed=i * len(cues)) for i in (1, 2)]
     sure = [i for i, completion in enumerate(greedy) if all(said[i] == completion for said in chance)]
     answers = rollouts.sample(student, [cues[i] for i in sure], tokens, temperature=0.0, seed=0)
-    return sum(answer == greedy[i] for i, answer in zip(sure, answers, strict=True)) / max(1, len(sure))
+    alike = sum(answer == greedy[i] for i, answer in zip(sure, answers, strict=True))
+    return Kept(len(cues), len(sure), alike)
+
+
+def nll_rise(rollouts: Sampler, documents: Sequence[Tokens], before: Mask, after: Mask) -> float | None:
+    """Nats a token by which the documents are less likely; None of too few."""
+    if len(documents) < FEWEST_DOCUMENTS:
+        return None
+    now, then = rollouts.nll(after, documents), rollouts.nll(before, documents)
+    return None if now is None or then is None else now - then
 
 
 def some(cues: list[Tokens], rng: random.Random) -> list[Tokens]:

@@ -12,6 +12,9 @@
 
 Run as the driver of a Ray job: `python -m pipelines.night JOB.json`. Every stage is sealed when it is done (stages.py), so a night that
 is killed resumes at the stage it was in. The controller reads events.jsonl and outcome.json; this process never talks to it.
+
+What would fail again in the same way is an outcome (`failed`, or `no_op` where nothing can be learned), and the job succeeds. Every
+other error ends the job as failed, and the controller may try again.
 """
 
 from __future__ import annotations
@@ -25,36 +28,60 @@ from pathlib import Path
 import ray
 
 from actors import names
-from circadian.memory.version import version_state
+from actors.learner import LearnerFailed
+from circadian.files import write_whole
+from circadian.memory.state import LevelFull
+from circadian.memory.version import VersionBroken
 from circadian.specs import NightJob
 from pipelines import wake
 from pipelines.consolidation import dream_corpus, knowledge_seeding, open_expert, prune, snapshot_teacher
 from pipelines.gate import gate
-from pipelines.publish import discard, publish
-from pipelines.rollouts import Rollouts
-from pipelines.stages import Outputs, Stages, write_atomically
+from pipelines.publish import discard, publish, unchanged
+from pipelines.rollouts import RolloutPool
+from pipelines.stages import Outputs, StageBroken, Stages
+from pipelines.wake import NothingToLearn
 
 log = logging.getLogger(__name__)
+FAILURES: dict[type[Exception], tuple[str, str]] = {
+    LevelFull: ("level_full", "user"),
+    LearnerFailed: ("learner_failed", "user"),
+    StageBroken: ("stage_broken", "server"),
+    VersionBroken: ("version_broken", "server"),
+}
+"""Errors that would come again, with their code and who can do something about them."""
 
 
 def night(job: NightJob) -> Outputs:
     """Sleep once. Returns the outcome, which is also left in outcome.json."""
+    try:
+        outcome = until_dawn(job)
+    except NothingToLearn as reason:
+        outcome = unchanged(job, "no_op", reason=str(reason))
+    except tuple(FAILURES) as error:
+        log.exception("night %s would fail again in the same way", job.sleep)
+        code, category = FAILURES[type(error)]
+        outcome = unchanged(job, "failed") | {"error": {"code": code, "message": str(error), "category": category}}
+    outcome["report"]["stages"] = Stages(job).seconds()
+    write_whole(Path(job.home) / "outcome.json", json.dumps(outcome, indent=2))
+    return outcome
+
+
+def until_dawn(job: NightJob) -> Outputs:
+    """The stages of a night, in order. Returns what the last one put out."""
     stages = Stages(job)
-    with Rollouts(job) as rollouts:
-        day = stages.run("collect", lambda: wake.collect(job))
+    day = stages.run("collect", lambda: wake.collect(job))
+    with RolloutPool(job) as rollouts:
         fast = stages.run("learn_fast_level", lambda: wake.learn_fast_level(job, day))
         wake.announce(job, fast)
         teachers = stages.run("snapshot_teacher", lambda: snapshot_teacher(job, fast))
         expert = stages.run("open_expert", lambda: open_expert(job, teachers))
         corpus = stages.run("dream_corpus", lambda: dream_corpus(job, day, fast, expert, rollouts))
-        seeded = stages.run("knowledge_seeding", lambda: knowledge_seeding(job, day, fast, expert, corpus, rollouts))
-        candidate = stages.run("prune", lambda: prune(job, day, expert, seeded))
-        verdict = stages.run("gate", lambda: gate(job, day, fast, expert, seeded, corpus, rollouts))
-    finish = publish if verdict["passed"] else discard
-    outcome = stages.run("publish", lambda: finish(job, day, candidate, verdict, seeded))
-    outcome["report"]["stages"] = stages.seconds()
-    write_atomically(stages.home / "outcome.json", json.dumps(outcome, indent=2))
-    return outcome
+        seeded = stages.run("knowledge_seeding", lambda: knowledge_seeding(job, day, fast, teachers, expert, corpus, rollouts))
+        candidate = stages.run("prune", lambda: prune(job, expert))
+        verdict = stages.run("gate", lambda: gate(job, day, fast, teachers, expert, seeded, corpus, rollouts))
+    if not verdict["passed"]:
+        return stages.run("publish", lambda: discard(job, verdict, seeded))
+    return stages.run("publish", lambda: publish(job, day, candidate, verdict, seeded))
 
 
 def main(path: str) -> None:
@@ -63,7 +90,7 @@ def main(path: str) -> None:
     job = NightJob.model_validate_json(Path(path).read_text())
     started = time.perf_counter()
     ray.init(address="auto", namespace=names.NAMESPACE, log_to_driver=False)
-    log.info("night %s of %s falls over %s", job.sleep, job.deployment, version_state(Path(job.parent)).names())
+    log.info("night %s falls over %s of %s", job.sleep, job.parent, job.deployment)
     outcome = night(job)
     log.info("night %s ended after %.1f s: %s", job.sleep, time.perf_counter() - started, outcome["outcome"])
 

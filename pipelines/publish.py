@@ -2,70 +2,95 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 from safetensors.torch import load_file
 
-from circadian.memory.cues import Cue, cues_json, cues_met, join_cues, read_cues
+from circadian.files import sha256, write_whole
+from circadian.memory.cues import cues_json, cues_met, join_cues, read_cues, stored
 from circadian.memory.delivery import pack
+from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, MemoryState
-from circadian.memory.tensors import write_tensors
+from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
 from circadian.memory.version import CUES_FILE, load_version, read_record, save_version
 from circadian.specs import ExpertRecord, NightJob
-from pipelines.stages import Outputs, sha256
+from pipelines.stages import Outputs, read_lines
+
+REST_FILE = "rest.delivery"
+DAWN_FILE = "dawn.delivery"
 
 
 def publish(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, seeded: Outputs) -> Outputs:
-    """Write the child version: the parent's memory, the sealed expert, the joined cues. Deliveries for dawn and for going back."""
+    """Write the child version: parent plus the sealed expert, the joined cues. Deliveries for dawn and for going back."""
     home, parent, child = Path(job.home), Path(job.parent), Path(job.child)
-    record, where = read_record(parent), ExpertId(*candidate["writes"])
+    where = ExpertId(*candidate["writes"])
     model = load_version(parent)
     tensors = load_file(home / seeded["tensors_file"])
     write_tensors(model.memory_layers, {name: tensor.to(model.dtype) for name, tensor in tensors.items()})
     model.memory_state = MemoryState.parse(candidate["experts"])
-    cues = [json.loads(line) for line in (home / day["cues_file"]).read_text().splitlines()]
-    new = [Cue(tuple(cue["ids"]), job.sleep, cue["question"]) for cue in cues if cue["kind"] == "day"]
-    joined, met = join_cues(read_cues(parent), cues_met(parent), new, job.recipe.cue_limit, job.seed)
+    if not child.exists():
+        _save_child(job, model, where, joined_cues(job, day), verdict)
+    whole = checksum(expert_tensors(model.memory_layers, written_experts(model.memory_state)))
+    payload = pack(model.memory_layers, [where], model.memory_state, child.name, model.dtype, whole=whole)
+    write_whole(home / DAWN_FILE, payload)
+    base = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if ".memory." not in name)
+    return {
+        "outcome": "candidate",
+        "version": child.name,
+        "folder": str(child),
+        "dawn_file": DAWN_FILE,
+        "deliveries": {"dawn": str(home / DAWN_FILE)} | rest_delivery(job),
+        "sizes": {"expert_bytes": len(payload), "model_bytes": base},
+        "report": report(job, gate=verdict, seeding=seeded),
+    }
+
+
+def discard(job: NightJob, verdict: Outputs, seeded: Outputs) -> Outputs:
+    """Nothing is published; what was learned stays in the night's home for whoever wants to look."""
+    return unchanged(job, "rejected", gate=verdict, seeding=seeded)
+
+
+def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
+    """An end that leaves the parent serving, and the way back to it if the fast level was learned."""
+    return {
+        "outcome": outcome,
+        "version": None,
+        "folder": None,
+        "deliveries": rest_delivery(job),
+        "report": report(job, **told),
+    }
+
+
+def joined_cues(job: NightJob, day: Outputs) -> str:
+    """The child's cue store: the parent's, and of the day's cues what may be stored, each once."""
+    cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["kind"] == "day"]
+    kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
+    new = list(dict.fromkeys(cue for cue in kept if cue is not None))
+    parent = Path(job.parent)
+    return cues_json(*join_cues(read_cues(parent), cues_met(parent), new, job.recipe.cue_limit, job.seed))
+
+
+def rest_delivery(job: NightJob) -> dict[str, str]:
+    """The delivery that takes the fast level out again, if there is one."""
+    path = Path(job.home) / REST_FILE
+    return {"rest": str(path)} if path.exists() else {}
+
+
+def report(job: NightJob, **told: object) -> Outputs:
+    """What is said of a night, however it ended."""
+    return {"sleep": job.sleep, "seed": job.seed, "recipe": job.recipe.model_dump(mode="json"), **told}
+
+
+def _save_child(job: NightJob, model: Grafted, where: ExpertId, cues: str, verdict: Outputs) -> None:
+    parent, child = Path(job.parent), Path(job.child)
+    record = read_record(parent)
     made_by = ExpertRecord(
         level=where.level,
         expert=where.expert,
         sleep=job.sleep,
         data_sha256=sha256(Path(job.experiences)),
-        metrics=verdict["measured"],
+        metrics={name: value for name, value in verdict["measured"].items() if value is not None},
     )
     update = {"id": child.name, "parent": record.id, "created_at": time.time(), "lineage": (*record.lineage, made_by)}
-    if not child.exists():
-        save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: cues_json(joined, met)})
-    payload = pack(model.memory_layers, [where], model.memory_state, child.name, model.dtype)
-    (home / "dawn.delivery").write_bytes(payload)
-    base = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if ".memory." not in name)
-    return _outcome("candidate", job, verdict, seeded) | {
-        "version": child.name,
-        "folder": str(child),
-        "deliveries": {"dawn": str(home / "dawn.delivery"), "rest": str(home / "rest.delivery")},
-        "sizes": {"expert_bytes": len(payload), "model_bytes": base},
-    }
-
-
-def discard(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, seeded: Outputs) -> Outputs:
-    """Nothing is published; what was learned stays in the night's home for whoever wants to look."""
-    return _outcome("rejected", job, verdict, seeded) | {
-        "version": None,
-        "folder": None,
-        "deliveries": {"rest": str(Path(job.home) / "rest.delivery")},
-    }
-
-
-def _outcome(outcome: str, job: NightJob, verdict: Outputs, seeded: Outputs) -> Outputs:
-    return {
-        "outcome": outcome,
-        "report": {
-            "sleep": job.sleep,
-            "seed": job.seed,
-            "recipe": job.recipe.model_dump(mode="json"),
-            "gate": verdict,
-            "seeding": seeded,
-        },
-    }
+    save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: cues})

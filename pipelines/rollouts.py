@@ -2,52 +2,77 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import ray
+from ray.exceptions import RayError
 
 from actors import names
-from actors.rollout import RolloutHandle
+from actors.rollout import START_SECONDS, RolloutHandle
 from circadian.memory.version import load_tokenizer
 from circadian.specs import NightJob
 
+log = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
 
 
-class Rollouts:
-    """Starts the night's rollout workers at once and waits for them where they are first needed.
+class Sampler(Protocol):
+    """A model with memory that writes in any view."""
+
+    beginning: int
+    """The token that a document begins with."""
+
+    def deliver(self, payload: bytes) -> None:
+        """Become the delivered version."""
+
+    def sample(
+        self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int
+    ) -> list[Tokens]:
+        """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy."""
+
+    def nll(self, view: Sequence[bool], texts: Sequence[Tokens]) -> float | None:
+        """Mean negative log-likelihood of the texts in a view, nats a token; None of no texts."""
+
+
+class RolloutPool:
+    """A Sampler of several workers. They start at once, beside whatever the night does meanwhile; the first delivery waits for them.
 
     Every worker answers as the parent version until something is delivered; prompts are dealt out evenly.
     """
 
     def __init__(self, job: NightJob) -> None:
-        self.job, spec = job, job.recipe.rollouts
-        tokenizer = load_tokenizer(Path(job.parent))
+        spec, tokenizer = job.recipe.rollouts, load_tokenizer(Path(job.parent))
         self.stop: list[int] = [tokenizer.eos_token_id]
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.beginning: int = start
         self.names = tuple(names.rollout_worker(job.sleep, job.attempt, i) for i in range(spec.workers))
-        engine = spec.engine
         self._workers = [
-            RolloutHandle.start(Path(job.parent), job.sleep, job.attempt, i, spec.cpus_per_worker, spec.gpus_per_worker, engine)
+            RolloutHandle.start(
+                Path(job.parent), job.sleep, job.attempt, i, spec.cpus_per_worker, spec.gpus_per_worker, spec.engine
+            )
             for i in range(spec.workers)
         ]
-        self._seconds = engine.generate_seconds
+        self._ready = [worker.ready_ref() for worker in self._workers]
+        self._seconds = spec.engine.generate_seconds
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for worker in self._workers:
-            worker.stop()
+            try:
+                worker.stop()
+            except RayError as lost:  # it died or does not answer: it ends with the job, and the night's own error matters more
+                log.warning("a rollout worker could not be stopped: %s", lost)
 
     def deliver(self, payload: bytes) -> None:
         """Every worker becomes the delivered version."""
+        ray.get(self._ready, timeout=START_SECONDS)
         for worker in self._workers:
-            worker.ready()
             worker.deliver(payload)
 
     def sample(
@@ -56,20 +81,25 @@ class Rollouts:
         """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy."""
         if not prompts:
             return []
-        mask, shares = [float(heard) for heard in view], [list(prompts[i :: len(self._workers)]) for i in range(len(self._workers))]
+        mask, count = [float(heard) for heard in view], len(self._workers)
+        shares = [[list(prompt) for prompt in prompts[i::count]] for i in range(count)]
+        seeds = worker_seeds(seed, [len(share) for share in shares])
         refs = [
-            worker.sample_ref(
-                mask, [list(p) for p in share], max_tokens=max_tokens, temperature=temperature, seed=seed + i, stop=self.stop
-            )
-            for i, (worker, share) in enumerate(zip(self._workers, shares, strict=True))
+            worker.sample_ref(mask, share, max_tokens=max_tokens, temperature=temperature, seed=own, stop=self.stop)
+            for worker, share, own in zip(self._workers, shares, seeds, strict=True)
         ]
         written: list[Tokens] = [()] * len(prompts)
         for i, share in enumerate(ray.get(refs, timeout=self._seconds)):
-            written[i :: len(self._workers)] = [tuple(tokens) for tokens in share]
+            written[i::count] = [tuple(tokens) for tokens in share]
         return written
 
-    def nll(self, view: Sequence[bool], texts: Sequence[Tokens]) -> float:
-        """Mean negative log-likelihood of the texts in a view, nats a token."""
-        logprobs = self._workers[0].logprobs([float(heard) for heard in view], [list(text) for text in texts])
+    def nll(self, view: Sequence[bool], texts: Sequence[Tokens]) -> float | None:
+        """Mean negative log-likelihood of the texts in a view, nats a token; None of no texts."""
+        logprobs = self._workers[0].logprobs([float(heard) for heard in view], [list(text) for text in texts]) if texts else []
         flat = [value for row in logprobs for value in row]
-        return -sum(flat) / len(flat)
+        return -sum(flat) / len(flat) if flat else None
+
+
+def worker_seeds(seed: int, counts: Sequence[int]) -> list[int]:
+    """A first seed for each worker's share: its engine counts up from there, one a prompt, and no two prompts share a seed."""
+    return [seed + sum(counts[:i]) for i in range(len(counts))]

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from circadian.events import EventLog
+from circadian.files import sha256, write_whole
 from circadian.specs import NightJob
 
 Outputs = dict[str, Any]
-"""JSON values; names that end in `_file` are paths below the night's home."""
+"""JSON values; names that end in `_file` are paths below the night's home, which the manifest seals."""
 
 
 class StageBroken(Exception):
@@ -35,7 +35,6 @@ class Stages:
     """The stages of one night, in its home folder."""
 
     def __init__(self, job: NightJob) -> None:
-        self.job = job
         self.home = Path(job.home)
         self.log = EventLog(self.home)
         self._job_sha256 = hashlib.sha256(job.model_dump_json(exclude={"attempt"}).encode()).hexdigest()
@@ -52,7 +51,7 @@ class Stages:
         seconds = round(time.perf_counter() - started, 3)
         files = {key: sha256(self.home / value) for key, value in outputs.items() if key.endswith("_file")}
         sealed = {"stage": name, "job_sha256": self._job_sha256, "seconds": seconds, "outputs": outputs, "files": files}
-        write_atomically(manifest, json.dumps(sealed, indent=2))
+        write_whole(manifest, json.dumps(sealed, indent=2))
         self.log.emit("sleep.stage_finished", name.replace("_", " "), stage=name, seconds=seconds, outputs=outputs)
         return outputs
 
@@ -74,16 +73,11 @@ class Stages:
         return sealed["outputs"]
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def write_lines(path: Path, objects: Iterable[Mapping[str, object]]) -> None:
+    """One JSON object a line."""
+    write_whole(path, "".join(json.dumps(o) + "\n" for o in objects))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file appears whole, on disk, or not at all."""
-    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with staging.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.rename(path)
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The inverse of write_lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,12 +19,15 @@ from safetensors.torch import load_file
 from actors import names
 from actors.learner import LearnRequest, learn
 from circadian.events import EventLog
-from circadian.experience import Reader
-from circadian.memory.cues import Cue, read_cues
+from circadian.experience import Reader, Row, Unreadable
+from circadian.files import write_whole
+from circadian.memory.cues import read_cues
 from circadian.memory.delivery import pack_tensors
-from circadian.memory.version import load_tokenizer, version_state
+from circadian.memory.state import FIRST_SLOW_LEVEL
+from circadian.memory.tensors import checksum
+from circadian.memory.version import MEMORY_FILE, load_tokenizer, version_state
 from circadian.specs import Experience, NightJob
-from pipelines.stages import Outputs
+from pipelines.stages import Outputs, write_lines
 
 FAST_LEVEL = 0
 CUES_PER_DOCUMENT = 3
@@ -33,27 +38,43 @@ class NothingToLearn(ValueError):
     """No experience of the day can be learned."""
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """Tokens of the longest row that is learned, and of the longest cue that leaves room for its completion."""
+
+    row: int
+    cue: int
+
+    @classmethod
+    def of(cls, job: NightJob) -> Bounds:
+        context = json.loads((Path(job.parent) / "config.json").read_text())["max_position_embeddings"]
+        room = min(context, job.recipe.rollouts.engine.max_model_len or context)
+        return cls(min(context, job.recipe.max_row_tokens), room - job.recipe.seeding.completion_tokens)
+
+
 def collect(job: NightJob) -> Outputs:
-    """Rows of the day, its cues, and the cues of earlier nights that the parent version carries; nothing that is held out."""
-    home, rng = Path(job.home), random.Random(f"collect-{job.seed}")
+    """Rows of the day, its cues, and the cues of earlier nights that the parent version carries; nothing that is held out.
+
+    Raises NothingToLearn, and LevelFull now rather than after the work.
+    """
+    version_state(Path(job.parent)).opened(FIRST_SLOW_LEVEL)
+    home, rng, bounds = Path(job.home), random.Random(f"collect-{job.seed}"), Bounds.of(job)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     experiences = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
-    rows: list[dict[str, object]] = []
-    cues: list[dict[str, object]] = []
-    for experience in experiences:
-        row = reader.row(experience)
-        if any(row.weight) and not reader.is_held_out(row.ids):
-            rows.append({"ids": row.ids, "weight": row.weight})
-            questions = reader.questions(experience)
-            cuts = [] if questions else reader.cuts(experience, rng, CUES_PER_DOCUMENT)
-            cues += [{"ids": cue, "kind": "day", "question": bool(questions)} for cue in questions or cuts]
+    rows, dropped = day_rows(experiences, reader, bounds.row)
+    met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue)]
+    cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
+    dropped["cues_dropped_long"] = len(met) - len(cues)
     if not rows or not cues:
         raise NothingToLearn(
-            f"none of {len(experiences)} experiences can be learned; send chats with something said, or documents of 4 tokens or more"
+            f"none of {len(experiences)} experiences can be learned ({', '.join(f'{name} {n}' for name, n in dropped.items())}); "
+            "send chats with something said, or documents of 4 tokens or more"
         )
-    old = read_cues(Path(job.parent))
-    write_lines(home / "rows.jsonl", rows)
-    write_lines(home / "cues.jsonl", cues + [old_cue(cue) for cue in old if not reader.is_held_out(cue.ids)])
+    carried = read_cues(Path(job.parent))
+    held_out = reader.are_held_out([cue.ids for cue in carried])
+    old = [cue for cue, kept_back in zip(carried, held_out, strict=True) if not kept_back and len(cue.ids) <= bounds.cue]
+    write_lines(home / "rows.jsonl", [{"ids": row.ids, "weight": row.weight} for row in rows])
+    write_lines(home / "cues.jsonl", cues + [{"ids": cue.ids, "kind": "old", "question": cue.question} for cue in old])
     return {
         "rows_file": "rows.jsonl",
         "cues_file": "cues.jsonl",
@@ -61,8 +82,40 @@ def collect(job: NightJob) -> Outputs:
         "rows": len(rows),
         "day_cues": len(cues),
         "old_cues": len(old),
-        "nights_before": len({cue.sleep for cue in old}),
+        "old_cues_dropped": len(carried) - len(old),
+        "nights_before": len({cue.sleep for cue in carried}),
+        **dropped,
     }
+
+
+def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, int]]:
+    """The rows that can be learned, and how many experiences were dropped, rows dropped, and documents cut, for what reason."""
+    counts = {"dropped_held_out": 0, "dropped_long": 0, "dropped_unreadable": 0, "documents_cut": 0}
+    read: list[tuple[Experience, Row]] = []
+    for experience in experiences:
+        try:
+            read += [(experience, row) for row in reader.rows(experience) if any(row.weight)]
+        except Unreadable:
+            counts["dropped_unreadable"] += 1
+    held_out = reader.are_held_out([row.ids for _, row in read])
+    secret = {experience.id for (experience, _), found in zip(read, held_out, strict=True) if found}
+    counts["dropped_held_out"] = len(secret)
+    rows = []
+    for experience, row in read:
+        if experience.id in secret:
+            continue
+        if len(row.ids) > longest:
+            counts["documents_cut" if experience.text else "dropped_long"] += 1
+        if len(row.ids) <= longest or experience.text:
+            rows.append(row.cut(longest))
+    return rows, counts
+
+
+def day_cues(row: Row, rng: random.Random, longest: int) -> list[dict[str, Any]]:
+    """Lines of the cues file: the row's questions, or beginnings of it; `whole` is the length of what they begin."""
+    questions = row.questions()
+    cues = questions or row.cuts(rng, CUES_PER_DOCUMENT, longest)
+    return [{"ids": ids, "kind": "day", "question": bool(questions), "whole": len(row.ids)} for ids in cues]
 
 
 def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
@@ -72,29 +125,25 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
     result = learn(
         LearnRequest(
             task="fast_learning",
-            run_name=names.learner_run(job.sleep, job.attempt, "fast-learning"),
+            run_name=names.learner_run(job.sleep, "fast-learning"),
             home=str(home),
             storage=str(home / "train"),
             version=job.parent,
-            overlay=None,
             experts=state.names(),
             writes=(where.level, where.expert),
             rows=str(home / day["rows_file"]),
-            cues=None,
-            nights_before=0,
-            held_out=job.held_out,
-            rollouts=(),
             seed=job.seed,
             learner=job.recipe.learner,
             fast_learning=job.recipe.fast_learning,
-            seeding=job.recipe.seeding,
         )
     )
     tensors = load_file(result.tensors)
     dtype = getattr(torch, json.loads((Path(job.parent) / "config.json").read_text())["dtype"])
     serving = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    (home / "dusk.delivery").write_bytes(pack_tensors(serving, state, f"{Path(job.parent).name}+{job.sleep}"))
-    (home / "rest.delivery").write_bytes(pack_tensors({}, before, Path(job.parent).name))
+    parent = load_file(Path(job.parent) / MEMORY_FILE)
+    dusk = pack_tensors(serving, state, f"{Path(job.parent).name}+{job.sleep}", whole=checksum(parent | serving))
+    write_whole(home / "dusk.delivery", dusk)
+    write_whole(home / "rest.delivery", pack_tensors({}, before, Path(job.parent).name, whole=checksum(parent)))
     return {
         "tensors_file": str(Path(result.tensors).relative_to(home)),
         "delivery_file": "dusk.delivery",
@@ -116,13 +165,3 @@ def announce(job: NightJob, fast: Outputs) -> None:
         rest=str(home / fast["rest_file"]),
         version=f"{Path(job.parent).name}+{job.sleep}",
     )
-
-
-def old_cue(cue: Cue) -> dict[str, object]:
-    """A cue of an earlier night as a line of the cues file."""
-    return {"ids": cue.ids, "kind": "old", "question": cue.question}
-
-
-def write_lines(path: Path, objects: list[dict[str, object]]) -> None:
-    """One JSON object a line."""
-    path.write_text("".join(json.dumps(o) + "\n" for o in objects))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
@@ -16,11 +18,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from circadian.nursery.ship import WEIGHTS, train_and_ship
-from circadian.specs import NurserySpec
+from circadian.specs import NurserySpec, Recipe
 from services.client import ApiError, Client
 from services.demo import DemoFailed, DemoSpec
 from services.demo import run as run_demo
 from services.display import NightDisplay
+from services.fleet import gpu_memory
+from services.founding import is_path
+from services.hub import NoCommit, commit_of
 from services.settings import Settings
 from services.stack import RAY_TOKEN_FILE, Stack, StackFailed, StackSpec
 
@@ -34,6 +39,10 @@ INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended."""
 DEFAULT_URL = "http://127.0.0.1:8700"
 
+GPUS_HELP = (
+    "GPUs of each replica; a night's learner and writer take as many each. A fraction shares one GPU: 0.3 lets it hold all three."
+)
+
 Url = Annotated[str, typer.Option(envvar="CIRCADIAN_URL", help="Of the service.")]
 Key = Annotated[str, typer.Option(envvar="CIRCADIAN_API_KEY", help="API key.")]
 
@@ -41,12 +50,13 @@ Key = Annotated[str, typer.Option(envvar="CIRCADIAN_API_KEY", help="API key.")]
 @app.command()
 def up(
     model: Annotated[str, typer.Option(help="Folder or hub id of the base model.")] = str(WEIGHTS),
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub id; the newest unless given.")] = None,
     name: Annotated[str, typer.Option(help="Of the deployment.")] = "nursery",
     home: Annotated[Path | None, typer.Option(help="Folder of everything the service keeps.")] = None,
     port: Annotated[int | None, typer.Option(help="Of the REST interface.")] = None,
     dashboard_port: Annotated[int | None, typer.Option(help="Of Ray's dashboard; a free one unless given.")] = None,
     num_cpus: Annotated[int, typer.Option(help="Logical CPUs of the cluster.")] = 4,
+    gpus: Annotated[float, typer.Option(min=0.0, help=GPUS_HELP)] = 0.0,
 ) -> None:
     """Start Ray, the service and one deployment on this machine; Ctrl-C ends them."""
     logging.basicConfig(level=logging.WARNING)
@@ -55,17 +65,53 @@ def up(
     _end_in_order()
     console.print("starting Ray and the service")
     try:
+        body = _deployment(name, model, revision, gpus)
         with Stack(settings, StackSpec(num_cpus=num_cpus, dashboard_port=dashboard_port)) as stack:
             _welcome(stack)
-            _deploy(stack, name, model, revision)
+            _deploy(stack, body)
             while True:
                 stack.check()
                 time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
         console.print("the service and Ray have ended")
-    except (StackFailed, ApiError, RuntimeError, TimeoutError) as error:
-        console.print(f"[red]{error}[/red]", soft_wrap=True)
-        raise typer.Exit(1) from error
+    except (StackFailed, ApiError, NoCommit, RuntimeError, TimeoutError, httpx.TransportError) as error:
+        _fail(str(error))
+
+
+def _deployment(name: str, model: str, revision: str | None, gpus: float) -> dict[str, Any]:
+    """The request for it. Raises NoCommit."""
+    body: dict[str, Any] = {"name": name, "serving": {"gpus": gpus}}
+    if is_path(model):
+        body["base_model"] = {"model": str(Path(model).expanduser().resolve())}
+    else:
+        body["base_model"] = {"model": model, "revision": revision or commit_of(model)}
+    if gpus:
+        engine = Recipe().rollouts.engine.model_copy(update={"gpu_memory_utilization": gpu_memory(gpus)})
+        body["recipe"] = {
+            "learner": {"gpus_per_worker": gpus},
+            "rollouts": {"gpus_per_worker": gpus, "engine": engine.model_dump(mode="json")},
+        }
+    return body
+
+
+def _fail(text: str) -> NoReturn:
+    """Error texts are not ours: no markup."""
+    console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _asking(url: str, key: str) -> Iterator[Client]:
+    """A client whose errors end the command, in one line."""
+    client = Client(url, key)
+    try:
+        yield client
+    except ApiError as error:
+        _fail(str(error))
+    except (httpx.TransportError, ConnectionError) as error:
+        _fail(f"nothing answers at {url} ({error}); start the service with `circadian up`, or name another with --url")
+    finally:
+        client.close()
 
 
 def _end_in_order() -> None:
@@ -88,21 +134,26 @@ def _welcome(stack: Stack) -> None:
         console.print(f"API key        {stack.api_key}   (shown this once)", soft_wrap=True, highlight=False)
 
 
-def _deploy(stack: Stack, name: str, model: str, revision: str | None) -> None:
+def _deploy(stack: Stack, body: dict[str, Any]) -> None:
     """Create the deployment unless it is there, and wait until it answers."""
+    name = body["name"]
     if stack.api_key is None:
-        console.print("The key was shown at the first start; deployments that are there start by themselves.")
+        text = f"NOT DEPLOYED: {name} ({body['base_model']['model']}). This home has a key that was shown at its first start; set "
+        text += "CIRCADIAN_API_KEY to it (or to a new one, which replaces it) and start again. Deployments that are there wake now."
+        console.print(text, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
         return
     client = Client(stack.url, stack.api_key)
     try:
-        base = {"model": str(Path(model).resolve()) if Path(model).is_dir() else model, "revision": revision}
-        client.post("/v1/deployments", {"name": name, "base_model": base})
-    except ApiError as error:
-        if error.code != "name_taken":
-            raise
-    with console.status(f"starting the replicas of {name}"):
-        client.awake(name, stack.settings.replica_start_seconds)
-    client.close()
+        try:
+            client.post("/v1/deployments", body)
+        except ApiError as error:
+            if error.code != "name_taken":
+                raise
+            console.print(f"{name} is there already and stays as it is", highlight=False)
+        with console.status(f"starting the replicas of {name}"):
+            client.awake(name, stack.settings.replica_start_seconds)
+    finally:
+        client.close()
     console.print(f"Model          {name} is awake", highlight=False)
 
 
@@ -114,38 +165,25 @@ def sleep(
     seed: Annotated[int, typer.Option(help="Of everything random in the night.")] = 0,
 ) -> None:
     """Send a deployment to sleep and watch the night."""
-    client = Client(url, key)
-    try:
+    with _asking(url, key) as client:
         begun = client.post("/v1/sleeps", {"deployment": name, "seed": seed})
         with NightDisplay(console) as display:
             for event in client.events(begun["id"]):
                 display.show(event)
         ended = client.get(f"/v1/sleeps/{begun['id']}")
-    except ApiError as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
-    finally:
-        client.close()
     if ended["status"] != "succeeded":
-        console.print(f"[red]{ended['status']}: {(ended['error'] or {}).get('message', '')}[/red]", soft_wrap=True)
-        raise typer.Exit(1)
+        _fail(f"{ended['status']}: {(ended['error'] or {}).get('message', '')}")
 
 
 @app.command()
 def status(key: Key, url: Url = DEFAULT_URL) -> None:
     """What every deployment is doing."""
-    client = Client(url, key)
     table = Table("deployment", "state", "active version", "sleep", "pending")
-    try:
+    with _asking(url, key) as client:
         for deployment in client.get("/v1/deployments", limit=100)["data"]:
             now = client.get(f"/v1/deployments/{deployment['id']}/status")
             pending = f"{now['pending']['experiences']} ({now['pending']['tokens']} tokens)"
             table.add_row(deployment["name"], now["state"], now["active_version"], now["current_sleep"] or "", pending)
-    except ApiError as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
-    finally:
-        client.close()
     console.print(table)
 
 
@@ -163,8 +201,7 @@ def demo(
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except (StackFailed, DemoFailed, ApiError, httpx.TransportError) as error:
-        console.print(f"[red]{error}[/red]", soft_wrap=True)
-        raise typer.Exit(1) from error
+        _fail(str(error))
 
 
 @nursery.command("train")

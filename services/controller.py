@@ -8,13 +8,15 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from circadian.experience import experience_ids
 from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.fleet import Fleet
-from services.keys import Keys
+from services.keys import Keys, private_folder
 from services.launcher import Launcher
 from services.nights import Nights
+from services.probe import RayProbe
 from services.serving import Serving
 from services.settings import Settings
 from services.states import ServingState
@@ -25,9 +27,10 @@ class Controller:
     """Owns the database and the background tasks; `open` before the first request, `close` after the last."""
 
     def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher) -> None:
-        settings.home_folder.mkdir(parents=True, exist_ok=True)
+        private_folder(settings.home_folder)
         self.settings, self.fleet, self.launcher = settings, fleet, launcher
         self.database = Database(settings.database, settings.database_busy_seconds)
+        self.ray = RayProbe(settings)
         self.keys = Keys(settings, self.database)
         self.serving = Serving(settings, self.database, fleet)
         self.nights = Nights(settings, self.database, self.serving, launcher)
@@ -49,12 +52,7 @@ class Controller:
     def tokens(self, deployment: Deployment, experience: Experience) -> int:
         """Tokens of an experience, as the deployment's tokenizer reads it."""
         tokenizer = _tokenizer(self.settings.version_folder(deployment.id, deployment.active_version))
-        if experience.text:
-            return len(tokenizer(experience.text)["input_ids"])
-        chat = [message.model_dump() for message in experience.messages]
-        if tokenizer.chat_template is None:
-            return len(tokenizer("\n".join(message["content"] for message in chat))["input_ids"])
-        return len(tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False)["input_ids"])
+        return len(experience_ids(tokenizer, experience))
 
     def _found(self) -> tuple[list[Deployment], list[str]]:
         with self.database.write() as tx:

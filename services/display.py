@@ -33,7 +33,7 @@ class NightDisplay:
     def show(self, event: dict[str, Any]) -> None:
         kind, data = event["type"], event["data"]
         if kind not in QUIET:
-            self._progress.console.print(f"{kind:<28} {event['message']}", highlight=False)
+            self._progress.console.print(f"{kind:<28} {event['message']}", highlight=False, markup=False)
         elif kind == "sleep.progress":
             self._advance(data)
         elif kind == "sleep.stage_finished":

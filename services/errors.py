@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 log = logging.getLogger(__name__)
-DOCS = "https://circadian.dev/errors"
+TYPE = "urn:circadian:error"
+"""Of an error: a name, and no page."""
+REQUEST_ID = "x-request-id"
+CLIENT_GONE = 499
+"""Nobody reads it; logs do."""
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -51,7 +56,7 @@ class Problem(Exception):
 
     def body(self, instance: str, request_id: str) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "type": f"{DOCS}/{self.code}",
+            "type": f"{TYPE}:{self.code}",
             "title": self.code.replace("_", " ").capitalize(),
             "status": self.status,
             "detail": self.detail,
@@ -67,20 +72,23 @@ class Problem(Exception):
         return body | ({"errors": self.errors} if self.errors else {})
 
     def response(self, request: Request) -> JSONResponse:
-        body = self.body(request.url.path, getattr(request.state, "request_id", ""))
-        return JSONResponse(body, self.status, headers=self.headers, media_type="application/problem+json")
+        request_id = getattr(request.state, "request_id", "")
+        # Here too, because the answer to an unexpected exception passes by the middleware that names all others.
+        headers = {**self.headers, REQUEST_ID: request_id}
+        body = self.body(request.url.path, request_id)
+        return JSONResponse(body, self.status, headers=headers, media_type="application/problem+json")
 
 
 def not_found(kind: str, given: str) -> Problem:
     return Problem(404, f"{kind}_not_found", f"There is no {kind} {given!r}.", param="id")
 
 
-def _validation(error: RequestValidationError) -> Problem:
-    faults = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in faults):
+def faults(found: Sequence[Any]) -> Problem:
+    """What pydantic has found, as a problem that points at each field."""
+    if any(fault["type"] == "json_invalid" for fault in found):
         return Problem(400, "malformed_json", "The body is not JSON.")
     errors = []
-    for fault in faults:
+    for fault in found:
         where = [str(part) for part in fault["loc"] if part != "body"]
         errors.append({"pointer": "/" + "/".join(where), "detail": fault["msg"]})
     first = errors[0]
@@ -100,13 +108,18 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _validation(error).response(request)
+        return faults(error.errors()).response(request)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         code = _HTTP_CODES.get(error.status_code, "invalid_request")
         detail = f"{request.method} {request.url.path}: {error.detail}"
         return Problem(error.status_code, code, detail, headers=error.headers).response(request)
+
+    @app.exception_handler(ClientDisconnect)
+    def _left(request: Request, _: ClientDisconnect) -> Response:
+        log.info("%s %s: the client has gone", request.method, request.url.path)
+        return Response(status_code=CLIENT_GONE)
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:

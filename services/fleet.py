@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from circadian.memory.delivery import Receipt
-from circadian.specs import PositiveInt, Spec
+from circadian.specs import EngineSpec, PositiveInt, Spec
 
 Body = dict[str, Any]
 Route = Literal["chat", "completion"]
@@ -31,6 +31,16 @@ class Reply:
     version: str
 
 
+@dataclass(frozen=True)
+class Sight:
+    """What a look at a deployment's replicas found."""
+
+    missing: bool
+    """Whether there are none, or one that was started has gone since."""
+    versions: frozenset[str] = frozenset()
+    """What those that said so serve; a slow one says nothing."""
+
+
 class ServingSpec(Spec):
     """The replicas that answer clients."""
 
@@ -42,18 +52,24 @@ class ServingSpec(Spec):
     """Tokens of prompt and completion together; None means what the base model allows."""
 
 
+def gpu_memory(gpus: float) -> float:
+    """Share of a GPU's memory for an engine that has this share of the GPU."""
+    whole = EngineSpec().gpu_memory_utilization
+    return whole * gpus if 0.0 < gpus < 1.0 else whole
+
+
 class Fleet(Protocol):
     """Wake replicas, by deployment name."""
 
     async def start(self, deployment: str, serving: ServingSpec, folder: Path) -> list[str]:
         """Adopt the replicas that live, start those that are missing from this version's folder; returns, when all answer, the
-        version of each. Raises FleetUnavailable."""
+        version of each. One that does not come up is ended, so that the next try starts it anew. Raises FleetUnavailable."""
 
     async def stop(self, deployment: str, serving: ServingSpec) -> None:
         """End the deployment's replicas, those that do not answer too."""
 
-    async def missing(self, deployment: str) -> bool:
-        """Whether a replica that was started has gone since."""
+    async def look(self, deployment: str) -> Sight:
+        """How the replicas are."""
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         """One whole completion."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoConfig
 
 from circadian.memory.graft import NoGraft, graft_class
-from circadian.memory.version import VersionBroken, base_folder, found_version
+from circadian.memory.version import VersionBroken, base_folder, found_version, weights_sha256
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 from services.errors import Problem
 
-MODEL = "base_model.model"
+MODEL, REVISION, SHA256 = "base_model.model", "base_model.revision", "base_model.sha256"
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNREACHABLE = (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError)
 
 
@@ -20,7 +22,7 @@ def found(base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord
     """Write the first version. Raises Problem (422), which names the field and the remedy, before anything is written."""
     source = _source(base)
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         graft_class(config)
     except NoGraft as error:
         raise Problem(422, "no_graft", f"{MODEL}: {error}", param=MODEL) from error
@@ -30,6 +32,11 @@ def found(base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord
             422, "model_not_allowed", f"{MODEL}: {source} is not a usable model ({error}); {remedy}", param=MODEL
         ) from error
     try:
+        if base.sha256 and base.sha256 != weights_sha256(source):
+            detail = (
+                f"{SHA256}: the weights in {source} have another one, {weights_sha256(source)}; leave it out, or give the right one"
+            )
+            raise Problem(422, "model_not_allowed", detail, param=SHA256)
         return found_version(base.model, base.revision, memory, folder)
     except NoGraft as error:
         raise Problem(422, "model_not_allowed", str(error), param="memory.layers") from error
@@ -38,14 +45,16 @@ def found(base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord
 
 
 def _source(base: BaseModelRef) -> Path:
-    if _is_path(base.model):
+    if is_path(base.model):
         if not Path(base.model).is_dir():
             detail = f"{MODEL}: there is no folder {base.model}; give a folder that exists on the service's machine, or a hub id"
             raise Problem(422, "model_not_allowed", detail, param=MODEL)
         return Path(base.model)
-    if not base.revision:
-        detail = "base_model.revision: a hub id needs the commit it is meant at; give its full sha"
-        raise Problem(422, "model_not_allowed", detail, param="base_model.revision")
+    if not COMMIT.fullmatch(base.revision or ""):
+        detail = (
+            f"{REVISION}: a hub id needs the commit it is meant at, and {base.revision} can move; give the 40 digits of a commit"
+        )
+        raise Problem(422, "model_not_allowed", detail, param=REVISION)
     try:
         return base_folder(base)
     except _UNREACHABLE as error:
@@ -55,5 +64,5 @@ def _source(base: BaseModelRef) -> Path:
         ) from error
 
 
-def _is_path(model: str) -> bool:
+def is_path(model: str) -> bool:
     return Path(model).is_dir() or model.startswith(("/", ".", "~"))

@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +26,7 @@ from actors import names
 from circadian.memory.version import read_record
 from circadian.specs import NightJob
 from services import registry, tail
+from services.background import Background, pause
 from services.fleet import DeliveryFailed
 from services.launcher import JobReport, Launcher, LauncherUnavailable
 from services.plan import RUNNING_JOBS, Job, Outcome, Situation, Step, plan
@@ -34,8 +37,15 @@ from services.tables import Database, Json, Sleep
 
 log = logging.getLogger(__name__)
 OUTCOME_FILE = "outcome.json"
-CONTROLLER_FAILURES = 3
-"""Steps of one sleep that may fail unexpectedly before it is ended without winding up."""
+
+
+class NightError(BaseModel):
+    """Why a night failed for good."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    code: str
+    message: str
+    category: Literal["user", "server", "unknown"] = "server"
 
 
 class NightOutcome(BaseModel):
@@ -44,10 +54,11 @@ class NightOutcome(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
     outcome: Outcome
     version: str | None = None
-    folder: str | None = None
     deliveries: dict[str, str] = {}
     """`dawn`: to the new version; `rest`: back to the parent. Paths, relative to the night's folder or absolute."""
     report: Json = {}
+    error: NightError | None = None
+    """Where the outcome is `failed`."""
 
 
 class Nights:
@@ -55,21 +66,15 @@ class Nights:
 
     def __init__(self, settings: Settings, database: Database, serving: Serving, launcher: Launcher) -> None:
         self.settings, self.database, self.serving, self.launcher = settings, database, serving, launcher
-        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self.watchers = Background(settings)
 
     def watch(self, sleep_id: str) -> None:
         """Begin (or go on) with a sleep."""
-        if sleep_id not in self._watchers:
-            watcher = asyncio.create_task(_Watcher(self, sleep_id).run(), name=f"watch {sleep_id}")
-            self._watchers[sleep_id] = watcher
-            watcher.add_done_callback(lambda _: self._watchers.pop(sleep_id, None))
+        self.watchers.start(f"watch {sleep_id}", lambda: _Watcher(self, sleep_id).run())
 
     async def close(self) -> None:
         """Stop watching; the nights themselves go on."""
-        watchers = list(self._watchers.values())
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
+        await self.watchers.close()
 
     def home(self, sleep: Sleep) -> Path:
         return self.settings.sleep_folder(sleep.deployment, sleep.id)
@@ -82,35 +87,42 @@ class _Watcher:
         self.settings, self.database = nights.settings, nights.database
         self.serving, self.launcher = nights.serving, nights.launcher
         self.sleep_id, self._home_of = sleep_id, nights.home
-        self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), 0.0, 0.0
+        self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
 
     async def run(self) -> None:
         failures = 0
         while True:
-            sleep = await asyncio.to_thread(self._load)
-            if sleep.status.terminal:
-                return
             try:
+                sleep = await asyncio.to_thread(self._load)
+                if sleep.status.terminal:
+                    return
                 waits = await self._advance(sleep)
+                failures = 0
             except LauncherUnavailable as error:
                 log.warning("%s: %s", self.sleep_id, error)
                 waits = True
             except Exception as error:
-                # A watcher that died would leave its deployment asleep for ever: whatever happens ends the sleep, as failed.
-                log.exception("%s failed in the controller", self.sleep_id)
+                # A database that is locked or a disk that is full passes; what does not pass must not leave a deployment asleep.
                 failures += 1
-                await asyncio.to_thread(self._condemn, "controller_error", repr(error))
-                if failures > CONTROLLER_FAILURES:
-                    await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
-                    await self.serving.restart(sleep.deployment)
+                log.exception("%s failed in the controller, %d times now", self.sleep_id, failures)
+                if failures % self.settings.watcher_failures == 0:
+                    await self._give_up(repr(error), at_once=failures > self.settings.watcher_failures)
                 waits = True
             if waits:
-                await asyncio.sleep(self.settings.poll_seconds)
+                await asyncio.sleep(pause(self.settings, failures))
+
+    async def _give_up(self, reason: str, at_once: bool) -> None:
+        """Let the sleep fail, with everything that belongs to it; `at_once`, if that fails too, without."""
+        await asyncio.to_thread(self._fail, reason)
+        if at_once:
+            sleep = await asyncio.to_thread(self._load)
+            await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
+            await self.serving.restart(sleep.deployment)
 
     async def _advance(self, sleep: Sleep) -> bool:
         """Look, decide, do. True when there is nothing to do until the next poll."""
         report = await self._job(sleep)
-        await asyncio.to_thread(tail.ingest, self.database, sleep, self._home_of(sleep))
+        await asyncio.to_thread(tail.ingest_all, self.database, sleep, self._home_of(sleep))
         sleep = await asyncio.to_thread(self._load)
         ended = report.job not in RUNNING_JOBS or sleep.result_version is not None
         outcome = _read_outcome(self._home_of(sleep)) if ended else None
@@ -137,7 +149,7 @@ class _Watcher:
         elif step is Step.END_CANCELLED:
             await asyncio.to_thread(self._end, SleepStatus.CANCELLED, outcome)
         elif step is Step.END_FAILED:
-            await asyncio.to_thread(self._end_failed, sleep, report)
+            await asyncio.to_thread(self._end_failed, sleep, report, outcome)
         elif step is Step.END_UNCHANGED:
             await asyncio.to_thread(self._end, SleepStatus.SUCCEEDED, outcome)
         return step in (Step.WAIT, Step.STOP_JOB)
@@ -170,12 +182,12 @@ class _Watcher:
         job_file, name = await asyncio.to_thread(self._write_job, sleep, attempt)
         metadata = {"sleep_id": sleep.id, "deployment": name, "phase": "night"}
         await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
-        self._asked_at = 0.0
+        self._asked_at = -math.inf
         await asyncio.to_thread(self._submitted, attempt)
 
     def _write_job(self, sleep: Sleep, attempt: int) -> tuple[Path, str]:
         home = self._home_of(sleep)
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.database.read() as tx:
             experiences = registry.taken_experiences(tx, sleep.id)
             name = registry.deployment(tx, sleep.deployment).name
@@ -252,16 +264,23 @@ class _Watcher:
         try:
             receipts = await self.serving.deliver(sleep.deployment, self._home_of(sleep) / outcome.deliveries["dawn"])
         except DeliveryFailed as error:
-            await asyncio.to_thread(self._undo, str(error))
+            await asyncio.to_thread(self._undo, "delivery_failed", str(error))
             return
         data = {"version": sleep.result_version, "parent": sleep.parent_version, **receipts_data(receipts)}
         await asyncio.to_thread(self._succeed, data, time.monotonic() - started)
 
-    def _undo(self, reason: str) -> None:
+    def _undo(self, code: str, reason: str) -> None:
         with self.database.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             registry.undo_promotion(tx, sleep)
-            sleep.fast, sleep.error = FastState.SENT, _error("delivery_failed", reason)
+            sleep.fast, sleep.error = FastState.SENT, _error(code, reason)
+
+    def _fail(self, reason: str) -> None:
+        """Whatever the sleep has reached, it ends as failed from here."""
+        if self._load().result_version is not None:
+            self._undo("controller_error", reason)
+        else:
+            self._condemn("controller_error", reason)
 
     def _succeed(self, data: Json, seconds: float) -> None:
         with self.database.write() as tx:
@@ -281,17 +300,23 @@ class _Watcher:
             data = {"outcome": sleep.outcome, "version": sleep.parent_version, "error": sleep.error}
             registry.end_sleep(tx, sleep, status, f"sleep {status.value}, {sleep.parent_version} serves on", data)
 
-    def _end_failed(self, sleep: Sleep, report: JobReport) -> None:
-        if sleep.error is None:
+    def _end_failed(self, sleep: Sleep, report: JobReport, outcome: NightOutcome | None) -> None:
+        if outcome is not None and outcome.error is not None:
+            # The night's own word: the same would happen again.
+            self._record({**outcome.error.model_dump(), "retryable": False})
+        elif sleep.error is None:
             code = {Job.LOST: "night_lost", Job.SUCCEEDED: "no_outcome"}.get(report.job, "night_failed")
             self._condemn(code, report.message or f"the night's job ended as {report.job.value}")
         self._end(SleepStatus.FAILED, None)
 
     def _condemn(self, code: str, message: str) -> None:
         """Record why the sleep cannot succeed any more; the first reason stays."""
+        self._record(_error(code, message))
+
+    def _record(self, error: Json) -> None:
         with self.database.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.error = sleep.error or _error(code, message)
+            sleep.error = sleep.error or error
 
     def _set_fast(self, state: FastState, kind: str = "", message: str = "", data: Json | None = None) -> None:
         with self.database.write() as tx:
@@ -317,5 +342,6 @@ def _error(code: str, message: str) -> Json:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: the night may be reading."""
     staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    staging.write_text(text)
+    with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
     staging.rename(path)

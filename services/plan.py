@@ -46,7 +46,8 @@ class Step(StrEnum):
     """The night ran, and made no version (gate, or nothing to learn)."""
 
 
-Outcome = Literal["candidate", "rejected", "no_op"]
+Outcome = Literal["candidate", "rejected", "no_op", "failed"]
+"""What a night left in outcome.json, the last thing it writes. `failed`: it would fail in the same way again."""
 RUNNING_JOBS = (Job.ALIVE, Job.UNREACHABLE)
 
 
@@ -76,12 +77,13 @@ def plan(now: Situation) -> Step:
         return Step.SUBMIT
     if now.job in RUNNING_JOBS:
         return Step.DELIVER_FAST if now.fast in (FastState.READY, FastState.SENT) else Step.WAIT
-    if now.job is Job.LOST and now.attempts_left > 0:
-        return Step.SUBMIT_AGAIN
-    if now.job is Job.SUCCEEDED and now.outcome == "candidate":
+    if now.outcome is None:
+        # Killed, or lost with its cluster, before it could say anything: the next attempt resumes from the sealed stages.
+        again = now.job in (Job.LOST, Job.FAILED) and now.attempts_left > 0
+        return Step.SUBMIT_AGAIN if again else _wind_up(now, Step.END_FAILED)
+    if now.outcome == "candidate":
         return Step.COMMIT
-    unchanged = now.job is Job.SUCCEEDED and now.outcome is not None
-    return _wind_up(now, Step.END_UNCHANGED if unchanged else Step.END_FAILED)
+    return _wind_up(now, Step.END_FAILED if now.outcome == "failed" else Step.END_UNCHANGED)
 
 
 def _wind_up(now: Situation, end: Step) -> Step:

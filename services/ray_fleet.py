@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -16,7 +17,7 @@ from actors.replies import StreamHead
 from actors.wake import WakeHandle
 from circadian.memory.delivery import DeliveryRefused, Receipt
 from circadian.specs import EngineSpec
-from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec
+from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight, gpu_memory
 from services.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,12 +38,11 @@ class RayFleet:
             handles = [
                 await asyncio.to_thread(self._replica, deployment, serving, index, folder) for index in range(serving.replicas)
             ]
-            seconds = self.settings.replica_start_seconds
-            versions = await asyncio.gather(*[asyncio.to_thread(handle.ready, seconds) for handle in handles])
-        except RayError as error:
-            raise FleetUnavailable(f"a replica of {deployment} does not start: {error}") from error
+        except (RayError, ValueError) as error:
+            raise FleetUnavailable(f"a replica of {deployment} cannot be started: {error}") from error
+        versions = await asyncio.gather(*[self._ready(handle, deployment, index) for index, handle in enumerate(handles)])
         self._handles[deployment], self._turn[deployment] = handles, itertools.count()
-        return list(versions)
+        return versions
 
     async def stop(self, deployment: str, serving: ServingSpec) -> None:
         await self._connect()
@@ -50,11 +50,12 @@ class RayFleet:
         for index in range(serving.replicas):
             await asyncio.to_thread(self._end, deployment, index)
 
-    async def missing(self, deployment: str) -> bool:
+    async def look(self, deployment: str) -> Sight:
         handles = self._handles.get(deployment)
         if handles is None:
-            return True
-        return not all(await asyncio.gather(*[asyncio.to_thread(self._lives, handle) for handle in handles]))
+            return Sight(missing=True)
+        found = await asyncio.gather(*[asyncio.to_thread(self._version, handle) for handle in handles])
+        return Sight(None in found, frozenset(version for version in found if version))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         handle = self._next(deployment)
@@ -91,7 +92,7 @@ class RayFleet:
         try:
             handle = WakeHandle.attach(deployment, index)
         except ValueError:
-            engine = EngineSpec(max_model_len=serving.max_model_len)
+            engine = EngineSpec(max_model_len=serving.max_model_len, gpu_memory_utilization=gpu_memory(serving.gpus))
             return WakeHandle.start(folder, deployment, index, deployment, serving.cpus, serving.gpus, engine)
         log.info("adopted replica %d of %s", index, deployment)
         return handle
@@ -104,17 +105,31 @@ class RayFleet:
         except RayError as error:
             # It did not stop by itself (dead, or hanging): taken from the cluster whatever it was doing.
             log.warning("replica %d of %s is killed: %s", index, deployment, error)
+            self._kill(deployment, index)
+
+    @staticmethod
+    def _kill(deployment: str, index: int) -> None:
+        with suppress(ValueError):  # it has gone by itself
             ray.kill(ray.get_actor(names.wake_replica(deployment, index), namespace=names.NAMESPACE))
 
-    def _lives(self, handle: WakeHandle) -> bool:
+    async def _ready(self, handle: WakeHandle, deployment: str, index: int) -> str:
+        """Its version, once it answers. A replica whose engine failed would say so for ever: it is killed, not adopted again."""
         try:
-            handle.ready(self.settings.ray_request_seconds)
+            return await asyncio.to_thread(handle.ready, self.settings.replica_start_seconds)
+        except RayError as error:
+            await asyncio.to_thread(self._kill, deployment, index)
+            raise FleetUnavailable(f"replica {index} of {deployment} does not start: {error}") from error
+
+    def _version(self, handle: WakeHandle) -> str | None:
+        """What a replica serves; None where it is dead, nothing where it does not say."""
+        try:
+            return handle.ready(self.settings.ray_request_seconds)
         except RayActorError:
-            return False
+            return None
         except RayError as error:
             # Slow or unreachable is not dead: a new replica under the same name could not be started beside it.
             log.warning("a replica does not say how it is: %s", error)
-        return True
+        return ""
 
     async def _connect(self) -> None:
         async with self._connecting:

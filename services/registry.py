@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
 from services.errors import Problem, not_found
-from services.states import ACTIVE, ServingState, SleepStatus, moved
+from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
 from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, Version, new_id
 
 R = TypeVar("R", bound=Row)
@@ -122,6 +122,17 @@ def locked_sleep(tx: Session, sleep_id: str) -> Sleep:
     return tx.scalars(select(Sleep).where(Sleep.id == sleep_id).with_for_update()).one()
 
 
+def fast_memory_lost(tx: Session, deployment_id: str) -> None:
+    """A replica was started beside a night's fast memory: its watcher delivers it once more."""
+    live = (
+        Sleep.deployment == deployment_id,
+        Sleep.status.in_(ACTIVE),
+        Sleep.fast == FastState.LIVE,
+        Sleep.result_version.is_(None),
+    )
+    tx.execute(update(Sleep).where(*live).values(fast=FastState.SENT))
+
+
 def events(tx: Session, sleep_id: str, after_seq: int = 0, limit: int | None = None) -> list[Event]:
     return list(tx.scalars(select(Event).where(Event.sleep == sleep_id, Event.seq > after_seq).order_by(Event.seq).limit(limit)))
 
@@ -156,6 +167,8 @@ def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data
     """A sleep's last step: its status, its last event, and its experiences free for another night unless a version keeps them."""
     sleep.status = moved(sleep.status, status)
     sleep.finished_at = time.time()
+    if status is SleepStatus.SUCCEEDED:
+        sleep.error = None
     released = update(ExperienceRow).where(ExperienceRow.sleep == sleep.id, ExperienceRow.consolidated_in.is_(None))
     tx.execute(released.values(sleep=None))
     level = "error" if status is SleepStatus.FAILED else "info"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import uvicorn
 from rich.console import Console
@@ -15,6 +16,7 @@ from services.settings import Settings
 
 
 def main() -> None:
+    os.umask(0o077)  # what people told their model is for no other user of this machine
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings()
     controller = Controller(settings, RayFleet(settings), RayLauncher(settings))

@@ -13,12 +13,15 @@ from safetensors import SafetensorError, safe_open
 
 from circadian.memory.delivery import Receipt
 from services import registry
-from services.fleet import DeliveryFailed, Fleet, ServingSpec
+from services.background import Background, pause
+from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
 from services.settings import Settings
-from services.states import ServingState
-from services.tables import Database, Deployment
+from services.states import FastState, ServingState
+from services.tables import Database, Deployment, Sleep
 
 log = logging.getLogger(__name__)
+STARTS = 3
+"""Times replicas are started anew because the active version changed meanwhile."""
 
 
 class Serving:
@@ -26,18 +29,15 @@ class Serving:
 
     def __init__(self, settings: Settings, database: Database, fleet: Fleet) -> None:
         self.settings, self.database, self.fleet = settings, database, fleet
-        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self.keepers = Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
 
     def begin(self, deployment_id: str) -> None:
         """Start a deployment's replicas and keep them running, in the background; its state tells how far they are."""
-        if deployment_id not in self._keepers:
-            self._keepers[deployment_id] = asyncio.create_task(self._keep(deployment_id), name=f"keep {deployment_id}")
+        self.keepers.start(f"keep {deployment_id}", lambda: self._keep(deployment_id))
 
     async def close(self) -> None:
-        for task in self._keepers.values():
-            task.cancel()
-        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        await self.keepers.close()
 
     async def restart(self, deployment_id: str) -> None:
         """New replicas on the active version: the way back when replicas cannot be brought there by a delivery."""
@@ -47,76 +47,111 @@ class Serving:
     async def deliver(self, deployment_id: str, path: Path) -> list[Receipt]:
         """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises.
 
-        A failed try is repeated: a delivery is written whole or not at all, and writing it twice is writing it once.
+        A failed try is repeated: a delivery is written whole or not at all, and writing it twice is writing it once. Replicas that
+        live may refuse `delivery_attempts` times; for one that died another is awaited up to `replica_start_seconds`.
         Raises DeliveryFailed.
         """
-        deployment = await self._awake(deployment_id)
         promise = promised(path)
         payload = await asyncio.to_thread(path.read_bytes)
-        failure: DeliveryFailed | None = None
-        for _ in range(self.settings.delivery_attempts):
+        deadline, refusals, tries = time.monotonic() + self.settings.replica_start_seconds, 0, 0
+        while True:
+            deployment = await self._awake(deployment_id, deadline)
             try:
-                async with asyncio.timeout(self.settings.delivery_seconds):
+                async with self._lock(deployment_id), asyncio.timeout(self.settings.delivery_seconds):
                     receipts = await self.fleet.deliver(deployment.name, payload)
                 verify(receipts, *promise)
             except (DeliveryFailed, TimeoutError) as error:
-                failure = DeliveryFailed(f"delivery {path.name} to {deployment.name}: {error!r}")
-                log.warning("%s", failure)
+                tries += 1
+                refusals += not (await self.fleet.look(deployment.name)).missing
+                log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
+                if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
+                    raise DeliveryFailed(f"delivery {path.name} to {deployment.name}: {error!r}") from error
             else:
                 return receipts
-        assert failure is not None
-        raise failure
+            await asyncio.sleep(pause(self.settings, tries))
 
     async def _keep(self, deployment_id: str) -> None:
-        """Consumes the fleet's word that a replica has gone; produces replicas on the active version; ends with the controller."""
-        name = (await asyncio.to_thread(self._deployment, deployment_id)).name
-        await self._bring_up(deployment_id, anew=False)
-        while True:
-            await asyncio.sleep(self.settings.replica_check_seconds)
-            if await self.fleet.missing(name):
-                log.warning("a replica of %s has gone, starting another", name)
-                await self._bring_up(deployment_id, anew=False)
+        """Consumes what a look at the replicas finds; produces replicas on the active version; ends with the controller.
 
-    async def _bring_up(self, deployment_id: str, anew: bool) -> None:
-        async with self._up.setdefault(deployment_id, asyncio.Lock()):
+        Replicas that do not come up are tried again after longer and longer pauses.
+        """
+        usual, longest = self.settings.replica_check_seconds, self.settings.replica_start_seconds
+        seconds = usual if await self._bring_up(deployment_id, anew=False) else 2 * usual
+        while True:
+            await asyncio.sleep(seconds)
+            seconds = usual if await self._check(deployment_id) else min(2 * seconds, longest)
+
+    async def _check(self, deployment_id: str) -> bool:
+        """One look, and what follows from it. False when replicas were needed and did not come up."""
+        before = await asyncio.to_thread(self._deployment, deployment_id)
+        night = await asyncio.to_thread(self._night, deployment_id)
+        sight = await self.fleet.look(before.name)
+        if sight.missing or before.state is ServingState.FAILED:
+            log.warning("replicas of %s have gone or failed, bringing them up", before.name)
+            return await self._bring_up(deployment_id, anew=False)
+        after = await asyncio.to_thread(self._deployment, deployment_id)
+        resting = night is None and await asyncio.to_thread(self._night, deployment_id) is None
+        # A look takes time: what it saw counts only where nothing slept, woke or was delivered meanwhile.
+        if night is not None and night.fast is FastState.LIVE and before.active_version in sight.versions:
+            await asyncio.to_thread(self._fast_memory_lost, deployment_id)
+        elif resting and before.active_version == after.active_version and sight.versions - {after.active_version}:
+            log.error("%s: replicas serve %s, not %s", before.name, sorted(sight.versions), after.active_version)
+            return await self._bring_up(deployment_id, anew=True)
+        return True
+
+    async def _bring_up(self, deployment_id: str, anew: bool) -> bool:
+        """Whether all replicas answer now; what keeps them from it becomes the deployment's state."""
+        async with self._lock(deployment_id):
             try:
-                async with asyncio.timeout(self.settings.replica_start_seconds):
+                # The fleet bounds each start; this bounds the cluster too.
+                async with asyncio.timeout(STARTS * (self.settings.replica_start_seconds + self.settings.replica_stop_seconds)):
                     await self._start(deployment_id, anew)
             except Exception as error:
                 # Whatever keeps replicas from coming up must end as the deployment's state, or clients would wait for ever.
                 log.exception("replicas of %s did not come up", deployment_id)
                 await asyncio.to_thread(self._set, deployment_id, ServingState.FAILED, repr(error))
-            else:
-                await asyncio.to_thread(self._set, deployment_id, ServingState.AWAKE)
+                return False
+            await asyncio.to_thread(self._set, deployment_id, ServingState.AWAKE)
+            return True
 
     async def _start(self, deployment_id: str, anew: bool) -> None:
-        deployment = await asyncio.to_thread(self._deployment, deployment_id)
-        serving = ServingSpec.model_validate(deployment.serving)
-        folder = self.settings.version_folder(deployment.id, deployment.active_version)
-        if anew:
-            await self.fleet.stop(deployment.name, serving)
-        versions = await self.fleet.start(deployment.name, serving, folder)
-        # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
-        if set(versions) != {deployment.active_version} and not await asyncio.to_thread(self._sleeps, deployment_id):
-            log.warning("%s: adopted replicas serve %s, not %s", deployment.name, versions, deployment.active_version)
-            await self.fleet.stop(deployment.name, serving)
-            await self.fleet.start(deployment.name, serving, folder)
+        for _ in range(STARTS):
+            deployment = await asyncio.to_thread(self._deployment, deployment_id)
+            serving = ServingSpec.model_validate(deployment.serving)
+            if anew:
+                await self.fleet.stop(deployment.name, serving)
+            folder = self.settings.version_folder(deployment.id, deployment.active_version)
+            versions = await self.fleet.start(deployment.name, serving, folder)
+            # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
+            # The row is read again, because a start takes long enough for a dawn.
+            active = (await asyncio.to_thread(self._deployment, deployment_id)).active_version
+            if set(versions) == {active} or await asyncio.to_thread(self._night, deployment_id) is not None:
+                return
+            log.warning("%s: replicas serve %s, not %s", deployment.name, versions, active)
+            anew = True
+        raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
 
-    async def _awake(self, deployment_id: str) -> Deployment:
+    async def _awake(self, deployment_id: str, deadline: float) -> Deployment:
         """The deployment, once its replicas answer. Raises DeliveryFailed where they do not come up in time."""
-        deadline = time.monotonic() + self.settings.replica_start_seconds
-        while time.monotonic() < deadline:
+        while True:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             if deployment.state is ServingState.AWAKE:
                 return deployment
-            if deployment.state is ServingState.FAILED:
-                break
+            if time.monotonic() > deadline:
+                raise DeliveryFailed(f"the replicas of {deployment.name} do not answer: {deployment.error or 'starting'}")
             await asyncio.sleep(self.settings.poll_seconds)
-        raise DeliveryFailed(f"the replicas of deployment {deployment_id} do not answer")
 
-    def _sleeps(self, deployment_id: str) -> bool:
+    def _lock(self, deployment_id: str) -> asyncio.Lock:
+        """Held by whoever starts a deployment's replicas or delivers to them: a replica that starts cannot miss a delivery."""
+        return self._up.setdefault(deployment_id, asyncio.Lock())
+
+    def _night(self, deployment_id: str) -> Sleep | None:
         with self.database.read() as tx:
-            return registry.active_sleep(tx, deployment_id) is not None
+            return registry.active_sleep(tx, deployment_id)
+
+    def _fast_memory_lost(self, deployment_id: str) -> None:
+        with self.database.write() as tx:
+            registry.fast_memory_lost(tx, deployment_id)
 
     def _deployment(self, deployment_id: str) -> Deployment:
         with self.database.read() as tx:

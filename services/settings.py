@@ -52,7 +52,13 @@ class Settings(BaseSettings):
     night_seconds: Seconds = 24 * 3600.0
     """A night that runs longer is stopped and fails."""
     night_attempts: Annotated[int, Field(ge=1)] = 3
-    """Ray jobs a sleep may use when the cluster loses them; each resumes at the stage the last one was in."""
+    """Ray jobs a sleep may use when they are killed or lost; each resumes at the stage the last one was in."""
+    watcher_failures: Annotated[int, Field(ge=1)] = 5
+    """Consecutive failures of the controller itself, each waited out longer, after which a sleep is given up."""
+    longest_pause_seconds: Seconds = 30.0
+    """Between two tries of something that keeps failing in the controller."""
+    task_restarts: Annotated[int, Field(ge=0)] = 5
+    """Times a background task that died is started again; after that the service is not ready."""
     ray_request_seconds: Seconds = 30.0
     """Until the Ray dashboard must have answered one request."""
     ray_patience_seconds: Seconds = 120.0
@@ -61,6 +67,15 @@ class Settings(BaseSettings):
     ray_stop_seconds: Seconds = 30.0
     controller_start_seconds: Seconds = 120.0
     controller_stop_seconds: Seconds = 15.0
+
+    most_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024**2
+    """Of a request."""
+    most_tokens: Annotated[int, Field(ge=1)] = 16384
+    """A client may ask for, in one completion."""
+    most_choices: Annotated[int, Field(ge=1)] = 16
+    """Completions a client may ask for, of one prompt."""
+    most_prompts: Annotated[int, Field(ge=1)] = 64
+    """Prompts of one request to /v1/completions."""
 
     @property
     def home_folder(self) -> Path:

@@ -27,7 +27,7 @@ from typing import Self
 import httpx
 import psutil
 
-from services.keys import Keys, owned_secret
+from services.keys import Keys, owned_secret, private_folder
 from services.ports import RANGE, RAY_SWITCHES, free_ports
 from services.settings import Settings
 from services.tables import Database
@@ -53,6 +53,9 @@ RAY_ENVIRONMENT = {
 check; state tracking shows runs in the dashboard's Train tab; a cluster of one node has nobody to drain to. The last switch
 ("no other machines", on any system) makes 127.0.0.1 mean itself: without it Ray puts the machine's outward address in its place
 and listens there."""
+SECRET_ENDINGS = ("TOKEN", "SECRET", "KEY", "PASSWORD", "PASSWD", "CREDENTIALS")
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""With which the controller fetches a base model when a deployment is founded; the rest finds it in the local cache."""
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Only deliveries and answers travel through it: megabytes."""
 
@@ -83,7 +86,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         home = self.settings.home_folder
-        home.mkdir(parents=True, exist_ok=True)
+        private_folder(home)
         self._children: list[tuple[str, subprocess.Popen[bytes], float]] = []
         self._temp = Path(tempfile.mkdtemp(prefix="cdn-", dir=_short_folder()))
         host = self.settings.host
@@ -144,14 +147,19 @@ class Stack:
             shutil.rmtree(self._temp, ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
-        """For processes that talk to this stack's cluster."""
+        """The controller's: its settings, with the key, and what Ray has."""
         settings = self.settings.model_dump(mode="json", exclude={"api_key"}, exclude_defaults=True)
         ours = {f"CIRCADIAN_{name.upper()}": str(value) for name, value in settings.items()}
         ours["CIRCADIAN_HOME"] = str(self.settings.home_folder)
         if self.settings.api_key:
             ours["CIRCADIAN_API_KEY"] = self.settings.api_key.get_secret_value()
-        inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")}
-        return {**inherited, **RAY_ENVIRONMENT, "RAY_AUTH_TOKEN": self._token, "RAY_ADDRESS": self.settings.ray_address, **ours}
+        hub = {name: os.environ[name] for name in HUB_TOKENS if name in os.environ}
+        return {**self.ray_environment(), **hub, "RAY_ADDRESS": self.settings.ray_address, **ours}
+
+    def ray_environment(self) -> dict[str, str]:
+        """Ray's, and so every job's and actor's: nobody's secrets but its own token."""
+        inherited = {name: value for name, value in os.environ.items() if not is_secret(name)}
+        return {**inherited, **RAY_ENVIRONMENT, "RAY_AUTH_TOKEN": self._token}
 
     def _provide_key(self) -> None:
         database = Database(self.settings.database, self.settings.database_busy_seconds)
@@ -169,8 +177,7 @@ class Stack:
         command += [f"--dashboard-host={host}", f"--dashboard-port={self._dashboard_port}", f"--temp-dir={self._temp}"]
         command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
         command += [f"{switch}={port}" for switch, port in zip(RAY_SWITCHES, self._ray_ports, strict=True)]
-        environment = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
-        self._start("ray", command, environment, self.settings.ray_stop_seconds)
+        self._start("ray", command, self.ray_environment(), self.settings.ray_stop_seconds)
         headers = {"Authorization": f"Bearer {self._token}"}
         self._await("ray", f"{self.dashboard}/api/version", headers, self.settings.ray_start_seconds, lambda status: status == 200)
 
@@ -184,7 +191,13 @@ class Stack:
         with self._log(name).open("wb") as output:
             # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends the children in order.
             child = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=0o077,
             )
         self._children.append((name, child, stop_seconds))
 
@@ -202,6 +215,12 @@ class Stack:
 
     def _log(self, name: str) -> Path:
         return self.settings.home_folder / "logs" / f"{name}.log"
+
+
+def is_secret(name: str) -> bool:
+    """Whether an environment variable is kept from Ray: the service's own, what sounds like a secret, and another cluster's."""
+    ours_or_theirs = name.startswith("CIRCADIAN_") or name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    return ours_or_theirs or (name.upper().endswith(SECRET_ENDINGS) and not name.startswith("RAY_"))
 
 
 def _end(name: str, child: subprocess.Popen[bytes], seconds: float) -> None:

@@ -1,13 +1,14 @@
 """States of a sleep and of a deployment, and how they change. Pure: no database, no clock.
 
-    queued -> preparing -> running -> evaluating -> succeeded
-       |          |           |           |------> failed
+                  +-----------+-----------+--------> succeeded
+                  |           |           |
+    queued -> preparing -> running <-> evaluating
        |          |           |           |
        +----------+-----------+-----------+--> cancelling -> cancelled | failed
-       (failed is reachable from every active state)
+       +----------+-----------+-----------+--> failed
 
-A night may move straight from running to succeeded (nothing to evaluate), or fall back from evaluating to running (a lost job is
-submitted again and resumes in an earlier stage).
+A night with nothing to learn succeeds while it prepares. One whose stages are sealed moves from preparing straight to evaluating; one
+that was killed is submitted again and falls back from evaluating to running.
 """
 
 from __future__ import annotations

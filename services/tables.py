@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import JSON, Engine, Enum, ForeignKey, Index, UniqueConstraint, create_engine, event, text
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from services.states import ACTIVE, FastState, ServingState, SleepStatus
@@ -163,6 +164,7 @@ class Database:
     """Transactions on the registry. Rows stay readable after their transaction has ended."""
 
     def __init__(self, url: str, busy_seconds: float) -> None:
+        _create_file(url)
         self.engine = create_engine(url, connect_args={"timeout": busy_seconds} if url.startswith("sqlite") else {})
         if self.engine.dialect.name == "sqlite":
             _prepare_sqlite(self.engine)
@@ -183,6 +185,13 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _create_file(url: str) -> None:
+    """An SQLite file is its owner's alone, and with it the files that SQLite puts beside it."""
+    parts = make_url(url)
+    if parts.get_backend_name() == "sqlite" and parts.database and parts.database != ":memory:":
+        os.close(os.open(parts.database, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _prepare_sqlite(engine: Engine) -> None:

@@ -7,16 +7,18 @@ reads the same lines again and has written none of them, one that dies after it 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from circadian.events import FILE
-from services.registry import append_event, locked_sleep
+from services.registry import append_event, locked_sleep, one
 from services.states import FastState, moved, status_in_phase
 from services.tables import Database, Sleep
 
+log = logging.getLogger(__name__)
 MOST_BYTES_AT_ONCE = 1 << 20
-"""Of one look, so that a long file does not hold the database's write lock for long."""
+"""Of one look, and the rest of the line: a long file must not hold the database's write lock for long."""
 
 
 def complete_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -26,13 +28,29 @@ def complete_lines(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     with path.open("rb") as file:
         file.seek(offset)
         block = file.read(MOST_BYTES_AT_ONCE)
+        block += file.readline()
     whole = block[: block.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines() if line.strip()], offset + len(whole)
+    return [event for line in whole.split(b"\n") if line.strip() and (event := _event(line))], offset + len(whole)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """A line's event. A process that was killed while it wrote, or a full disk, can leave half a line: it is passed over."""
+    try:
+        event = json.loads(line)
+        return {
+            "created_at": event["created_at"],
+            "type": event["type"],
+            "message": event["message"],
+            "data": event.get("data", {}),
+        }
+    except (ValueError, TypeError, KeyError):
+        log.warning("a line of %d bytes in %s is no event, passed over: %r", len(line), FILE, line[:80])
+        return None
 
 
 def ingest(database: Database, sleep: Sleep, home: Path) -> int:
     """Write what is new; returns how many events. `sleep` may be old: what counts is the row in the database."""
-    if not complete_lines(home / FILE, sleep.events_offset)[0]:
+    if complete_lines(home / FILE, sleep.events_offset)[1] == sleep.events_offset:
         return 0
     with database.write() as tx:
         row = locked_sleep(tx, sleep.id)
@@ -40,9 +58,19 @@ def ingest(database: Database, sleep: Sleep, home: Path) -> int:
             return 0
         lines, row.events_offset = complete_lines(home / FILE, row.events_offset)
         for line in lines:
-            note(row, line["type"], line.get("data", {}))
-            append_event(tx, row, line["type"], line["message"], line.get("data"), created_at=line["created_at"])
+            note(row, line["type"], line["data"])
+            append_event(tx, row, line["type"], line["message"], line["data"], created_at=line["created_at"])
         return len(lines)
+
+
+def ingest_all(database: Database, sleep: Sleep, home: Path) -> None:
+    """Write everything that is there: what is decided next must have seen all that the night has said."""
+    offset = -1
+    while offset < sleep.events_offset:
+        offset = sleep.events_offset
+        ingest(database, sleep, home)
+        with database.read() as tx:
+            sleep = one(tx, Sleep, "sleep", sleep.id)
 
 
 def note(sleep: Sleep, kind: str, data: dict[str, Any]) -> None:

@@ -1,7 +1,15 @@
-"""The cue store: what a version remembers of its nights' questions. Cues only, never what followed them.
+"""The cue store: the beginnings that a version remembers of its nights, for later nights to ask the rested self to go on from.
 
-`cues.json` in the version folder. It is a reservoir: each night's cues join, and above the limit a seeded random choice stays, so that
-every cue ever met has the same chance to be there.
+A cue is data of the deployment's users, kept as token ids in `cues.json` of the version folder, and lives as long as the version:
+
+    of an exchange   everything up to the answer that was learned, so the question word for word, and earlier turns of the chat
+    of other text    at most its first half
+
+The answer that was learned, and the second half of other text, are never in it. Within its own night a text's cuts may be longer
+(they help to learn it); `stored` shortens them.
+
+The store is a reservoir: each night's cues join, and above the limit a seeded random choice stays, so that every cue ever met has the
+same chance to be there.
 """
 
 from __future__ import annotations
@@ -13,6 +21,9 @@ from pathlib import Path
 
 from circadian.memory.version import CUES_FILE
 
+SHORTEST_CUT = 2
+"""Tokens; less of a text than that is not worth remembering."""
+
 
 @dataclass(frozen=True)
 class Cue:
@@ -21,6 +32,12 @@ class Cue:
     ids: tuple[int, ...]
     sleep: str
     question: bool
+
+
+def stored(ids: tuple[int, ...], whole: int, sleep: str, question: bool) -> Cue | None:
+    """What the store may hold of a cue to a row of `whole` tokens; None where too little is left."""
+    ids = ids if question else ids[: whole // 2]
+    return Cue(ids, sleep, question) if question or len(ids) >= SHORTEST_CUT else None
 
 
 def read_cues(version: Path) -> list[Cue]:

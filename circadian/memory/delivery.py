@@ -4,10 +4,12 @@ Invariants:
   1. Only experts travel, as safetensors bytes; the base never does, and nothing is pickled.
   2. A delivery names the version it makes, the state of every expert after it, and the checksum of its tensors.
   3. The receiver checks the checksum before it writes, writes in place, reads back what it wrote and checks again.
-  4. A delivery that does not check out changes nothing and raises DeliveryRefused.
-  5. Experts that the delivered state leaves reserved or pruned are erased by the receiver: they need not travel, and the receiver holds
+  4. Experts that the delivered state leaves reserved or pruned are erased by the receiver: they need not travel, and the receiver holds
      afterwards exactly what the version's folder holds.
-  6. Whoever answers from a prefix cache resets or salts it after a delivery (the receiver's engine, not this module).
+  5. A delivery that names the checksum of the whole memory after it proves that too: a receiver on another parent, whose other experts
+     are not those that the sender meant, refuses.
+  6. A delivery that does not check out changes nothing and raises DeliveryRefused.
+  7. Whoever answers from a prefix cache resets or salts it after a delivery (the receiver's engine, not this module).
 """
 
 from __future__ import annotations
@@ -43,22 +45,34 @@ class Receipt:
 
 
 def pack(
-    layers: MemoryLayers, experts: Iterable[ExpertId], state: MemoryState, version: str, dtype: torch.dtype | None = None
+    layers: MemoryLayers,
+    experts: Iterable[ExpertId],
+    state: MemoryState,
+    version: str,
+    dtype: torch.dtype | None = None,
+    *,
+    whole: str | None = None,
 ) -> bytes:
-    """A delivery of these experts that makes `version`, with `state` as the state of every expert after it."""
-    return pack_tensors(expert_tensors(layers, experts, dtype), state, version)
+    """A delivery of these experts that makes `version`, with `state` as the state of every expert after it.
+
+    `whole` is the checksum of all written experts after the delivery, in the receiver's dtype: a version's `memory_sha256` where the
+    receiver serves it in its own dtype. None where the sender does not know it, and then only what travels is proven.
+    """
+    return pack_tensors(expert_tensors(layers, experts, dtype), state, version, whole=whole)
 
 
-def pack_tensors(tensors: dict[str, Tensor], state: MemoryState, version: str) -> bytes:
+def pack_tensors(tensors: dict[str, Tensor], state: MemoryState, version: str, *, whole: str | None = None) -> bytes:
     """The same from tensors that are at hand already."""
     meta = {"format": FORMAT, "version": version, "experts": json.dumps(state.names()), "checksum": checksum(tensors)}
+    if whole is not None:
+        meta["memory_sha256"] = whole
     return save(tensors, meta)
 
 
 def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]:
     """Check, write in place, read back, check again.
 
-    Returns the receipt and the state of every expert after the delivery. Raises DeliveryRefused.
+    Returns the receipt and the state of every expert after the delivery, which the caller makes the receiver's. Raises DeliveryRefused.
     """
     started = time.perf_counter()
     meta, tensors = _open(payload)
@@ -66,19 +80,40 @@ def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]
     reason = _objection(layers, meta, tensors, state)
     if reason:
         raise DeliveryRefused(f"delivery of {meta['version']}: {reason}")
-    experts = sorted({parse_name(name)[1] for name in tensors})
-    before = expert_tensors(layers, experts)
-    write_tensors(layers, tensors)
-    read_back = checksum(expert_tensors(layers, experts))
-    if read_back != meta["checksum"]:
-        write_tensors(layers, before)
-        raise DeliveryRefused(f"delivery of {meta['version']}: read back {read_back[:12]}, promised {meta['checksum'][:12]}")
-    for where in state.ids():
-        if where not in written_experts(state):
+    travelled = {parse_name(name)[1] for name in tensors}
+    erased = {where for where in state.ids() if where not in written_experts(state) and _holds_something(layers, where)}
+    before = expert_tensors(layers, sorted(travelled | erased))
+    try:
+        write_tensors(layers, tensors)
+        read_back = checksum(expert_tensors(layers, sorted(travelled)))
+        if read_back != meta["checksum"]:
+            raise DeliveryRefused(f"delivery of {meta['version']}: read back {read_back[:12]}, promised {meta['checksum'][:12]}")
+        for where in erased:
             for layer in layers.values():
                 layer.erase(where)
+        _check_whole(layers, meta, state)
+    except BaseException:  # whatever went wrong, the receiver stays what it was
+        write_tensors(layers, before)
+        raise
     milliseconds = (time.perf_counter() - started) * 1000
     return Receipt(meta["version"], read_back, len(payload), milliseconds), state
+
+
+def _holds_something(layers: MemoryLayers, where: ExpertId) -> bool:
+    return any(bool(tensor.any()) for layer in layers.values() for tensor in layer.bank(where.level).slices(where.expert).values())
+
+
+def _check_whole(layers: MemoryLayers, meta: Mapping[str, str], state: MemoryState) -> None:
+    """Refuse where the memory as it now lies is not the one that the sender meant. Reads only."""
+    promised = meta.get("memory_sha256")
+    if promised is None:
+        return
+    held = checksum(expert_tensors(layers, written_experts(state)))
+    if held != promised:
+        raise DeliveryRefused(
+            f"delivery of {meta['version']}: the whole memory would be {held[:12]}, promised {promised[:12]}; "
+            "deliver to a receiver that holds the version's parent, in the same dtype"
+        )
 
 
 def _objection(layers: MemoryLayers, meta: Mapping[str, str], tensors: Mapping[str, Tensor], state: MemoryState) -> str:

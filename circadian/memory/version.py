@@ -23,6 +23,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
+from circadian.files import to_disk
 from circadian.memory.graft import Grafted, graft_class, memory_config
 from circadian.memory.state import MemoryState
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
@@ -160,5 +161,8 @@ def _write(
         (staging / name).write_text(text)
     save_file(tensors, staging / MEMORY_FILE)
     (staging / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
+    for path in (*staging.iterdir(), staging):
+        to_disk(path)
     staging.rename(folder)
+    to_disk(folder.parent)
     return record

@@ -68,10 +68,12 @@ def knowledge_seeding_loss(model: Grafted, batch: dict[str, Tensor], student_vie
     divergences = []
     for part in torch.arange(len(batch["ids"])).chunk(PARTS):
         taught = batch["taught"][part, 1:]
-        length = int(taught.any(0).nonzero().max()) + 2
+        ends = taught.any(0).nonzero()
+        length = int(ends.max()) + 2 if len(ends) else 2  # read all the same: under ZeRO-3 every process must take every part
         taught, trunk = taught[:, : length - 1], model.lower(batch["ids"][part, :length])
         with torch.no_grad():
             teacher = model.upper(trunk, batch["teacher"][part])[:, :-1][taught]
         student = model.upper(trunk, student_view)[:, :-1][taught]
         divergences.append(token_divergence(spec.divergence, teacher, student, model.lm_head, spec.token_chunk))
-    return torch.cat(divergences).mean()
+    every = torch.cat(divergences)
+    return every.sum() / max(1, len(every))

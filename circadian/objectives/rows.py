@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from circadian.files import write_whole
+
 Teacher = Literal["awake", "rested"]
 Kind = Literal["day", "old", "free"]
 
@@ -45,7 +47,7 @@ def parse_rows(text: str) -> list[TaughtRow]:
 
 def write_rows(path: Path, rows: Iterable[TaughtRow]) -> None:
     """Rows as a JSONL file."""
-    path.write_text(render_rows(rows))
+    write_whole(path, render_rows(rows))
 
 
 def read_rows(path: Path) -> list[TaughtRow]:

@@ -73,14 +73,14 @@ def _name_taken(name: str) -> Problem:
 def list_all(control: ControllerDep, after: After = None, limit: Limit = DEFAULT_LIMIT) -> views.View:
     with control.database.read() as tx:
         rows, more = registry.listed(tx, Deployment, (), after, limit)
-        return views.page([deployment_view(tx, row, registry.active_sleep(tx, row.id)) for row in rows], more)
+        return views.page([deployment_view(row, registry.active_sleep(tx, row.id)) for row in rows], more)
 
 
 @router.get("/{id_or_name}")
 def get(id_or_name: str, control: ControllerDep) -> views.View:
     with control.database.read() as tx:
         row = registry.deployment(tx, id_or_name)
-        return deployment_view(tx, row, registry.active_sleep(tx, row.id))
+        return deployment_view(row, registry.active_sleep(tx, row.id))
 
 
 @router.get("/{id_or_name}/status")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Query
 
+from circadian.experience import Unreadable
 from circadian.specs import Experience
 from services import registry
 from services.api import views
 from services.api.schemas import ExperienceCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
 from services.controller import Controller
+from services.errors import Problem
 from services.tables import Deployment, ExperienceRow, new_id
 
 router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
@@ -17,12 +19,16 @@ router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
 
 def store(control: Controller, deployment: Deployment, experience: Experience, metadata: dict[str, str]) -> ExperienceRow:
     """Keep an experience; on disk when this returns."""
+    try:
+        tokens = control.tokens(deployment, experience)
+    except Unreadable as error:
+        raise Problem(422, "invalid_experience", str(error), param="messages") from error
     row = ExperienceRow(
         id=experience.id,
         deployment=deployment.id,
         body=experience.model_dump(mode="json"),
         source=experience.source,
-        tokens=control.tokens(deployment, experience),
+        tokens=tokens,
         meta=metadata,
     )
     with control.database.write() as tx:

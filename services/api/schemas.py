@@ -70,11 +70,3 @@ class SleepCreate(Body):
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     metadata: Metadata = {}
-
-
-class MetadataHolder(BaseModel):
-    """Of an OpenAI body, the two fields that are ours; null means absent."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    store: bool = False
-    metadata: Metadata = {}

@@ -39,7 +39,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 DEFAULT_LIMIT = 20
 
 
-def deployment_view(tx: Session, row: Deployment, sleep: Sleep | None) -> views.View:
+def deployment_view(row: Deployment, sleep: Sleep | None) -> views.View:
     state = deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None)
     return views.deployment(row, state)
 

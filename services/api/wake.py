@@ -1,25 +1,27 @@
 """/v1/chat/completions, /v1/completions, /v1/models: the deployed model, as OpenAI's clients know it.
 
-Bodies go to the engine as they came, but for `store` and `metadata`, which are ours. With `store: true` the exchange becomes an
-experience, on disk before the answer (or the stream's last piece) leaves; `x-experience-id` names it, before a stream begins too.
+Of a body the fields that asking.py names go to the engine as they came; `store` and `metadata` are ours. With `store: true` the
+exchange becomes an experience, on disk before the answer (or the stream's last piece) leaves; `x-experience-id` names it, before a
+stream begins too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from json import JSONDecodeError
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from services import registry
 from services.api import experiences, views
+from services.api.asking import asked
 from services.api.exchange import Exchange, said_in
-from services.api.schemas import MetadataHolder
 from services.api.shared import ControllerDep
 from services.controller import Controller
 from services.errors import Problem
@@ -63,14 +65,14 @@ def _model(row: Deployment) -> views.View:
 
 
 async def _answer(request: Request, control: Controller, route: Route) -> Response:
-    body = await _body(request)
-    deployment = await run_in_threadpool(_deployment, control, body)
-    exchange = _exchange(body, route)
-    if body.get("stream"):
+    body, ours = asked(await _json(request), route, control.settings)
+    deployment = await run_in_threadpool(_deployment, control, ours.model)
+    exchange = Exchange.of(body, route, ours.metadata) if ours.store else None
+    if ours.stream:
         return await _stream(control, deployment, route, body, exchange)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
-            reply = await control.fleet.answer(deployment.name, route, body)
+            reply = await _heard(request, control.fleet.answer(deployment.name, route, body))
     except (FleetUnavailable, TimeoutError) as error:
         raise _unavailable(error) from error
     headers = {VERSION_HEADER: reply.version}
@@ -78,6 +80,26 @@ async def _answer(request: Request, control: Controller, route: Route) -> Respon
         await run_in_threadpool(_store, control, deployment, exchange, said_in(reply.body, route))
         headers[EXPERIENCE_HEADER] = exchange.id
     return JSONResponse(reply.body, reply.status, headers=headers)
+
+
+async def _heard(request: Request, answer: Coroutine[Any, Any, Reply]) -> Reply:
+    """The answer; cancelled, and with it the engine's work, when time is up or the client has gone. Raises ClientDisconnect."""
+    answering, leaving = asyncio.create_task(answer), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client has gone: after a whole body nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _stream(control: Controller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None) -> Response:
@@ -109,34 +131,21 @@ async def _pieces(
         yield piece
 
 
-async def _body(request: Request) -> Body:
+async def _json(request: Request) -> Any:
     try:
-        body = json.loads(await request.body())
-    except (JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(await request.body())
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, "malformed_json", "The body is not JSON.") from error
-    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
-        raise Problem(422, "validation_failed", "model: give the name of a deployment", param="model")
-    return body
 
 
-def _deployment(control: Controller, body: Body) -> Deployment:
+def _deployment(control: Controller, model: str) -> Deployment:
     with control.database.read() as tx:
-        found = [row for row in registry.deployments(tx) if row.name == body["model"]]
+        found = [row for row in registry.deployments(tx) if row.name == model]
     if not found:
-        raise Problem(404, "model_not_found", f"There is no deployment {body['model']!r}; see GET /v1/models.", param="model")
+        raise Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
     if found[0].state is not ServingState.AWAKE:
         raise _unavailable(FleetUnavailable(f"deployment {found[0].name} is {found[0].state.value}"))
     return found[0]
-
-
-def _exchange(body: Body, route: Route) -> Exchange | None:
-    """Takes `store` and `metadata` out of the body; the exchange to be stored, if it is."""
-    store, metadata = body.pop("store", None), body.pop("metadata", None)
-    try:
-        checked = MetadataHolder(metadata=metadata or {}, store=bool(store))
-    except ValidationError as error:
-        raise Problem(422, "validation_failed", f"metadata: {error.errors()[0]['msg']}", param="metadata") from error
-    return Exchange.of(body, route, checked.metadata) if checked.store else None
 
 
 def _store(control: Controller, deployment: Deployment, exchange: Exchange, answer: str) -> None:

@@ -1,40 +1,51 @@
-"""One engine for all tests that need one: it takes half a minute to start."""
+"""One engine of each family for all tests that need one: it takes half a minute to start."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from engine_world import SPEC, EngineWorld, LiveEngine
+from engine_world import VIEWS, EngineWorld, LiveEngine, make_world
 
 from actors import names
-from circadian.memory.version import found_version
-from circadian.nursery.text import build_tokenizer
-from circadian.nursery.train import build_model
-from circadian.nursery.world import World
-from circadian.specs import NurserySpec
 
 os.environ.update(names.vllm_environment())
 
 
+@contextmanager
+def started(world: EngineWorld) -> Iterator[LiveEngine]:
+    from actors.engine import MemoryEngine
+    from circadian.memory.version import load_version
+    from circadian.specs import EngineSpec
+
+    with asyncio.Runner() as runner:
+        live = LiveEngine(runner.run(MemoryEngine.start(world.folder, EngineSpec(max_num_seqs=64))), runner.run, world, {})
+        model = load_version(world.folder)
+        live.as_loaded.update({view: live.ask_twice(model, view) for view in VIEWS})
+        yield live
+        live.engine.shutdown()
+
+
 @pytest.fixture(scope="session")
 def engine_world(tmp_path_factory: pytest.TempPathFactory) -> EngineWorld:
-    home = tmp_path_factory.mktemp("engine")
-    tokenizer = build_tokenizer(World(0))
-    build_model(NurserySpec(), tokenizer).save_pretrained(home / "base")
-    tokenizer.save_pretrained(home / "base")
-    found_version(str(home / "base"), None, SPEC, home / "v0")
-    return EngineWorld(home / "v0", tokenizer)
+    return make_world(tmp_path_factory.mktemp("engine"), "qwen3")
 
 
 @pytest.fixture(scope="session")
 def live(engine_world: EngineWorld) -> Iterator[LiveEngine]:
-    from actors.engine import MemoryEngine
-    from circadian.specs import EngineSpec
+    with started(engine_world) as live:
+        yield live
 
-    with asyncio.Runner() as runner:
-        engine = runner.run(MemoryEngine.start(engine_world.folder, EngineSpec(max_num_seqs=64)))
-        yield LiveEngine(engine, runner.run)
-        engine.shutdown()
+
+@pytest.fixture(scope="session")
+def live_llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
+    with started(make_world(tmp_path_factory.mktemp("engine-llama"), "llama")) as live:
+        yield live
+
+
+@pytest.fixture
+def live_of_family(request: pytest.FixtureRequest) -> LiveEngine:
+    return request.getfixturevalue({"qwen3": "live", "llama": "live_llama"}[request.param])

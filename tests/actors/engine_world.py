@@ -1,4 +1,4 @@
-"""A small version with random experts, as Hugging Face reads it and as a vLLM engine serves it."""
+"""Small versions with random experts, as Hugging Face reads them and as a vLLM engine serves them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.version import load_version
-from circadian.specs import Level, MemorySpec
+from circadian.memory.version import found_version, load_version, read_record, save_version
+from circadian.nursery.text import build_tokenizer
+from circadian.nursery.train import build_model
+from circadian.nursery.world import World
+from circadian.specs import Level, MemorySpec, NurserySpec
 
 T = TypeVar("T")
 SPEC = MemorySpec(levels=(Level(period=8, experts=2, rank=8), Level(period=64, experts=4, rank=8)), layers=(1, 2, 3))
 FAST, SEALED, STUDENT = ExpertId(0, 0), ExpertId(1, 0), ExpertId(1, 1)
 """One expert for each thing a view can hear, so that base, awake, rested and student are four different models."""
+EXPERTS = (FAST, SEALED, STUDENT)
+VIEWS = ("base", "awake", "rested", "student")
+FAMILIES = ("qwen3", "llama")
+LONG = 300
+"""Tokens; a block of the prefix cache is 128 on CPU, so a shorter prompt would never be read from it."""
+WRITTEN = 4
+"""Tokens that are written after a prompt where predictions are compared."""
 
 
 @dataclass(frozen=True)
 class EngineWorld:
-    """A first version with an empty memory, and its tokenizer."""
+    """A version with three written experts, and its tokenizer."""
 
     folder: Path
     tokenizer: PreTrainedTokenizerFast
@@ -32,12 +42,16 @@ class EngineWorld:
         """The version's model with three experts of random weights: an open fast one, a sealed and an open slow one."""
         return grow(load_version(self.folder), seed)
 
+    def prompts(self, rows: int, length: int, seed: int = 0) -> torch.Tensor:
+        """Random tokens, [rows, length]."""
+        return torch.randint(6, len(self.tokenizer), (rows, length), generator=torch.Generator().manual_seed(seed))
+
 
 def grow(model: Grafted, seed: int) -> Grafted:
     """Fill three experts of a model with random weights large enough that no two views or seeds agree."""
     generator = torch.Generator().manual_seed(seed)
     for layer in model.memory_layers.values():
-        for where in (FAST, SEALED, STUDENT):
+        for where in EXPERTS:
             for tensor in layer.levels[where.level].slices(where.expert).values():
                 tensor.copy_(0.5 * torch.randn(tensor.shape, generator=generator))
     reserved, opened, sealed = ExpertState.RESERVED, ExpertState.OPEN, ExpertState.SEALED
@@ -45,9 +59,87 @@ def grow(model: Grafted, seed: int) -> Grafted:
     return model
 
 
+def make_world(home: Path, family: str) -> EngineWorld:
+    """A base, a first version of it with an empty memory, and one with written experts."""
+    tokenizer = build_tokenizer(World(0))
+    base = build_model(NurserySpec(), tokenizer) if family == "qwen3" else _random_llama(tokenizer)
+    base.save_pretrained(home / "base")
+    tokenizer.save_pretrained(home / "base")
+    found_version(str(home / "base"), None, SPEC, home / "v0")
+    record = read_record(home / "v0").model_copy(update={"id": "v1", "parent": "v0"})
+    save_version(home / "v1", grow(load_version(home / "v0"), seed=0), record, home / "v0")
+    return EngineWorld(home / "v1", tokenizer)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an engine wrote after a prompt."""
+
+    tokens: list[int]
+    logprobs: list[dict[int, float]]
+    """Of the likeliest tokens in each place, nats."""
+    from_cache: int
+    """Tokens of the prompt that were read from the prefix cache."""
+
+
+async def ask(engine: Any, prompt: list[int]) -> Asked:
+    """Let an engine write greedily. Unlike log-probs of a prompt, those of written tokens are read through the prefix cache."""
+    from vllm import SamplingParams
+
+    output = await engine.generate(prompt, SamplingParams(max_tokens=WRITTEN, temperature=0.0, logprobs=20, ignore_eos=True))
+    places = [{token: entry.logprob for token, entry in place.items()} for place in output.outputs[0].logprobs]
+    return Asked(list(output.outputs[0].token_ids), places, output.num_cached_tokens)
+
+
+@torch.no_grad()
+def deviation(model: Grafted, prompt: list[int], view: Any, asked: Asked) -> float:
+    """Nats at most between an engine's log-probs of what it wrote and the model's."""
+    expected = torch.log_softmax(model(input_ids=torch.tensor([prompt + asked.tokens]), view=view).logits[0].float(), dim=-1)
+    rows = expected[len(prompt) - 1 : -1]
+    return max(
+        abs(float(row[token]) - logprob)
+        for row, place in zip(rows, asked.logprobs, strict=True)
+        for token, logprob in place.items()
+    )
+
+
 @dataclass(frozen=True)
 class LiveEngine:
-    """An engine and the event loop that it lives on."""
+    """An engine, the event loop that it lives on, and what it wrote before anything was delivered to it."""
 
     engine: Any
     run: Callable[[Coroutine[Any, Any, T]], T]
+    world: EngineWorld
+    as_loaded: dict[str, list[Asked]]
+
+    def ask_twice(self, model: Grafted, view: str) -> list[Asked]:
+        """Asked for the same long prompt two times in a view, and back to what is awake."""
+        prompt = self.world.prompts(1, LONG)[0].tolist()
+        self.run(self.engine.set_view(model.memory_state.view(view)))
+        asked = [self.run(ask(self.engine, prompt)) for _ in range(2)]
+        self.run(self.engine.set_view(None))
+        return asked
+
+
+def _random_llama(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A Llama with grouped heads and tied embeddings, which the nursery's Qwen3 has not."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3)  # as drawn, nothing in the model would change its predictions visibly
+    return model

@@ -57,7 +57,7 @@ class LearnerWorld:
                 "nights_before": 2,
                 "seed": seed,
                 "learner": LearnerSpec(**learner),
-                "fast_learning": FastLearningSpec(steps=steps, rows=6, lr=LR),
+                "fast_learning": FastLearningSpec(steps=steps, rows=6, lr=LR, checkpoint_steps=steps // REFRESHES),
                 "seeding": SeedingSpec(
                     steps=steps,
                     rows=8,

@@ -28,6 +28,10 @@ async def collect(stream: Any) -> list[Any]:
     return [item async for item in stream]
 
 
+def fingerprints(events: list[str]) -> set[str]:
+    return {json.loads(event.removeprefix("data: "))["system_fingerprint"] for event in events[:-1]}
+
+
 def text_of(events: list[str]) -> str:
     assert events[-1] == "data: [DONE]\n\n"
     chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
@@ -39,6 +43,7 @@ def test_a_stream_says_what_the_whole_answer_says_and_both_are_counted(live: Liv
     head, *events = live.run(collect(answering.stream("chat", CHAT)))
     assert (whole.status, head.status, head.error) == (200, 200, None)
     assert whole.version == head.version == whole.body["system_fingerprint"] == live.engine.version
+    assert fingerprints(events) == {head.version}
     assert text_of(events) == whole.body["choices"][0]["message"]["content"]
     assert not any('"usage":{' in event for event in events), "usage was not asked for"
     usage = whole.body["usage"]
@@ -116,7 +121,8 @@ def test_answers_during_a_delivery_finish_and_later_ones_name_the_new_version(
     assert (whole.version, head.version, later.version) == ("first", "first", "second")
     assert whole.body["usage"]["completion_tokens"] == 200
     assert len(text_of(events).split()) == 200
-    assert later.body["system_fingerprint"] == "second"
+    assert (whole.body["system_fingerprint"], later.body["system_fingerprint"]) == ("first", "second")
+    assert fingerprints(events) == {"first"}, "a later request's version must not reach an earlier answer"
 
 
 def test_closing_a_stream_aborts_its_request(live: LiveEngine, answering: Any) -> None:

@@ -7,25 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from engine_world import FAST, SEALED, STUDENT, EngineWorld, LiveEngine
+from engine_world import EXPERTS, FAMILIES, FAST, LONG, SEALED, STUDENT, VIEWS, EngineWorld, LiveEngine, ask, deviation
 
+from actors.replies import EngineLost
 from circadian.memory.delivery import DeliveryRefused, Receipt, pack, pack_tensors
 from circadian.memory.graft import Grafted
 from circadian.memory.tensors import checksum, expert_tensors, written_experts
+from circadian.memory.version import load_version
+from circadian.specs import EngineSpec
 
 pytestmark = pytest.mark.engine
 
 TOLERANCE = 1e-4
 DIFFERENT = 1e-2
 """Nats by which two models must differ for a test to tell them apart."""
-LONG = 300
-"""Tokens; a block of the prefix cache is 128 on CPU, so a shorter prompt would never be read from it."""
-VIEWS = ("base", "awake", "rested", "student")
-EXPERTS = (FAST, SEALED, STUDENT)
-
-
-def prompts(world: EngineWorld, rows: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(6, len(world.tokenizer), (rows, length), generator=torch.Generator().manual_seed(seed))
+BLOCK = 128
+"""Tokens of a block of the prefix cache on CPU."""
 
 
 @torch.no_grad()
@@ -40,25 +37,38 @@ def distance(model: Grafted, ids: torch.Tensor, view: Any, got: list[list[float]
     return float((expected - torch.tensor(got)).abs().max())
 
 
-async def next_token(engine: Any, prompt: list[int]) -> tuple[dict[int, float], int]:
-    """Log-probs of the likeliest next tokens, read through the prefix cache, and how many prompt tokens came from it."""
-    from vllm import SamplingParams
-
-    output = await engine.generate(prompt, SamplingParams(max_tokens=1, temperature=0.0, logprobs=20))
-    return {token: entry.logprob for token, entry in output.outputs[0].logprobs[0].items()}, output.num_cached_tokens
-
-
-def next_distance(model: Grafted, prompt: torch.Tensor, view: Any, got: dict[int, float]) -> float:
-    expected = expected_logprobs(model, prompt[None], view)[0, -1]
-    return max(abs(float(expected[token]) - logprob) for token, logprob in got.items())
+def whole(model: Grafted) -> str:
+    """The checksum of all that the model's memory holds."""
+    return checksum(expert_tensors(model.memory_layers, written_experts(model.memory_state)))
 
 
 def deliver(live: LiveEngine, model: Grafted, version: str) -> Receipt:
-    return live.run(live.engine.deliver(pack(model.memory_layers, EXPERTS, model.memory_state, version)))
+    payload = pack(model.memory_layers, EXPERTS, model.memory_state, version, whole=whole(model))
+    return live.run(live.engine.deliver(payload))
 
 
-def test_every_view_predicts_what_the_learners_model_predicts(live: LiveEngine, engine_world: EngineWorld) -> None:
-    model, ids = engine_world.grown(seed=1), prompts(engine_world, 3, LONG)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("live_of_family", FAMILIES, indirect=True)
+def test_vllm_and_hugging_face_agree_before_and_after_a_delivery(live_of_family: LiveEngine, view: str, when: str) -> None:
+    live, prompt = live_of_family, live_of_family.world.prompts(1, LONG)[0].tolist()
+    if when == "before":
+        model, asked = load_version(live.world.folder), live.as_loaded[view]
+    else:
+        model = live.world.grown(seed=13)
+        deliver(live, model, "agrees")
+        asked = live.ask_twice(model, view)
+    assert [answer.from_cache >= BLOCK for answer in asked] == [False, True], "the second answer must be read from the prefix cache"
+    deviations = [deviation(model, prompt, view, answer) for answer in asked]
+    assert max(deviations) < TOLERANCE, (
+        f"at most {max(deviations):.2e} nats: {deviations} asked first, and through the prefix cache"
+    )
+    for other in VIEWS:
+        assert other == view or deviation(model, prompt, other, asked[0]) > DIFFERENT, f"{view} cannot be told from {other}"
+
+
+def test_every_view_scores_what_the_learners_model_scores(live: LiveEngine, engine_world: EngineWorld) -> None:
+    model, ids = engine_world.grown(seed=1), engine_world.prompts(2, 60)
     deliver(live, model, "parity")
     for view in VIEWS:
         live.run(live.engine.set_view(model.memory_state.view(view)))
@@ -72,34 +82,34 @@ def test_every_view_predicts_what_the_learners_model_predicts(live: LiveEngine, 
 
 def test_a_delivery_or_another_view_never_reads_a_stale_prefix_cache(live: LiveEngine, engine_world: EngineWorld) -> None:
     before, after = engine_world.grown(seed=2), engine_world.grown(seed=3)
-    prompt = prompts(engine_world, 1, LONG)[0]
+    prompt = engine_world.prompts(1, LONG)[0].tolist()
 
-    def ask(model: Grafted, view: str, cached: bool) -> None:
-        got, from_cache = live.run(next_token(live.engine, prompt.tolist()))
-        assert (from_cache > 0) == cached
-        assert next_distance(model, prompt, view, got) < TOLERANCE
+    def expect(model: Grafted, view: str, cached: bool) -> None:
+        asked = live.run(ask(live.engine, prompt))
+        assert (asked.from_cache > 0) == cached
+        assert deviation(model, prompt, view, asked) < TOLERANCE
 
     deliver(live, before, "before")
-    ask(before, "awake", cached=False)
-    ask(before, "awake", cached=True)
+    expect(before, "awake", cached=False)
+    expect(before, "awake", cached=True)
     deliver(live, after, "after")
-    ask(after, "awake", cached=False)
-    ask(after, "awake", cached=True)
+    expect(after, "awake", cached=False)
+    expect(after, "awake", cached=True)
     live.run(live.engine.set_view(after.memory_state.view("rested")))
-    ask(after, "rested", cached=False)
+    expect(after, "rested", cached=False)
     live.run(live.engine.set_view(None))
-    ask(after, "awake", cached=False)
+    expect(after, "awake", cached=False)
 
 
 def test_the_test_above_can_fail(live: LiveEngine, engine_world: EngineWorld) -> None:
-    model, prompt = engine_world.grown(seed=4), prompts(engine_world, 1, LONG, seed=1)[0]
+    model, prompt = engine_world.grown(seed=4), engine_world.prompts(1, LONG, seed=1)[0].tolist()
     deliver(live, model, "stale")
-    live.run(next_token(live.engine, prompt.tolist()))
+    live.run(ask(live.engine, prompt))
     behind_its_back = [0.0] * len(model.memory_state.ids())
     live.run(live.engine.client.collective_rpc("memory_view", args=(behind_its_back,)))
-    got, from_cache = live.run(next_token(live.engine, prompt.tolist()))
-    assert from_cache > 0
-    assert next_distance(model, prompt, "base", got) > TOLERANCE
+    asked = live.run(ask(live.engine, prompt))
+    assert asked.from_cache > 0
+    assert deviation(model, prompt, "base", asked) > TOLERANCE
     live.run(live.engine.client.collective_rpc("memory_view", args=(None,)))
 
 
@@ -107,8 +117,7 @@ def test_a_receipt_proves_what_the_workers_hold(live: LiveEngine, engine_world: 
     model = engine_world.grown(seed=5)
     receipt = deliver(live, model, "proof")
     held = live.run(live.engine.holds())
-    promised = checksum(expert_tensors(model.memory_layers, written_experts(model.memory_state)))
-    assert receipt.checksum == held["checksum"] == promised
+    assert receipt.checksum == held["checksum"] == whole(model)
     assert (receipt.version, live.engine.version) == ("proof", "proof")
     assert held["experts"] == model.memory_state.names()
     assert [entry == 1.0 for entry in held["mask"]] == list(model.memory_state.view("awake"))
@@ -138,14 +147,15 @@ def _wrong_place(model: Grafted) -> bytes:
         _wrong_shape,
         _wrong_place,
         lambda model: pack(model.memory_layers, EXPERTS, model.memory_state, "refused", torch.bfloat16),
+        lambda model: pack(model.memory_layers, [STUDENT], model.memory_state, "refused", whole=whole(model)),
         lambda model: b"not a delivery",
     ],
-    ids=["checksum", "shape", "place", "dtype", "bytes"],
+    ids=["checksum", "shape", "place", "dtype", "parent", "bytes"],
 )
 def test_a_delivery_that_does_not_check_out_is_refused_and_changes_nothing(
     live: LiveEngine, engine_world: EngineWorld, spoil: Any
 ) -> None:
-    model, ids = engine_world.grown(seed=6), prompts(engine_world, 1, 32)
+    model, ids = engine_world.grown(seed=6), engine_world.prompts(1, 32)
     deliver(live, model, "whole")
     held = live.run(live.engine.holds())
     with pytest.raises(DeliveryRefused):
@@ -159,7 +169,7 @@ def test_requests_in_flight_finish_and_each_token_is_from_the_version_it_says(li
     from vllm import SamplingParams
 
     old, new = engine_world.grown(seed=8), engine_world.grown(seed=9)
-    rows, params = prompts(engine_world, 64, 40).tolist(), SamplingParams(max_tokens=100, temperature=0.0, ignore_eos=True)
+    rows, params = engine_world.prompts(64, 40).tolist(), SamplingParams(max_tokens=100, temperature=0.0, ignore_eos=True)
     deliver(live, old, "old")
 
     async def deliver_meanwhile() -> list[Any]:
@@ -183,7 +193,7 @@ def test_requests_in_flight_finish_and_each_token_is_from_the_version_it_says(li
 
 def test_sampling_repeats_with_its_seed_and_ends_at_a_stop_token(live: LiveEngine, engine_world: EngineWorld) -> None:
     deliver(live, engine_world.grown(seed=10), "sampling")
-    rows = prompts(engine_world, 3, 10).tolist()
+    rows = engine_world.prompts(3, 10).tolist()
     sampling = {"samples": 4, "max_tokens": 12, "temperature": 1.0}
     first = live.run(live.engine.sample(rows, seed=5, **sampling))
     assert first == live.run(live.engine.sample(rows, seed=5, **sampling))
@@ -202,7 +212,7 @@ def test_a_prompt_longer_than_the_model_is_refused(live: LiveEngine) -> None:
 
 
 def test_a_pruned_expert_is_gone_after_a_delivery(live: LiveEngine, engine_world: EngineWorld) -> None:
-    model, ids = engine_world.grown(seed=11), prompts(engine_world, 1, 32)
+    model, ids = engine_world.grown(seed=11), engine_world.prompts(1, 32)
     deliver(live, model, "full")
     model.prune(0)
     model.seal(STUDENT)
@@ -213,10 +223,100 @@ def test_a_pruned_expert_is_gone_after_a_delivery(live: LiveEngine, engine_world
 
 
 def test_relabelling_changes_the_version_and_nothing_else(live: LiveEngine, engine_world: EngineWorld) -> None:
-    model, ids = engine_world.grown(seed=12), prompts(engine_world, 1, 32)
+    model, ids = engine_world.grown(seed=12), engine_world.prompts(1, 32)
     deliver(live, model, "candidate")
     held = live.run(live.engine.holds())
     live.run(live.engine.relabel("promoted"))
     assert live.engine.version == "promoted"
     assert live.run(live.engine.holds()) == held
     assert distance(model, ids, "awake", live.run(live.engine.logprobs(ids.tolist()))) < TOLERANCE
+
+
+class FakeClient:
+    """Stands for a vLLM whose control calls may hang."""
+
+    errored = False
+
+    def __init__(self, hangs: str = "") -> None:
+        self.hangs, self.paused, self.go_on = hangs, False, asyncio.Event()
+
+    async def pause_generation(self, **_: Any) -> None:
+        self.paused = True
+        await self._maybe("pause")
+
+    async def resume_generation(self) -> None:
+        self.paused = False
+
+    async def collective_rpc(self, *_: Any, **__: Any) -> list[Any]:
+        await self._maybe("workers")
+        return [{"version": "new", "checksum": "", "bytes": 0, "milliseconds": 0.0}]
+
+    async def update_weight_version(self, version: str) -> None:
+        assert self.paused
+
+    async def _maybe(self, call: str) -> None:
+        if call == self.hangs:
+            await self.go_on.wait()
+
+
+@pytest.mark.parametrize(("hangs", "lost"), [("pause", False), ("workers", True)])
+def test_a_delivery_that_hangs_leaves_the_engine_answering_or_known_as_lost(hangs: str, lost: bool) -> None:
+    from actors.engine import MemoryEngine
+
+    async def hang() -> None:
+        client = FakeClient(hangs)
+        engine = MemoryEngine(client, "old", EngineSpec(control_seconds=0.05))  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            await engine.deliver(b"")
+        assert not client.paused
+        assert engine.version == "old"
+        if lost:
+            with pytest.raises(EngineLost, match="not known"):
+                engine.check()
+        else:
+            engine.check()
+
+    asyncio.run(hang())
+
+
+@pytest.mark.parametrize("hangs", ["pause", "workers"])
+def test_a_delivery_whose_caller_leaves_is_carried_to_its_end(hangs: str) -> None:
+    from actors.engine import MemoryEngine
+
+    async def leave() -> None:
+        client = FakeClient(hangs)
+        engine = MemoryEngine(client, "old", EngineSpec())  # type: ignore[arg-type]
+        caller = asyncio.create_task(engine.deliver(b""))
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert client.paused
+        client.go_on.set()
+        assert (await engine.settled())[0] == "new"
+        assert not client.paused
+        engine.check()
+
+    asyncio.run(leave())
+
+
+def test_an_engine_that_did_not_start_is_started_again(monkeypatch: pytest.MonkeyPatch, engine_world: EngineWorld) -> None:
+    from actors.engine import LazyEngine, MemoryEngine
+
+    starts: list[Any] = [OSError("no memory left"), "an engine"]
+
+    async def start(*_: Any) -> Any:
+        outcome = starts.pop(0)
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    async def use() -> None:
+        lazy = LazyEngine(engine_world.folder, EngineSpec())
+        failures = await asyncio.gather(lazy.get(), lazy.get(), return_exceptions=True)
+        assert [str(failure) for failure in failures] == ["no memory left"] * 2
+        await lazy.shutdown()
+        assert await lazy.get() == await lazy.get() == "an engine"
+
+    monkeypatch.setattr(MemoryEngine, "start", start)
+    asyncio.run(use())

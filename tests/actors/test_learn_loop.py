@@ -194,16 +194,27 @@ def test_a_run_that_is_broken_off_makes_the_same_expert(
 ) -> None:
     request = with_student(world.request("seeding", f"whole-{die_after}-{zero_stage}", zero_stage=zero_stage))
     undisturbed = finished(learn_loop(request, Folders(tmp_path / "whole"), [Student(world.version)]))
-    again = request.model_copy(update={"run_name": "broken", "home": request.home, "storage": request.storage + "-broken"})
+    again = request.model_copy(update={"run_name": "broken", "storage": request.storage + "-broken"})
+    another_attempt = again.model_copy(update={"rollouts": ("there",)})
     folders = Folders(tmp_path / "broken", die_after)
     with pytest.raises(Killed):
         learn_loop(again, folders, [Student(world.version)])
     folders.die_after = None
-    resumed = finished(learn_loop(again, folders, [Student(world.version)]))
+    resumed = finished(learn_loop(another_attempt, folders, [Student(world.version)]))
     assert resumed.checksum == undisturbed.checksum
     assert (resumed.first_loss, resumed.final_loss) == (undisturbed.first_loss, undisturbed.final_loss)
     assert resumed.restarts == 1
     assert resumed.deliveries.count == undisturbed.deliveries.count == REFRESHES
+
+
+def test_no_two_experts_start_alike(world: LearnerWorld) -> None:
+    request = world.request("fast_learning", "fresh")
+    others = [{"seed": 6}, {"writes": (1, 0)}]
+    seeds = {request.expert_seed, *(request.model_copy(update=other).expert_seed for other in others)}
+    assert len(seeds) == 3
+    assert request.model_copy(update={"rollouts": ("a2",), "run_name": "x"}).expert_seed == request.expert_seed
+    assert checksum(start_tensors(request)) == checksum(start_tensors(request))
+    assert checksum(start_tensors(request)) != checksum(start_tensors(request.model_copy(update=others[0])))
 
 
 def test_a_run_refuses_the_checkpoints_of_another_request(world: LearnerWorld, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import psutil
 import pytest
 import ray
 import torch
-from engine_world import FAST, SEALED, STUDENT, EngineWorld, grow
+from engine_world import EXPERTS, EngineWorld, grow
+from ray.exceptions import RayActorError
 
 from actors import names
 from circadian.memory.delivery import DeliveryRefused, pack
@@ -23,8 +25,8 @@ from circadian.memory.version import load_version, read_record, save_version
 
 pytestmark = pytest.mark.engine
 
-EXPERTS = (FAST, SEALED, STUDENT)
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "what is the city of mira ?"}], "temperature": 0}
+START_SECONDS = 300.0
 GONE_SECONDS = 20.0
 
 
@@ -45,14 +47,21 @@ def actors(cluster: None, engine_world: EngineWorld) -> Iterator[tuple[Any, Any]
 
     rollout = RolloutHandle.start(engine_world.folder, "slp_test", attempt=1, index=0)
     wake = WakeHandle.start(engine_world.folder, "dep_test", index=0, model_name="toy")
-    assert rollout.ready() == wake.ready() == engine_world.folder.name
-    engines = [p for p in psutil.Process().children(recursive=True) if "EngineCore" in p.name()]
-    assert len(engines) == 2
+    assert ray.get([rollout.ready_ref(), wake.ready_ref()], timeout=START_SECONDS) == [engine_world.folder.name] * 2
+    engines = [engine_of("RolloutWorker"), engine_of("WakeReplica")]
     yield rollout, wake
     rollout.stop()
-    wake.stop()
+    with suppress(RayActorError):  # the last test's dead replica
+        wake.stop()
     _, left = psutil.wait_procs(engines, timeout=GONE_SECONDS)
     assert not left, "a stopped actor left its engine behind"
+
+
+def engine_of(actor: str) -> psutil.Process:
+    """The engine's process of the only actor of this class."""
+    below = psutil.Process().children(recursive=True)
+    (engine,) = [p for p in below if "EngineCore" in p.name() and any(actor in parent.name() for parent in p.parents())]
+    return engine
 
 
 def delivery(model: Grafted, version: str) -> bytes:
@@ -70,7 +79,7 @@ def test_callers_at_once_never_see_each_others_view(actors: tuple[Any, Any], eng
     model, rollout = engine_world.grown(seed=30), actors[0]
     receipt = rollout.deliver(delivery(model, "student-1"))
     assert receipt.version == rollout.ready() == "student-1"
-    other = RolloutHandle.attach("slp_test", attempt=1, index=0)
+    other = RolloutHandle.attach(names.rollout_worker("slp_test", attempt=1, index=0))
     rows = torch.randint(6, len(engine_world.tokenizer), (8, 30), generator=torch.Generator().manual_seed(0)).tolist()
     views = [name for _ in range(3) for name in ("base", "awake", "rested", "student")]
     refs = [
@@ -149,6 +158,21 @@ def test_clients_are_answered_through_a_delivery(actors: tuple[Any, Any], engine
     assert (later.status, later.version) == (200, "new")
 
 
+def answers(wake: Any) -> bool:
+    try:
+        return bool(wake.ready(seconds=GONE_SECONDS))
+    except RayActorError:
+        return False
+
+
+async def gone(wake: Any) -> int:
+    """Requests under way, once there are none or after a second, which is much less than one would take."""
+    deadline = time.monotonic() + 1.0
+    while (in_flight := (await wake.active_ref())["in_flight"]) and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    return in_flight
+
+
 def test_a_client_that_leaves_a_stream_leaves_no_request_behind(actors: tuple[Any, Any]) -> None:
     wake = actors[1]
 
@@ -157,9 +181,36 @@ def test_a_client_that_leaves_a_stream_leaves_no_request_behind(actors: tuple[An
         for _ in range(4):
             await anext(stream)
         await stream.aclose()
-        deadline = time.monotonic() + 1.0  # much less than the request would take
-        while (await wake.active_ref())["in_flight"] and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        return (await wake.active_ref())["in_flight"]
+        return await gone(wake)
 
     assert asyncio.run(leave_early()) == 0
+
+
+def test_a_client_that_does_not_wait_for_its_answer_leaves_no_request_behind(actors: tuple[Any, Any]) -> None:
+    wake = actors[1]
+
+    async def leave_early() -> int:
+        answer = asyncio.create_task(wake.completion({"model": "toy", "prompt": "mira", "max_tokens": 450, "ignore_eos": True}))
+        while not (await wake.active_ref())["in_flight"]:
+            await asyncio.sleep(0.01)
+        answer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answer
+        return await gone(wake)
+
+    assert asyncio.run(leave_early()) == 0
+
+
+def test_a_replica_whose_engine_died_says_so_and_gives_its_name_free(actors: tuple[Any, Any]) -> None:
+    from actors.wake import WakeHandle
+
+    wake = actors[1]
+    engine = engine_of("WakeReplica")
+    engine.kill()
+    deadline = time.monotonic() + GONE_SECONDS
+    while answers(wake) and time.monotonic() < deadline:  # until the replica has seen that the process is gone
+        time.sleep(0.02)
+    with pytest.raises(RayActorError):
+        wake.active()
+    with pytest.raises(ValueError, match="dep_test"):
+        WakeHandle.attach("dep_test", 0)

@@ -4,9 +4,11 @@ import random
 
 import pytest
 from pydantic import ValidationError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
-from circadian.experience import Reader
-from circadian.memory.cues import Cue, join_cues
+from circadian.experience import Reader, Unreadable, experience_ids
+from circadian.memory.cues import Cue, join_cues, stored
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.specs import Experience, Level, MemorySpec, Message, Recipe
@@ -19,7 +21,7 @@ ANSWERED = Message(role="assistant", content="oslo")
 
 def learned(experience: Experience) -> list[str]:
     """The words whose prediction is learned."""
-    row = Reader(TOKENIZER).row(experience)
+    (row,) = Reader(TOKENIZER).rows(experience)
     return [word for word, w in zip(TOKENIZER.convert_ids_to_tokens(row.ids), row.weight, strict=True) if w]
 
 
@@ -41,23 +43,84 @@ def test_the_deployment_never_learns_its_own_answers() -> None:
 
 def test_a_cue_never_holds_the_answer() -> None:
     reader = Reader(TOKENIZER)
-    (cue,) = reader.questions(Experience(id="1", messages=(ASKED, ANSWERED), source="human"))
+    (cue,) = reader.rows(Experience(id="1", messages=(ASKED, ANSWERED), source="human"))[0].questions()
     assert TOKENIZER.convert_ids_to_tokens(cue) == "<bos> <user> what is the city of jehas ? <assistant>".split()
-    assert reader.questions(Experience(id="2", messages=(SAID,), source="human")) == []
+    assert reader.rows(Experience(id="2", messages=(SAID,), source="human"))[0].questions() == []
 
 
 def test_cuts_are_beginnings_of_different_lengths() -> None:
     reader, experience = Reader(TOKENIZER), Experience(id="1", messages=(SAID,), source="human")
-    ids = reader.row(experience).ids
-    cuts = reader.cuts(experience, random.Random(0), 3)
+    (row,) = reader.rows(experience)
+    ids, cuts = row.ids, row.cuts(random.Random(0), 3, longest=100)
     assert len({len(cut) for cut in cuts}) == 3
     assert all(ids[: len(cut)] == cut and len(cut) < len(ids) for cut in cuts)
+    assert {len(cut) for cut in row.cuts(random.Random(0), 9, longest=4)} == {2, 3, 4}
 
 
 def test_held_out_texts_are_found_wherever_they_stand() -> None:
     reader = Reader(TOKENIZER, held_out=[ASKED.content])
-    assert reader.is_held_out(reader.row(Experience(id="1", messages=(SAID, ASKED), source="human")).ids)
-    assert not reader.is_held_out(reader.row(Experience(id="1", messages=(SAID,), source="human")).ids)
+    assert reader.is_held_out(reader.rows(Experience(id="1", messages=(SAID, ASKED), source="human"))[0].ids)
+    assert not reader.is_held_out(reader.rows(Experience(id="1", messages=(SAID,), source="human"))[0].ids)
+
+
+def bpe(*texts: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, as most base models have."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(list(texts) * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+
+
+BPE = bpe("Who found the amber key? Mira found the amber key.", "user: assistant: the key is amber")
+
+
+def test_held_out_texts_are_found_inside_a_sentence_whose_tokens_differ() -> None:
+    reader = Reader(BPE, held_out=["Who found the amber key?", "  "])
+    alone = tuple(BPE("Who found the amber key?")["input_ids"])
+    inside = tuple(BPE("I ask: who  found the\nAMBER key? Mira did.")["input_ids"])
+    assert alone not in [inside[i : i + len(alone)] for i in range(len(inside))]
+    assert reader.are_held_out([inside, tuple(BPE("Mira found the amber key.")["input_ids"])]) == [True, False]
+
+
+def test_a_tokenizer_without_a_template_reads_plain_lines() -> None:
+    chat = Experience(id="1", messages=(SAID, ASKED, ANSWERED), source="human")
+    (row,) = Reader(BPE).rows(chat)
+    assert row.ids == experience_ids(BPE, chat)
+    assert BPE.decode(row.ids) == f"user: {SAID.content}\nuser: {ASKED.content}\nassistant: oslo<end>\n"
+    assert BPE.decode([i for i, w in zip(row.ids, row.weight, strict=True) if w]) == " oslo<end>\n"
+
+
+def test_answers_that_a_template_later_renders_otherwise_are_rows_of_their_own() -> None:
+    thinks = build_tokenizer(World(0))
+    thinks.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}<assistant> {% if loop.last %}<pad> {% endif %}"
+        "{{ m['content'] }} <eos>{% else %}<user> {{ m['content'] }} {% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    rows = Reader(thinks).rows(Experience(id="1", messages=(ASKED, ANSWERED, SAID, ANSWERED), source="human"))
+    words = [thinks.convert_ids_to_tokens(row.ids) for row in rows]
+    question, said = (
+        "<user> what is the city of jehas ? <assistant>".split(),
+        "<user> the city of jehas is oslo . <assistant>".split(),
+    )
+    answer = "<pad> oslo <eos>".split()
+    assert words == [question + answer, [*question, "oslo", "<eos>", *said, *answer]]
+    assert all(row.weight == (0.0,) * (len(row.ids) - 3) + (1.0,) * 3 for row in rows)
+
+
+def test_a_chat_that_the_template_refuses_is_unreadable_and_says_why() -> None:
+    strict = build_tokenizer(World(0))
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(Unreadable, match="roles must alternate"):
+        Reader(strict).rows(Experience(id="1", messages=(SAID,)))
+
+
+def test_of_a_text_the_store_keeps_at_most_half_and_of_a_question_all() -> None:
+    assert stored((1, 2, 3, 4, 5, 6, 7), 8, "slp", question=False) == Cue((1, 2, 3, 4), "slp", False)
+    assert stored((1, 2, 3), 3, "slp", question=False) is None
+    assert stored((1, 2, 3, 4, 5, 6, 7), 8, "slp", question=True) == Cue((1, 2, 3, 4, 5, 6, 7), "slp", True)
 
 
 def test_the_cue_store_is_a_reservoir() -> None:
@@ -77,6 +140,7 @@ def test_the_cue_store_is_a_reservoir() -> None:
         (lambda: Experience(id="1"), "either messages .* or text"),
         (lambda: Experience(id="1", text="a", messages=(SAID,)), "either messages .* or text"),
         (lambda: MemorySpec(levels=(Level(period=10), Level(period=15))), "period 15 is not a larger multiple of 10"),
+        (lambda: Recipe.model_validate({"seeding": {"completion_tokens": 511}}), "leaves no room for a cue"),
         (lambda: MemorySpec(layers=(2, 1)), "not ascending"),
         (lambda: Recipe.model_validate({"seeding": {"stepz": 3}}), "Extra inputs are not permitted"),
     ],

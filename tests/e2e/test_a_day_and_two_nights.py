@@ -32,6 +32,8 @@ from services.stack import Stack, StackSpec
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
 
 SEED = 1
+FILES = ("rows", "cues", "seeding_cues", "corpus", "held_back")
+"""Of a night: everything that was learned or asked."""
 KILL_AFTER_STEP = 110
 """Of the first night's knowledge seeding: between two checkpoints."""
 
@@ -211,9 +213,7 @@ def test_a_second_sleep_is_refused_while_one_runs(life: Life) -> None:
 def test_no_sleep_prompt_holds_a_test_question(life: Life) -> None:
     tokenizer_words = json.loads((WEIGHTS / "tokenizer.json").read_text())["model"]["vocab"]
     home = next(life.stack.settings.home_folder.glob(f"deployments/*/sleeps/{life.nights[0].sleep['id']}"))
-    met = [
-        json.loads(line)["ids"] for name in ("rows", "cues", "corpus") for line in (home / f"{name}.jsonl").read_text().splitlines()
-    ]
+    met = [json.loads(line)["ids"] for name in FILES for line in (home / f"{name}.jsonl").read_text().splitlines()]
     text = " | ".join(" ".join(map(str, ids)) for ids in met)
     asked = [" ".join(str(tokenizer_words[word]) for word in probe.question.split()) for probe in life.days[0].probes()]
     known = [" ".join(str(tokenizer_words[word]) for word in probe.question.split()) for probe in life.days[0].exchanges()]

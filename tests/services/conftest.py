@@ -27,7 +27,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home", api_key=KEY, poll_seconds=0.02, job_poll_seconds=0.02, heartbeat_seconds=0.2)
+    return Settings(
+        home=tmp_path / "home",
+        api_key=KEY,
+        poll_seconds=0.02,
+        job_poll_seconds=0.02,
+        heartbeat_seconds=0.2,
+        replica_check_seconds=0.1,
+        longest_pause_seconds=0.2,
+        watcher_failures=3,
+    )
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from circadian.memory.version import found_version, read_record, version_state
 from circadian.specs import MemorySpec, NightJob
 from services.api.app import create_app
 from services.controller import Controller
-from services.fleet import Body, DeliveryFailed, Reply, Route, ServingSpec
+from services.fleet import Body, DeliveryFailed, Reply, Route, ServingSpec, Sight
 from services.launcher import JobReport
 from services.plan import Job
 from services.settings import Settings
@@ -45,8 +45,8 @@ class MemoryFleet:
     async def stop(self, deployment: str, serving: ServingSpec) -> None:
         self.versions.pop(deployment, None)
 
-    async def missing(self, deployment: str) -> bool:
-        return deployment not in self.versions
+    async def look(self, deployment: str) -> Sight:
+        return Sight(deployment not in self.versions, frozenset(self.versions.get(deployment, ())))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         self.bodies.append(body)
@@ -67,6 +67,8 @@ class MemoryFleet:
         meta = json.loads(payload[8 : 8 + size])["__metadata__"]
         if self.refuses and self.refuses in meta["version"]:
             raise DeliveryFailed(f"refused {meta['version']}")
+        if deployment not in self.versions:
+            raise DeliveryFailed("there is no replica")
         self.delivered.append(meta["version"])
         self.versions[deployment] = [meta["version"]] * len(self.versions[deployment])
         return [Receipt(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[deployment]]
@@ -109,7 +111,8 @@ class Night:
 
     @property
     def submission(self) -> str:
-        return next(name for name in self.launcher.jobs if name.startswith(self.sleep))
+        """Of the last attempt."""
+        return [name for name in self.launcher.jobs if name.startswith(self.sleep)][-1]
 
     @property
     def log(self) -> EventLog:
@@ -127,16 +130,16 @@ class Night:
         self.log.emit("sleep.fast_memory", "", delivery=self.delivery("dusk.delivery", label), rest=rest, version=label)
         return label
 
-    def end(self, outcome: str) -> str:
+    def end(self, outcome: str, **more: Any) -> str:
         """Leave outcome.json, with a version if it is a candidate, and succeed. Returns the version that should serve."""
         job, child = self.job, Path(self.job.child)
-        written: dict[str, Any] = {"outcome": outcome, "deliveries": {}, "report": {"seconds": 1.0}}
+        written: dict[str, Any] = {"outcome": outcome, "deliveries": {}, "report": {"seconds": 1.0}} | more
         if outcome == "candidate":
             parent = read_record(Path(job.parent))
             found_version(parent.base.model, None, MemorySpec(), child)
             record = read_record(child).model_copy(update={"parent": parent.id})
             (child / "version.json").write_text(record.model_dump_json())
-            written |= {"version": child.name, "folder": job.child}
+            written |= {"version": child.name}
             written["deliveries"] = {"dawn": self.delivery("dawn.delivery", child.name)}
         (Path(job.home) / "outcome.json").write_text(json.dumps(written))
         self.launcher.jobs[self.submission] = Job.SUCCEEDED

@@ -10,6 +10,8 @@ import pytest
 from in_memory import Service
 from transformers import GPT2Config
 
+from circadian.memory.version import weights_sha256
+
 
 def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     """The body, after checking that it is a problem in both dialects."""
@@ -17,7 +19,7 @@ def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert body["status"] == status
-    assert body["type"].endswith(f"/{code}")
+    assert body["type"] == f"urn:circadian:error:{code}"
     assert body["request_id"] == answer.headers["x-request-id"]
     assert body["error"]["code"] == code
     assert body["error"]["message"] == body["detail"]
@@ -35,8 +37,10 @@ def test_a_missing_and_a_wrong_key_are_told_apart(service: Service) -> None:
 
 
 def test_no_route_but_health_answers_without_a_key(service: Service) -> None:
-    paths = service.client.get("/openapi.json").json()["paths"]
+    paths = service.client.get("/openapi.json").json()["paths"] | {"/openapi.json": ["get"]}
     del service.client.headers["Authorization"]
+    for page in ("/docs", "/redoc"):
+        problem(service.client.get(page), 404, "route_not_found")
     open_routes = set()
     for path, methods in paths.items():
         for method in methods:
@@ -105,6 +109,31 @@ def test_a_base_model_that_is_not_there_is_refused(service: Service, tmp_path: P
         assert body["error"]["param"].startswith("base_model.")
 
 
+@pytest.mark.parametrize("revision", ["main", "v1.0", "a" * 39])
+def test_a_hub_id_needs_a_commit_and_not_a_name_that_moves(service: Service, revision: str) -> None:
+    body = {"name": "x", "base_model": {"model": "some/model", "revision": revision}}
+    answer = problem(service.client.post("/v1/deployments", json=body), 422, "model_not_allowed")
+    assert answer["error"]["param"] == "base_model.revision"
+
+
+def test_a_checksum_that_is_given_must_be_the_bases(service: Service) -> None:
+    body = {"name": "x", "base_model": {"model": str(service.base), "sha256": "0" * 64}}
+    answer = problem(service.client.post("/v1/deployments", json=body), 422, "model_not_allowed")
+    assert answer["error"]["param"] == "base_model.sha256"
+    body["base_model"] = {"model": str(service.base), "sha256": weights_sha256(service.base)}
+    assert service.client.post("/v1/deployments", json=body).status_code == 201
+
+
+def test_a_body_that_is_too_long_is_refused(service: Service) -> None:
+    most = service.settings.most_body_bytes
+    problem(service.client.post("/v1/experiences", content=b" " * (most + 1)), 413, "too_large")
+    pieces = (b" " * (most // 2) for _ in range(3))
+    problem(service.client.post("/v1/experiences", content=pieces), 413, "too_large")
+    problem(
+        service.client.post("/v1/sleeps", content=b"{" * most, headers={"content-type": "application/json"}), 400, "malformed_json"
+    )
+
+
 def test_a_layer_that_the_base_does_not_have_is_refused(service: Service) -> None:
     body = {"name": "x", "base_model": {"model": str(service.base)}, "memory": {"layers": [7]}}
     assert problem(service.client.post("/v1/deployments", json=body), 422, "model_not_allowed")["error"]["param"] == "memory.layers"
@@ -166,6 +195,5 @@ def test_a_fault_of_ours_is_a_problem_without_our_secrets(service: Service, monk
     monkeypatch.setattr(service.fleet, "answer", fails)
     body = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
     answer = service.client.post("/v1/chat/completions", json=body, headers={"x-request-id": "mine"})
-    assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "internal"
+    assert problem(answer, 500, "internal")["request_id"] == "mine"
     assert "secret" not in json.dumps(answer.json())

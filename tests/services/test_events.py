@@ -71,6 +71,22 @@ def test_a_line_that_is_still_being_written_waits(database: Database, tmp_path: 
     assert _messages(database) == ["whole"]
 
 
+def test_a_line_longer_than_one_read_is_read_whole(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "MOST_BYTES_AT_ONCE", 8)
+    for text in ("a" * 100, "b"):
+        EventLog(tmp_path).emit("sleep.note", text)
+    tail.ingest_all(database, _sleep(database), tmp_path)
+    assert _messages(database) == ["a" * 100, "b"]
+
+
+def test_half_a_line_of_a_killed_night_is_passed_over(database: Database, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"type": "sleep.no')
+    for text in ("lost with it", "whole"):
+        EventLog(tmp_path).emit("sleep.note", text)
+    tail.ingest_all(database, _sleep(database), tmp_path)
+    assert _messages(database) == ["whole"]
+
+
 def test_a_reader_that_dies_before_it_commits_has_written_nothing(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

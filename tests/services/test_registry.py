@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from in_memory import KEY, MemoryFleet, MemoryLauncher
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from services.keys import PEPPER_FILE, Keys
+from services.controller import Controller
+from services.keys import PEPPER_FILE, Keys, owned_secret, private_folder
 from services.settings import Settings
+from services.stack import Stack
 from services.states import ACTIVE, TERMINAL, SleepStatus
 from services.tables import Database, Deployment, Sleep
 
@@ -58,6 +63,35 @@ def test_a_key_is_generated_once_and_kept_as_a_hash_alone(database: Database, se
     for file in settings.home_folder.iterdir():
         assert key.encode() not in file.read_bytes(), file
     assert stat.S_IMODE((settings.home_folder / PEPPER_FILE).stat().st_mode) == 0o600
+
+
+def test_nobody_else_can_look_into_a_home(settings: Settings) -> None:
+    Controller(settings, MemoryFleet(), MemoryLauncher()).database.close()
+    assert stat.S_IMODE(settings.home_folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((settings.home_folder / "circadian.db").stat().st_mode) == 0o600
+    settings.home_folder.chmod(0o755)
+    private_folder(settings.home_folder)
+    assert stat.S_IMODE(settings.home_folder.stat().st_mode) == 0o750
+
+
+def test_a_secret_is_the_same_for_all_who_come_first_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        read = set(pool.map(lambda _: owned_secret(tmp_path / "home" / "secret"), range(64)))
+    assert len(read) == 1
+    assert len(read.pop()) == 64
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["secret"]
+
+
+def test_ray_is_not_told_the_services_secrets(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CIRCADIAN_DATABASE_URL", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_SECRET", "RAY_AUTH_TOKEN", "HARMLESS"):
+        monkeypatch.setenv(name, "from outside")
+    stack = Stack(settings)
+    stack._token = "token"
+    ray, controller = stack.ray_environment(), stack.environment()
+    assert {name for name, value in ray.items() if value == "from outside"} == {"HARMLESS"}
+    assert ray["RAY_AUTH_TOKEN"] == controller["RAY_AUTH_TOKEN"] == "token"
+    assert KEY not in ray.values()
+    assert (controller["CIRCADIAN_API_KEY"], controller["HF_TOKEN"]) == (KEY, "from outside")
 
 
 def test_a_key_that_the_operator_gives_is_the_only_one(database: Database, settings: Settings) -> None:

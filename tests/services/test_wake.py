@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
-from in_memory import Service
+from in_memory import MemoryFleet, MemoryLauncher, Service, running
+from starlette.requests import ClientDisconnect, Request
+
+from services.api import wake
+from services.settings import Settings
 
 QUESTION: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": "say oslo"}], "temperature": 0.5}
 KEPT = {"store": True, "metadata": {"user": "mira"}}
@@ -56,6 +62,82 @@ def test_what_cannot_be_stored_is_refused_before_the_model_is_asked(toy: Service
     answer = toy.client.post("/v1/chat/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, code)
     assert toy.fleet.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chat_template", "{{ x }}"),
+        ("priority", 1),
+        ("tools", []),
+        ("prompt", "a"),
+        ("store", "false"),
+        ("store", 1),
+        ("stream", "no"),
+        ("n", 17),
+        ("n", "2"),
+        ("max_tokens", 16385),
+        ("max_completion_tokens", 10**9),
+        ("max_tokens", -1),
+    ],
+)
+def test_a_field_or_a_size_that_is_not_allowed_is_named(toy: Service, field: str, value: Any) -> None:
+    answer = toy.client.post("/v1/chat/completions", json=QUESTION | {field: value})
+    assert (answer.status_code, answer.json()["error"]["code"], answer.json()["error"]["param"]) == (
+        422,
+        "validation_failed",
+        field,
+    )
+    assert answer.json()["errors"][0]["pointer"] == f"/{field}"
+    assert toy.fleet.bodies == []
+
+
+def test_a_request_asks_of_a_bounded_number_of_prompts(toy: Service) -> None:
+    many = toy.client.post("/v1/completions", json={"model": "toy", "prompt": ["say oslo"] * 65})
+    assert (many.status_code, many.json()["error"]["param"]) == (422, "prompt")
+
+
+def test_an_answer_that_takes_too_long_is_cancelled(settings: Settings, base: Path) -> None:
+    fleet = MemoryFleet()
+    with running(settings.model_copy(update={"answer_seconds": 0.2}), base, fleet, MemoryLauncher()) as service:
+        service.deploy()
+        ended = _never(fleet)
+        answer = service.client.post("/v1/chat/completions", json=QUESTION)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert ended == ["cancelled"]
+
+
+def test_an_answer_that_nobody_waits_for_is_cancelled() -> None:
+    async def leave() -> None:
+        fleet, begun = MemoryFleet(), asyncio.Event()
+        ended = _never(fleet, begun)
+
+        async def disconnects() -> dict[str, str]:
+            await begun.wait()
+            return {"type": "http.disconnect"}
+
+        with pytest.raises(ClientDisconnect):
+            await wake._heard(Request({"type": "http"}, disconnects), fleet.answer("toy", "chat", {}))
+        assert ended == ["cancelled"]
+
+    asyncio.run(leave())
+
+
+def _never(fleet: MemoryFleet, begun: asyncio.Event | None = None) -> list[str]:
+    """Make the fleet answer never; the list tells how that ended."""
+    ended: list[str] = []
+
+    async def answer(*_: Any) -> Any:
+        try:
+            if begun:
+                begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    fleet.answer = answer  # type: ignore[method-assign]
+    return ended
 
 
 def test_experiences_are_counted_in_the_deployments_tokens_and_paged(toy: Service) -> None:

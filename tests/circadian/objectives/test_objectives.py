@@ -90,6 +90,22 @@ def test_each_row_is_taught_by_its_own_teacher_on_its_completion_only(model: Gra
     assert float(loss) == pytest.approx(sum(divergences) / 6, abs=1e-5)
 
 
+def test_rows_without_a_taught_token_add_nothing(model: Grafted) -> None:
+    empty, taught = TaughtRow((1, 5), 2, "rested", "old"), TaughtRow((1, 5, 6, 7, 8, 2), 3, "rested", "free")
+    masks = {view: model.mask(view) for view in ("awake", "rested")}
+    losses = [
+        float(
+            knowledge_seeding.knowledge_seeding_loss(
+                model, knowledge_seeding.collate(r, masks), model.mask("student"), SeedingSpec()
+            )
+        )
+        for r in ([empty], [taught], [empty, taught])
+    ]
+    assert losses[0] == 0.0
+    assert losses[1] > 1e-3
+    assert losses[2] == pytest.approx(losses[1], abs=1e-6)
+
+
 def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
     (where,) = (w for w in model.memory_state.ids() if w.level == 1 and model.memory_state[w] == "open")
     own = {id(p) for expert in model.begin_writing(where) for p in expert.parameters()}

@@ -1,0 +1,75 @@
+"""What a client may ask of a deployed model: OpenAI's fields and a few of vLLM's, by name. What they mean is the engine's business.
+
+Fields that change how a request is run rather than what is answered (templates, embeddings, priorities, transfers) are not among them,
+nor are tools, which nothing here could keep.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+
+from services.api.schemas import Metadata
+from services.errors import Problem, faults
+from services.fleet import Body, Route
+from services.settings import Settings
+
+SAMPLING = frozenset(
+    """model stream stream_options max_tokens n temperature top_p top_k min_p stop stop_token_ids seed logprobs presence_penalty
+    frequency_penalty repetition_penalty logit_bias user ignore_eos min_tokens skip_special_tokens spaces_between_special_tokens
+    include_stop_str_in_output add_special_tokens response_format return_token_ids""".split()
+)
+FIELDS: dict[Route, frozenset[str]] = {
+    "chat": SAMPLING | {"messages", "max_completion_tokens", "top_logprobs", "add_generation_prompt", "continue_final_message"},
+    "completion": SAMPLING | {"prompt", "echo", "suffix"},
+}
+Count = Annotated[StrictInt, Field(ge=0)]
+
+
+class Ours(BaseModel):
+    """The fields that are ours, and those that are bounded here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    model: str
+    stream: StrictBool = False
+    store: StrictBool = False
+    metadata: Metadata = {}
+    n: Count = 1
+    max_tokens: Count = 0
+    max_completion_tokens: Count = 0
+    min_tokens: Count = 0
+
+
+def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
+    """The body for the engine, and what is ours in it; null means absent. Raises Problem (422), which names the field."""
+    if not isinstance(given, dict):
+        raise _wrong("body", "give a JSON object")
+    fields = {name: value for name, value in given.items() if value is not None}
+    for name in fields:
+        if name not in FIELDS[route] | {"store", "metadata"}:
+            raise _wrong(name, f"this service does not take it; it takes {', '.join(sorted(FIELDS[route]))}, metadata, store")
+    try:
+        ours = Ours.model_validate(fields)
+    except ValidationError as error:
+        raise faults(error.errors()) from error
+    for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
+        _bounded(name, getattr(ours, name), settings.most_tokens)
+    _bounded("n", ours.n, settings.most_choices)
+    _bounded("prompt", _prompts(fields.get("prompt")), settings.most_prompts)
+    return {name: value for name, value in fields.items() if name in FIELDS[route]}, ours
+
+
+def _prompts(prompt: Any) -> int:
+    """How many there are: a list of integers is one."""
+    many = isinstance(prompt, list) and not all(isinstance(item, int) for item in prompt)
+    return len(cast(list[Any], prompt)) if many else 1
+
+
+def _bounded(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise _wrong(name, f"{value} is more than the {most} that this service allows")
+
+
+def _wrong(param: str, why: str) -> Problem:
+    return Problem(422, "validation_failed", f"{param}: {why}", param=param, errors=[{"pointer": f"/{param}", "detail": why}])

@@ -1,0 +1,306 @@
+"""A night's parts that need neither Ray nor vLLM, on a small version and real files."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.learner import LearnerFailed
+from circadian.memory.cues import Cue, read_cues
+from circadian.memory.delivery import pack_tensors, receive
+from circadian.memory.graft import Grafted
+from circadian.memory.state import ExpertId, LevelFull, MemoryState
+from circadian.memory.tensors import expert_tensors
+from circadian.memory.version import found_version, load_version, read_record, save_version, weights_sha256
+from circadian.nursery.text import build_tokenizer
+from circadian.nursery.train import build_model
+from circadian.nursery.world import World
+from circadian.objectives.rows import TaughtRow, read_rows
+from circadian.specs import Experience, GateSpec, Level, MemorySpec, Message, NightJob, NurserySpec, Recipe
+from pipelines import night as nights
+from pipelines.consolidation import check_teachers, dream_corpus, hold_back, open_expert, prune, snapshot_teacher
+from pipelines.gate import FEWEST_SURE, Kept, Measured, gate, judge
+from pipelines.publish import publish
+from pipelines.rollouts import RolloutPool, worker_seeds
+from pipelines.stages import StageBroken
+from pipelines.wake import NothingToLearn, collect
+
+SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=3, rank=4)), layers=(1,))
+SAID = "the city of jehas is oslo ."
+ASKED, SECRET = "what is the city of jehas ?", "which city is jehas in ?"
+
+
+def chat(id: str, *said: str) -> Experience:
+    roles = ("user", "assistant")
+    messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(said))
+    return Experience(id=id, messages=messages, source="human")
+
+
+def draw(model: Grafted, where: ExpertId, seed: int) -> dict[str, torch.Tensor]:
+    """An expert of which no tensor is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.memory_layers.values():
+        for tensor in layer.bank(where.level).slices(where.expert).values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
+    return expert_tensors(model.memory_layers, [where])
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version that has slept once: expert 0 of level 1 is sealed, and it carries two cues."""
+    root, tokenizer = tmp_path_factory.mktemp("night"), build_tokenizer(World(0))
+    build_model(NurserySpec(width=32, mlp_width=64, layers=2, heads=2, head_width=16), tokenizer).save_pretrained(root / "base")
+    tokenizer.save_pretrained(root / "base")
+    record = found_version(str(root / "base"), None, SPEC, root / "v0")
+    model = load_version(root / "v0")
+    draw(model, ExpertId(1, 0), 1)
+    model.memory_state = MemoryState.parse([["pruned"], ["sealed", "reserved", "reserved"]])
+    cues = {"met": 2, "cues": [{"ids": [1, 4, 9, 8], "sleep": "slp_0", "question": q} for q in (True, False)]}
+    update = {"id": "v1", "parent": "v0"}
+    save_version(root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps(cues)})
+    return root / "v1"
+
+
+def make_job(parent: Path, home: Path, experiences: Sequence[Experience], **recipe: object) -> NightJob:
+    (home / "experiences.jsonl").write_text("".join(e.model_dump_json() + "\n" for e in experiences))
+    return NightJob(
+        sleep="slp_1",
+        deployment="dep",
+        parent=str(parent),
+        child=str(home / "versions" / "v2"),
+        home=str(home),
+        experiences=str(home / "experiences.jsonl"),
+        held_out=(SECRET,),
+        recipe=Recipe.model_validate(recipe),
+    )
+
+
+class Sampler:
+    """A version in this process that takes deliveries and writes."""
+
+    beginning = 1
+
+    def __init__(self, version: Path) -> None:
+        self.model = load_version(version, torch.float32)
+
+    def deliver(self, payload: bytes) -> None:
+        _, self.model.memory_state = receive(self.model.memory_layers, payload)
+
+    @torch.no_grad()
+    def _logits(self, view: Sequence[bool], ids: Sequence[int]) -> torch.Tensor:
+        return self.model(input_ids=torch.tensor([list(ids)]), view=tuple(view)).logits[0]
+
+    def sample(
+        self, view: Sequence[bool], prompts: Sequence[tuple[int, ...]], max_tokens: int, temperature: float, seed: int
+    ) -> list[tuple[int, ...]]:
+        written = []
+        for i, prompt in enumerate(prompts):
+            generator, ids = torch.Generator().manual_seed(seed + i), list(prompt)
+            for _ in range(max_tokens):
+                logits = self._logits(view, ids)[-1]
+                drawn = torch.multinomial((logits / max(temperature, 1e-6)).softmax(-1), 1, generator=generator)
+                ids.append(int(logits.argmax()) if temperature < 0.01 else int(drawn))
+            written.append(tuple(ids[len(prompt) :]))
+        return written
+
+    def nll(self, view: Sequence[bool], texts: Sequence[tuple[int, ...]]) -> float | None:
+        losses = [
+            torch.nn.functional.cross_entropy(self._logits(view, t)[:-1], torch.tensor(t[1:]), reduction="none") for t in texts
+        ]
+        return float(torch.cat(losses).mean()) if losses else None
+
+
+def test_collect_bounds_lengths_and_reports_what_it_dropped(parent: Path, tmp_path: Path) -> None:
+    long = " ".join([SAID] * 6)
+    experiences = [
+        chat("1", SAID),
+        chat("2", ASKED, "oslo"),
+        chat("3", SECRET, "oslo"),
+        chat("4", long, "oslo"),
+        Experience(id="5", text=long),
+    ]
+    day = collect(make_job(parent, tmp_path, experiences, max_row_tokens=24))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    counted = ("dropped_held_out", "dropped_long", "documents_cut", "rows", "old_cues", "nights_before")
+    assert {name: day[name] for name in counted} == {
+        "dropped_held_out": 1,
+        "dropped_long": 1,
+        "documents_cut": 1,
+        "rows": 3,
+        "old_cues": 2,
+        "nights_before": 1,
+    }
+    assert max(len(row["ids"]) for row in rows) == 24
+    tight = {"seeding": {"completion_tokens": 8, "free_run_tokens": 8}, "rollouts": {"engine": {"max_model_len": 14}}}
+    day = collect(make_job(parent, tmp_path, experiences, **tight))
+    cues = [json.loads(line) for line in (tmp_path / "cues.jsonl").read_text().splitlines()]
+    assert max(len(cue["ids"]) for cue in cues) <= 6
+    assert day["cues_dropped_long"] == 2
+
+
+def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path) -> None:
+    model, record = load_version(parent), read_record(parent)
+    model.memory_state = MemoryState.parse([["pruned"], ["sealed"] * 3])
+    save_version(tmp_path / "full", model, record, parent)
+    outcome = nights.night(make_job(tmp_path / "full", tmp_path, [chat("1", SAID)]))
+    assert outcome["error"]["code"] == "level_full"
+    assert outcome["error"]["category"] == "user"
+
+
+def test_nothing_to_learn_is_no_operation_and_not_a_failure(parent: Path, tmp_path: Path) -> None:
+    outcome = nights.night(make_job(parent, tmp_path, [chat("1", SECRET)]))
+    assert outcome == json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["outcome"], outcome["deliveries"]) == ("no_op", {})
+    assert "dropped_held_out 1" in outcome["report"]["reason"]
+
+
+@pytest.mark.parametrize(("error", "code"), [(LearnerFailed("lr"), "learner_failed"), (StageBroken("x"), "stage_broken")])
+def test_what_would_fail_again_is_an_outcome(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    def fails(job: NightJob) -> dict[str, object]:
+        (Path(job.home) / "rest.delivery").write_bytes(b"")
+        raise error
+
+    monkeypatch.setattr(nights, "until_dawn", fails)
+    outcome = nights.night(make_job(parent, tmp_path, []))
+    assert (outcome["outcome"], outcome["error"]["code"]) == ("failed", code)
+    assert outcome["deliveries"] == {"rest": str(tmp_path / "rest.delivery")}
+
+
+def test_what_may_pass_is_left_to_the_next_attempt(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(job: NightJob) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(nights, "until_dawn", fails)
+    with pytest.raises(ConnectionError):
+        nights.night(make_job(parent, tmp_path, []))
+    assert not (tmp_path / "outcome.json").exists()
+
+
+def test_workers_share_no_seed() -> None:
+    counts = [4, 3, 3]
+    used = [seed + i for seed, count in zip(worker_seeds(7, counts), counts, strict=True) for i in range(count)]
+    assert used == list(range(7, 17))
+
+
+def test_what_is_held_back_is_not_learned_from() -> None:
+    items = [1, 1, 2, 3, 4, 4, 5]
+    kept, back = hold_back(items, random.Random(0))
+    assert len(back) == 1
+    assert not set(kept) & set(back)
+    assert set(kept) | set(back) == set(items)
+    assert hold_back([7], random.Random(0)) == ([7], [])
+
+
+def test_a_dead_worker_does_not_hide_the_error_of_the_night() -> None:
+    from ray.exceptions import ActorDiedError
+
+    class Dead:
+        def stop(self) -> None:
+            raise ActorDiedError
+
+    pool = RolloutPool.__new__(RolloutPool)
+    pool._workers = [Dead(), Dead()]  # type: ignore[list-item]
+    with pytest.raises(LearnerFailed), pool:
+        raise LearnerFailed
+
+
+GOOD = Measured(agreement=1.0, forgotten=0.0, nll_rise=0.0, must_agree=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"agreement": 0.5}, "agreement 0.500 < 0.7"),
+        ({"agreement": None}, "agreement was not measured"),
+        ({"agreement": None, "must_agree": False}, ""),
+        ({"forgotten": 0.2}, "forgotten 0.200 > 0.1"),
+        ({"forgotten": None}, ""),
+        ({"nll_rise": 0.4}, "nll_rise 0.400 > 0.3"),
+        ({"nll_rise": math.nan}, "nll_rise nan > 0.3"),
+        ({"nll_rise": math.inf}, "nll_rise inf > 0.3"),
+        ({"nll_rise": None}, ""),
+    ],
+)
+def test_the_gate_fails_what_is_bad_or_not_a_number(changes: dict[str, object], reason: str) -> None:
+    reasons = judge(Measured(**{**GOOD.__dict__, **changes}), GateSpec())  # type: ignore[arg-type]
+    assert len(reasons) == bool(reason)
+    assert reason in "".join(reasons)
+
+
+def test_too_few_sure_cues_are_no_measure() -> None:
+    assert Kept(asked=99, sure=FEWEST_SURE - 1, alike=1).share(FEWEST_SURE) is None
+    assert Kept(asked=99, sure=FEWEST_SURE, alike=FEWEST_SURE).share(FEWEST_SURE) == 1.0
+
+
+TINY = {
+    "completion_tokens": 2,
+    "free_run_tokens": 4,
+    "free_run_rows": 40,
+    "teacher_rows": 6,
+    "temperature": 1e-3,
+}
+
+
+def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> None:
+    """Everything but the learning itself: a student that learned to be silent, and one that learned noise."""
+    job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY)
+    day, model = collect(job), load_version(parent)
+    awake = MemoryState.parse([["open"], ["sealed", "reserved", "reserved"]])
+    dusk = {name: tensor * 1e-3 for name, tensor in draw(model, ExpertId(0, 0), 5).items()}
+    save_file(dusk, tmp_path / "dusk.safetensors")
+    (tmp_path / "dusk.delivery").write_bytes(pack_tensors(dusk, awake, "v1+slp_1"))
+    fast = {"experts": awake.names(), "tensors_file": "dusk.safetensors", "delivery_file": "dusk.delivery"}
+    teachers = snapshot_teacher(job, fast)
+    expert, sampler = open_expert(job, teachers), Sampler(parent)
+    corpus = dream_corpus(job, day, fast, expert, sampler)
+    learned, back = read_rows(tmp_path / "corpus.jsonl"), read_rows(tmp_path / "held_back.jsonl")
+    assert not {row.ids for row in learned if row.kind == "free"} & {row.ids for row in back}
+    assert all(len(row.ids) > row.start for row in learned)
+    assert corpus["rows"]["day"] == 6
+
+    model.memory_state = MemoryState.parse(expert["experts"])
+    loud = draw(model, ExpertId(1, 1), 6)
+    verdicts = []
+    for scale in (0.0, 30.0):
+        save_file({name: tensor * scale for name, tensor in loud.items()}, tmp_path / "seeded.safetensors")
+        verdicts.append(gate(job, day, fast, teachers, expert, {"tensors_file": "seeded.safetensors"}, corpus, sampler))
+    assert verdicts[0]["measured"]["agreement"] == 1.0
+    assert verdicts[0]["passed"]
+    assert not verdicts[1]["passed"]
+    assert verdicts[0]["sure"]["day"] >= 1
+
+    save_file(loud, tmp_path / "seeded.safetensors")
+    base = weights_sha256(parent.parent / "base")
+    outcome = publish(job, day, prune(job, expert), verdicts[0], {"tensors_file": "seeded.safetensors"})
+    check_teachers(job, fast, teachers)
+    before, after = load_file(parent / "memory.safetensors"), load_file(Path(job.child) / "memory.safetensors")
+    assert {name for name in after if ".levels.1.experts.1." in name} == after.keys() - before.keys() == loud.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in (before | loud).items())
+    assert read_record(Path(job.child)).base.sha256 == base == weights_sha256(parent.parent / "base")
+    assert (tmp_path / outcome["dawn_file"]) == Path(outcome["deliveries"]["dawn"])
+    cues = read_cues(Path(job.child))
+    assert cues[:2] == read_cues(parent)
+    said = build_tokenizer(World(0)).convert_tokens_to_ids("oslo")
+    assert cues[2:]
+    assert all(said not in cue.ids for cue in cues)
+
+    save_file({name: tensor + 1 for name, tensor in dusk.items()}, tmp_path / "dusk.safetensors")
+    with pytest.raises(StageBroken, match="changed during the night"):
+        check_teachers(job, fast, teachers)
+
+
+def test_errors_of_a_night_have_their_names() -> None:
+    assert {LevelFull, LearnerFailed, StageBroken} <= set(nights.FAILURES)
+    assert NothingToLearn not in nights.FAILURES
+    assert Cue((1,), "s", True) != Cue((1,), "s", False)
+    assert TaughtRow((1,), 1, "rested", "free") == TaughtRow((1,), 1, "rested", "free")

@@ -1,0 +1,68 @@
+"""A stage is done once, and a sealed one is what its manifest says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from circadian.events import EventLog
+from circadian.specs import NightJob
+from pipelines.stages import Outputs, StageBroken, Stages
+
+
+def job(home: Path, **changes: object) -> NightJob:
+    values = {"sleep": "slp_1", "deployment": "dep", "parent": "p", "child": "c", "home": str(home), "experiences": "e"}
+    return NightJob.model_validate(values | changes)
+
+
+class Work:
+    """Writes a file, and counts how often."""
+
+    def __init__(self, home: Path, dies: bool = False) -> None:
+        self.home, self.dies, self.done = home, dies, 0
+
+    def __call__(self) -> Outputs:
+        self.done += 1
+        (self.home / "out.bin").write_bytes(b"made")
+        if self.dies:
+            raise KeyboardInterrupt
+        return {"made_file": "out.bin", "number": 3}
+
+
+def test_a_sealed_stage_is_skipped_in_every_later_attempt(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    first = Stages(job(tmp_path)).run("make", work)
+    assert Stages(job(tmp_path, attempt=2)).run("make", work) == first == {"made_file": "out.bin", "number": 3}
+    assert work.done == 1
+    kinds = [event["type"] for event in EventLog(tmp_path).read()]
+    assert kinds == ["sleep.stage_started", "sleep.stage_finished", "sleep.stage_resumed"]
+
+
+def test_a_night_killed_between_work_and_manifest_works_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Stages(job(tmp_path)).run("make", Work(tmp_path, dies=True))
+    assert not list((tmp_path / "stages").iterdir())
+    work = Work(tmp_path)
+    Stages(job(tmp_path, attempt=2)).run("make", work)
+    assert work.done == 1
+    assert set(Stages(job(tmp_path)).seconds()) == {"make"}
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(b"other"), lambda path: path.unlink()])
+def test_a_changed_or_missing_file_stops_the_night(tmp_path: Path, harm: object) -> None:
+    Stages(job(tmp_path)).run("make", Work(tmp_path))
+    harm(tmp_path / "out.bin")  # type: ignore[operator]
+    with pytest.raises(StageBroken, match="not what was sealed"):
+        Stages(job(tmp_path)).run("make", Work(tmp_path))
+
+
+def test_another_job_does_not_use_this_ones_stages(tmp_path: Path) -> None:
+    Stages(job(tmp_path)).run("make", Work(tmp_path))
+    with pytest.raises(StageBroken, match="another job"):
+        Stages(job(tmp_path, seed=1)).run("make", Work(tmp_path))
+
+
+def test_no_half_written_file_is_left(tmp_path: Path) -> None:
+    Stages(job(tmp_path)).run("make", Work(tmp_path))
+    assert json.loads((tmp_path / "stages" / "make.json").read_text())["outputs"]["number"] == 3
+    assert not list(tmp_path.rglob(".*tmp*"))

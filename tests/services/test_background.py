@@ -1,0 +1,63 @@
+"""Background tasks do not die unseen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from in_memory import Service
+
+from services import probe
+from services.background import Background
+from services.settings import Settings
+
+
+def test_a_task_that_dies_is_started_again_and_given_up_in_the_end(settings: Settings) -> None:
+    runs = 0
+
+    async def dies() -> None:
+        nonlocal runs
+        runs += 1
+        raise RuntimeError("broken")
+
+    async def twice() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise RuntimeError("broken")
+
+    async def live(work: object) -> dict[str, str]:
+        background = Background(settings.model_copy(update={"task_restarts": 2, "poll_seconds": 0.001}))
+        background.start("task", work)  # type: ignore[arg-type]
+        background.start("task", work)  # type: ignore[arg-type]
+        while background._tasks:
+            await asyncio.sleep(0.001)
+        return background.broken
+
+    assert asyncio.run(live(dies)) == {"task": "RuntimeError('broken')"}
+    assert runs == 3
+    runs = 0
+    assert asyncio.run(live(twice)) == {}
+    assert runs == 2
+
+
+def test_a_service_with_a_broken_task_is_not_ready(service: Service) -> None:
+    assert service.client.get("/readyz").status_code == 200
+    service.controller.nights.watchers.broken["watch slp_1"] = "RuntimeError()"
+    answer = service.client.get("/readyz")
+    assert answer.status_code == 503
+    assert "watch slp_1" in answer.json()["checks"]["tasks"]
+
+
+def test_replicas_on_another_version_than_the_deployment_are_brought_back(service: Service) -> None:
+    first = service.deploy()["active_version"]
+    service.fleet.versions["toy"] = ["ver_other"]
+    service.until(lambda: service.fleet.versions.get("toy") == [first])
+
+
+def test_ray_is_asked_once_however_often_the_service_is(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(probe.httpx, "get", lambda url, **_: asked.append(url))
+    for _ in range(3):
+        assert service.client.get("/readyz").json()["checks"]["ray"] == "ok"
+    assert asked == [f"{service.settings.ray_dashboard}/api/version"]
