@@ -1,6 +1,7 @@
 """What a deployment knows, measured through its REST interface as any client could.
 
-recall   share of the day's facts, asked in forms that no wake row and no sleep prompt has, answered greedily with the right word
+recall   share of the day's facts, asked in forms that the day did not have, answered greedily with the right word; no wake row and no
+         sleep prompt contains one of these questions
 base     the same for facts the model knows from pretraining
 nll      mean nats a token on documents it has never seen
 """
