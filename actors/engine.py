@@ -31,7 +31,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from actors.replies import EngineLost
+from actors.replies import EngineLost, Read
 from circadian.memory.delivery import DeliveryRefused, Receipt
 from circadian.memory.version import read_record
 from circadian.memory.vllm_worker import EXTENSION
@@ -190,17 +190,18 @@ class MemoryEngine:
         outputs = await self._all(requests)
         return [list(completion.token_ids) for output in outputs for completion in sorted(output.outputs, key=lambda o: o.index)]
 
-    async def logprobs(self, tokens: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability (nats) of each token but the first given those before it: rows of [T - 1].
+    async def read(self, tokens: Sequence[Sequence[int]]) -> list[list[Read]]:
+        """Each token of each text but its first, as it was to be expected after those before it: rows of [T - 1].
 
-        Rows must be shorter than the model's length.
+        Texts must be shorter than the model's length.
         """
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         outputs = await self._all([self.generate(row, params) for row in tokens])
         rows = []
         for row, output in zip(tokens, outputs, strict=True):
             positions = output.prompt_logprobs or []
-            rows.append([entry[token].logprob for token, entry in zip(row[1:], positions[1:], strict=True) if entry is not None])
+            entries = [entry[token] for token, entry in zip(row[1:], positions[1:], strict=True) if entry is not None]
+            rows.append([Read(token, entry.logprob, entry.rank == 1) for token, entry in zip(row[1:], entries, strict=True)])
         return rows
 
     async def generate(self, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:

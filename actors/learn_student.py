@@ -1,6 +1,6 @@
 """The student's own writing: rank 0 delivers the expert as it stands to the rollout workers, which complete cues as the student.
 
-consumes     the written expert, cues of the day and of earlier nights, beginnings of what the rested self wrote freely
+consumes     the written expert, cues of the day and of earlier nights; free running begins with the beginning token alone
 produces     student-written rows, each with its teacher
 waits for    the rollout workers, within their own bounds
 unblocked by their last completion; learning stands still meanwhile, so no row is older than `refresh_steps` steps
@@ -24,7 +24,7 @@ from actors.learn_tasks import Seeding
 from circadian.experience import Reader
 from circadian.memory.delivery import Receipt, pack_tensors
 from circadian.memory.state import MemoryState
-from circadian.memory.version import load_tokenizer
+from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.objectives.rows import Kind, TaughtRow, Teacher
 
 TEACHER: dict[Kind, Teacher] = {"day": "awake", "old": "rested", "free": "rested"}
@@ -57,6 +57,7 @@ class StudentWriter:
         self.request, self.spec, self.task, self.rollouts = request, request.seeding, task, rollouts
         tokenizer = load_tokenizer(Path(request.version))
         self.reader, self.stop = Reader(tokenizer, request.held_out), (tokenizer.eos_token_id,)
+        self.beginning = (beginning_token(tokenizer),)
         self.state = MemoryState.parse(request.experts)
         self.cues: dict[Kind, list[tuple[int, ...]]] = {"day": [], "old": []}
         for line in Path(request.cues).read_text().splitlines() if request.cues else ():
@@ -83,12 +84,11 @@ class StudentWriter:
         return {kind: max(1, round(share * self.spec.student_rows)) if share > 0 else 0 for kind, share in shares.items()}
 
     def _cues(self, kind: Kind, count: int, rng: random.Random) -> list[tuple[int, ...]]:
-        """`count` cues of a kind; of free running, beginnings of what the rested self wrote."""
-        if kind != "free":
-            pool = self.cues[kind]
-            return rng.sample(pool, count) if count <= len(pool) else rng.choices(pool, k=count) if pool else []
-        texts = [row.ids for row in self.task.teacher_written["free"] if len(row.ids) > 2]
-        return [text[: rng.randrange(1, len(text) - 1)] for text in (rng.choices(texts, k=count) if texts else [])]
+        """`count` cues of a kind. A longer beginning of free running would be a prompt that nobody checked against the tests."""
+        if kind == "free":
+            return [self.beginning] * count
+        pool = self.cues[kind]
+        return rng.sample(pool, count) if count <= len(pool) else rng.choices(pool, k=count) if pool else []
 
     def _rows(self, kind: Kind, cues: list[tuple[int, ...]], rng: random.Random) -> list[TaughtRow]:
         """The student's completions of the cues, spread over the rollout workers."""
@@ -97,12 +97,14 @@ class StudentWriter:
         seeds = [rng.randrange(1 << 31) for _ in self.rollouts]
         with ThreadPoolExecutor(max_workers=len(self.rollouts)) as pool:
             written = pool.map(partial(self._sample, tokens), self.rollouts, shares, seeds)
-        rows = []
+        rows: list[TaughtRow] = []
         for share, completions in zip(shares, written, strict=True):
-            for cue, completion in zip(share, completions, strict=True):
-                room = max(1, tokens - len(cue) + 1) if kind == "free" else tokens
-                rows.append(TaughtRow((*cue, *completion[:room]), len(cue), TEACHER[kind], kind))
-        return [row for row in rows if len(row.ids) > row.start]
+            rows += [
+                TaughtRow((*cue, *completion), len(cue), TEACHER[kind], kind)
+                for cue, completion in zip(share, completions, strict=True)
+                if completion
+            ]
+        return rows
 
     def _sample(self, tokens: int, rollout: Rollouts, cues: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
         if not cues:

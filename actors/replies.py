@@ -12,6 +12,16 @@ class EngineLost(RuntimeError):
     """The engine is dead, or what it holds is not known any more. It will not come back: start another."""
 
 
+class Read(NamedTuple):
+    """A token of a text that an engine has read, and how it was to be expected there."""
+
+    token: int
+    logprob: float
+    """Nats."""
+    first: bool
+    """No other token was likelier."""
+
+
 class Reply(NamedTuple):
     """A whole answer: HTTP status, JSON body, and the version in force when the request was admitted.
 

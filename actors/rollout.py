@@ -18,6 +18,7 @@ from typing import Any
 import ray
 
 from actors import names
+from actors.replies import Read
 from circadian.memory.delivery import Receipt
 from circadian.specs import EngineSpec
 
@@ -63,12 +64,12 @@ class RolloutWorker:
                 prompts, samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
             )
 
-    async def logprobs(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[float]]:
-        """Log-probabilities in this view; see MemoryEngine.logprobs."""
+    async def read(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[Read]]:
+        """How this view expects texts; see MemoryEngine.read."""
         engine = await self._engine.get()
         async with self._turn:
             await engine.set_view(view)
-            return await engine.logprobs(tokens)
+            return await engine.read(tokens)
 
     async def deliver(self, payload: bytes) -> Receipt:
         """Become the delivered version. Raises DeliveryRefused."""
@@ -159,9 +160,9 @@ class RolloutHandle:
         """The same as a reference, so that several workers write at once."""
         return self._actor.sample.remote(view, prompts, samples, max_tokens, temperature, seed, stop)
 
-    def logprobs(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[float]]:
-        """Log-probability (nats) of each token but the first given those before it."""
-        return ray.get(self._actor.logprobs.remote(view, tokens), timeout=self._seconds)
+    def read(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[Read]]:
+        """Each token of each text but its first, as this view expects it where it stands; view None is awake."""
+        return ray.get(self._actor.read.remote(view, tokens), timeout=self._seconds)
 
     def deliver(self, payload: bytes) -> Receipt:
         """Make the worker the delivered version. Raises DeliveryRefused."""

@@ -183,7 +183,7 @@ class EngineSpec(Spec):
     control_seconds: float = 120.0
     """Bound of a delivery, a change of view or a checksum."""
     generate_seconds: float = 1800.0
-    """Bound of one call of sample or logprobs, over all its prompts."""
+    """Bound of one call of sample or read, over all its prompts."""
 
 
 class RolloutSpec(Spec):
@@ -202,6 +202,9 @@ class GateSpec(Spec):
     """Share of the day's cues that the candidate completes (greedily) as the awake teacher does."""
     max_forgotten: Fraction = 0.1
     """Share of old cues that the candidate may complete otherwise than its parent does."""
+    max_lost: Fraction = 0.1
+    """Share of the words of the rested self's own text, each word counting once, that the candidate would not write where its parent
+    surely did."""
     max_nll_rise: float = 0.3
     """Nats a token on text the rested self wrote."""
 

@@ -3,12 +3,17 @@
 Measured by the rollout workers, which hold the candidate as it will serve (student view: fast level off, new expert on):
 
     agreement   share of the day's questions (documents' beginnings if the day asked none) that it completes as the awake teacher does
-    forgotten   share of old cues and of halves of free documents that it completes otherwise than the rested parent does
+    forgotten   share of old cues that it completes otherwise than the rested parent does
+    lost        share of the words of free documents that it would not write where the parent surely did
     nll_rise    nats a token on free documents, candidate minus parent
 
 Old cues and free documents are those that were held back: no student saw them. Completions are greedy, and only cues count of which
-the teacher is sure: its greedy completion is what it also says by chance, twice. With fewer than FEWEST_SURE of them (or fewer than
-FEWEST_DOCUMENTS) a criterion is null and not judged, except agreement on questions, without which nothing is published.
+the teacher is sure: its greedy completion is what it also says by chance, twice. Free documents are read, not completed (their
+beginnings would be prompts that nobody checked against the tests); the parent is sure of a token it gives SURE of all probability,
+and `lost` is a mean over distinct tokens: what is known hangs on rare words, and each weighs as much as "the".
+
+With fewer than FEWEST_SURE sure cues or words (or fewer than FEWEST_DOCUMENTS) a criterion is null and not judged, except agreement
+on questions, without which nothing is published.
 
 Tests are never used: held-out texts were dropped before any of this.
 """
@@ -25,6 +30,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from actors.replies import Read
 from circadian.events import EventLog
 from circadian.memory.delivery import pack_tensors
 from circadian.memory.state import Mask, MemoryState
@@ -40,6 +46,8 @@ MOST_DOCUMENTS = 48
 FEWEST_SURE = 8
 """Cues that the teacher must be sure of: with fewer, one slip of the pen would decide over a night."""
 FEWEST_DOCUMENTS = 4
+SURE = 0.9
+"""Probability of a token that the parent surely writes."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,13 @@ class Measured:
 
     agreement: float | None
     forgotten: float | None
+    lost: float | None
     nll_rise: float | None
     must_agree: bool
 
     def numbers(self) -> dict[str, float | None]:
         """As JSON has them: what is not finite is null, and judged as such before."""
-        numbers = {"agreement": self.agreement, "forgotten": self.forgotten, "nll_rise": self.nll_rise}
+        numbers = {"agreement": self.agreement, "forgotten": self.forgotten, "lost": self.lost, "nll_rise": self.nll_rise}
         return {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
 
 
@@ -79,6 +88,8 @@ def judge(measured: Measured, spec: GateSpec) -> list[str]:
         reasons.append(f"agreement {measured.agreement:.3f} < {spec.min_agreement}")
     if measured.forgotten is not None and not measured.forgotten <= spec.max_forgotten:
         reasons.append(f"forgotten {measured.forgotten:.3f} > {spec.max_forgotten}")
+    if measured.lost is not None and not measured.lost <= spec.max_lost:
+        reasons.append(f"lost {measured.lost:.3f} > {spec.max_lost}")
     if measured.nll_rise is not None and not measured.nll_rise <= spec.max_nll_rise:
         reasons.append(f"nll_rise {measured.nll_rise:.3f} > {spec.max_nll_rise}")
     return reasons
@@ -104,15 +115,17 @@ def gate(
     questions = [tuple(cue["ids"]) for cue in cues if cue["question"]]
     held_back = read_rows(home / corpus["held_back_file"])
     documents = [row.ids for row in held_back if row.kind == "free"][:MOST_DOCUMENTS]
-    old = [row.ids if row.kind == "old" else row.ids[: max(2, len(row.ids) // 2)] for row in held_back]
+    old = [row.ids for row in held_back if row.kind == "old"]
     rested, student = state.view("rested"), state.view("student")
     learned = compare(job, rollouts, some(questions or [tuple(cue["ids"]) for cue in cues], rng), state.view("awake"), student)
     kept = compare(job, rollouts, some(old, rng), rested, student)
     alike = kept.share(FEWEST_SURE)
+    parent_read, candidate_read = rollouts.read(rested, documents), rollouts.read(student, documents)
     measured = Measured(
         agreement=learned.share(1 if questions else FEWEST_SURE),
         forgotten=None if alike is None else 1.0 - alike,
-        nll_rise=nll_rise(rollouts, documents, rested, student),
+        lost=lost(parent_read, candidate_read),
+        nll_rise=nll_rise(parent_read, candidate_read),
         must_agree=bool(questions),
     )
     reasons = judge(measured, job.recipe.gate)
@@ -146,12 +159,22 @@ def compare(job: NightJob, rollouts: Sampler, cues: Sequence[Tokens], teacher: M
     return Kept(len(cues), len(sure), alike)
 
 
-def nll_rise(rollouts: Sampler, documents: Sequence[Tokens], before: Mask, after: Mask) -> float | None:
+def lost(parent: Sequence[Sequence[Read]], candidate: Sequence[Sequence[Read]]) -> float | None:
+    """Of each distinct token the share of its places that the parent is sure of and the candidate is not first to name; the mean of
+    these shares, or None of too few tokens."""
+    places: dict[int, list[bool]] = {}
+    for before, after in zip(parent, candidate, strict=True):
+        for then, now in zip(before, after, strict=True):
+            if then.first and then.logprob >= math.log(SURE):
+                places.setdefault(then.token, []).append(not now.first)
+    shares = [sum(missed) / len(missed) for missed in places.values()]
+    return sum(shares) / len(shares) if len(shares) >= FEWEST_SURE else None
+
+
+def nll_rise(parent: Sequence[Sequence[Read]], candidate: Sequence[Sequence[Read]]) -> float | None:
     """Nats a token by which the documents are less likely; None of too few."""
-    if len(documents) < FEWEST_DOCUMENTS:
-        return None
-    now, then = rollouts.nll(after, documents), rollouts.nll(before, documents)
-    return None if now is None or then is None else now - then
+    then, now = ([read.logprob for text in texts for read in text] for texts in (parent, candidate))
+    return (sum(then) - sum(now)) / len(then) if len(parent) >= FEWEST_DOCUMENTS and then else None
 
 
 def some(cues: list[Tokens], rng: random.Random) -> list[Tokens]:

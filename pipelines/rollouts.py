@@ -12,8 +12,9 @@ import ray
 from ray.exceptions import RayError
 
 from actors import names
+from actors.replies import Read
 from actors.rollout import START_SECONDS, RolloutHandle
-from circadian.memory.version import load_tokenizer
+from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.specs import NightJob
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ class Sampler(Protocol):
     ) -> list[Tokens]:
         """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy."""
 
-    def nll(self, view: Sequence[bool], texts: Sequence[Tokens]) -> float | None:
-        """Mean negative log-likelihood of the texts in a view, nats a token; None of no texts."""
+    def read(self, view: Sequence[bool], texts: Sequence[Tokens]) -> list[list[Read]]:
+        """Each token of each text but its first, as the view expects it where it stands."""
 
 
 class RolloutPool:
@@ -47,8 +48,7 @@ class RolloutPool:
     def __init__(self, job: NightJob) -> None:
         spec, tokenizer = job.recipe.rollouts, load_tokenizer(Path(job.parent))
         self.stop: list[int] = [tokenizer.eos_token_id]
-        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        self.beginning: int = start
+        self.beginning = beginning_token(tokenizer)
         self.names = tuple(names.rollout_worker(job.sleep, job.attempt, i) for i in range(spec.workers))
         self._workers = [
             RolloutHandle.start(
@@ -93,11 +93,9 @@ class RolloutPool:
             written[i::count] = [tuple(tokens) for tokens in share]
         return written
 
-    def nll(self, view: Sequence[bool], texts: Sequence[Tokens]) -> float | None:
-        """Mean negative log-likelihood of the texts in a view, nats a token; None of no texts."""
-        logprobs = self._workers[0].logprobs([float(heard) for heard in view], [list(text) for text in texts]) if texts else []
-        flat = [value for row in logprobs for value in row]
-        return -sum(flat) / len(flat) if flat else None
+    def read(self, view: Sequence[bool], texts: Sequence[Tokens]) -> list[list[Read]]:
+        """Each token of each text but its first, as the view expects it where it stands."""
+        return self._workers[0].read([float(heard) for heard in view], [list(text) for text in texts]) if texts else []
 
 
 def worker_seeds(seed: int, counts: Sequence[int]) -> list[int]:

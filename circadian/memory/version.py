@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from circadian.files import to_disk
 from circadian.memory.graft import Grafted, graft_class, memory_config
@@ -134,6 +134,11 @@ def save_version(
 def load_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
     """The tokenizer of a version or base folder; code from the folder is never run."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def beginning_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that a text written from nothing begins with: the beginning of a sequence, or the end where there is none."""
+    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
 def version_state(folder: Path) -> MemoryState:

@@ -29,7 +29,8 @@ from circadian.objectives.rows import Kind, TaughtRow, pad
 from circadian.specs import SeedingSpec
 
 PARTS = 4
-"""A batch is read in this many parts, short rows together: free running is several times longer than a question, and padding costs."""
+"""A batch is read in at most this many parts, short rows together: free running is several times longer than a question, and padding
+costs."""
 Pools = Mapping[Kind, Sequence[TaughtRow]]
 """Rows by kind."""
 
@@ -52,24 +53,37 @@ def mix(
     return batch
 
 
-def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor], parts: int = PARTS) -> dict[str, Tensor]:
     """ids [B, T] int64, short rows first; taught [B, T] bool, the tokens whose prediction is taught; teacher [B, M], each row's
-    teacher as a mask."""
+    teacher as a mask; part [B] int64, the part in which each row is read.
+
+    There are `parts` of them, or as many as rows, none empty. Processes among which the weights are sharded must all have the same
+    number of parts, whatever number of rows each has.
+    """
+    parts = min(parts, len(rows))
     rows = sorted(rows, key=lambda row: len(row.ids))
     ids = pad([row.ids for row in rows])
     taught = torch.zeros(ids.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
         taught[i, row.start : len(row.ids)] = True
-    return {"ids": ids, "taught": taught, "teacher": torch.stack([masks[row.teacher] for row in rows])}
+    return {
+        "ids": ids,
+        "taught": taught,
+        "teacher": torch.stack([masks[row.teacher] for row in rows]),
+        "part": torch.arange(len(rows)) * parts // len(rows),
+    }
 
 
 def knowledge_seeding_loss(model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec) -> Tensor:
     """Mean divergence over the taught tokens, nats; gradients reach only the expert that is being written."""
     divergences = []
-    for part in torch.arange(len(batch["ids"])).chunk(PARTS):
+    for number in range(int(batch["part"].max()) + 1):
+        part = batch["part"] == number
         taught = batch["taught"][part, 1:]
         ends = taught.any(0).nonzero()
-        length = int(ends.max()) + 2 if len(ends) else 2  # read all the same: under ZeRO-3 every process must take every part
+        length = (
+            int(ends.max()) + 2 if len(ends) else 2
+        )  # read all the same: the other processes do, and each has a shard of the weights
         taught, trunk = taught[:, : length - 1], model.lower(batch["ids"][part, :length])
         with torch.no_grad():
             teacher = model.upper(trunk, batch["teacher"][part])[:, :-1][taught]

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from random_base import Family, write_base
+from transformers import PreTrainedTokenizerFast
 
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.version import found_version, load_version, read_record, save_version
-from circadian.nursery.text import build_tokenizer
-from circadian.nursery.train import build_model
-from circadian.nursery.world import World
-from circadian.specs import Level, MemorySpec, NurserySpec
+from circadian.memory.version import found_version, load_tokenizer, load_version, read_record, save_version
+from circadian.specs import Level, MemorySpec
 
 T = TypeVar("T")
 SPEC = MemorySpec(levels=(Level(period=8, experts=2, rank=8), Level(period=64, experts=4, rank=8)), layers=(1, 2, 3))
@@ -24,7 +22,6 @@ FAST, SEALED, STUDENT = ExpertId(0, 0), ExpertId(1, 0), ExpertId(1, 1)
 """One expert for each thing a view can hear, so that base, awake, rested and student are four different models."""
 EXPERTS = (FAST, SEALED, STUDENT)
 VIEWS = ("base", "awake", "rested", "student")
-FAMILIES = ("qwen3", "llama")
 LONG = 300
 """Tokens; a block of the prefix cache is 128 on CPU, so a shorter prompt would never be read from it."""
 WRITTEN = 4
@@ -59,16 +56,12 @@ def grow(model: Grafted, seed: int) -> Grafted:
     return model
 
 
-def make_world(home: Path, family: str) -> EngineWorld:
+def make_world(home: Path, family: Family) -> EngineWorld:
     """A base, a first version of it with an empty memory, and one with written experts."""
-    tokenizer = build_tokenizer(World(0))
-    base = build_model(NurserySpec(), tokenizer) if family == "qwen3" else _random_llama(tokenizer)
-    base.save_pretrained(home / "base")
-    tokenizer.save_pretrained(home / "base")
-    found_version(str(home / "base"), None, SPEC, home / "v0")
+    found_version(str(write_base(home / "base", family)), None, SPEC, home / "v0")
     record = read_record(home / "v0").model_copy(update={"id": "v1", "parent": "v0"})
     save_version(home / "v1", grow(load_version(home / "v0"), seed=0), record, home / "v0")
-    return EngineWorld(home / "v1", tokenizer)
+    return EngineWorld(home / "v1", load_tokenizer(home / "v1"))
 
 
 @dataclass(frozen=True)
@@ -119,27 +112,3 @@ class LiveEngine:
         asked = [self.run(ask(self.engine, prompt)) for _ in range(2)]
         self.run(self.engine.set_view(None))
         return asked
-
-
-def _random_llama(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A Llama with grouped heads and tied embeddings, which the nursery's Qwen3 has not."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype="float32",
-    )
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(3)  # as drawn, nothing in the model would change its predictions visibly
-    return model

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_base import write_base
 from safetensors.torch import load_file, save_file
 
 from actors.learn_request import LearnRequest
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import expert_tensors
-from circadian.memory.version import found_version, load_version
-from circadian.nursery.text import build_tokenizer
-from circadian.nursery.train import build_model
-from circadian.nursery.world import World
+from circadian.memory.version import found_version, load_tokenizer, load_version
 from circadian.objectives.rows import Kind, TaughtRow, write_rows
-from circadian.specs import FastLearningSpec, LearnerSpec, Level, MemorySpec, NurserySpec, SeedingSpec
+from circadian.specs import FastLearningSpec, LearnerSpec, Level, MemorySpec, SeedingSpec
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=8), Level(period=512, experts=3, rank=8)), layers=(1, 3))
 STEPS, REFRESHES = 12, 3
@@ -36,7 +34,7 @@ class LearnerWorld:
     version: Path
     vocabulary: int
 
-    def request(self, task: str, name: str, seed: int = 5, steps: int = STEPS, **learner: int) -> LearnRequest:
+    def request(self, task: str, name: str, seed: int = 5, steps: int = STEPS, rows: int = 8, **learner: int) -> LearnRequest:
         """A task on this world; the fast level's expert learns, or the second level's first expert does, of an awake fast level."""
         seeding = task == "seeding"
         home = self.root / name
@@ -60,7 +58,7 @@ class LearnerWorld:
                 "fast_learning": FastLearningSpec(steps=steps, rows=6, lr=LR, checkpoint_steps=steps // REFRESHES),
                 "seeding": SeedingSpec(
                     steps=steps,
-                    rows=8,
+                    rows=rows,
                     lr=LR,
                     refresh_steps=steps // REFRESHES,
                     student_rows=6,
@@ -84,11 +82,9 @@ def broken(request: LearnRequest) -> LearnRequest:
 
 def make_world(root: Path) -> LearnerWorld:
     """Write the base, its first version, and the rows of a day."""
-    tokenizer = build_tokenizer(World(0))
-    base = root / "base"
-    build_model(NurserySpec(width=32, mlp_width=64, heads=2, head_width=16), tokenizer).save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    base = write_base(root / "base", width=32, mlp_width=64, heads=2, head_width=16)
     found_version(str(base), None, SPEC, root / "v0")
+    tokenizer = load_tokenizer(base)
     _write_overlay(root / "v0", root / "dusk.safetensors")
     rng = random.Random(0)
 

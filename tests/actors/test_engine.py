@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine_world import EXPERTS, FAMILIES, FAST, LONG, SEALED, STUDENT, VIEWS, EngineWorld, LiveEngine, ask, deviation
+from engine_world import EXPERTS, FAST, LONG, SEALED, STUDENT, VIEWS, EngineWorld, LiveEngine, ask, deviation
+from random_base import FAMILIES
 
 from actors.replies import EngineLost
 from circadian.memory.delivery import DeliveryRefused, Receipt, pack, pack_tensors
@@ -23,6 +24,10 @@ DIFFERENT = 1e-2
 """Nats by which two models must differ for a test to tell them apart."""
 BLOCK = 128
 """Tokens of a block of the prefix cache on CPU."""
+
+
+def scores(live: LiveEngine, ids: torch.Tensor) -> list[list[float]]:
+    return [[read.logprob for read in row] for row in live.run(live.engine.read(ids.tolist()))]
 
 
 @torch.no_grad()
@@ -72,12 +77,12 @@ def test_every_view_scores_what_the_learners_model_scores(live: LiveEngine, engi
     deliver(live, model, "parity")
     for view in VIEWS:
         live.run(live.engine.set_view(model.memory_state.view(view)))
-        got = live.run(live.engine.logprobs(ids.tolist()))
+        got = scores(live, ids)
         assert distance(model, ids, view, got) < TOLERANCE, view
         for other in VIEWS:
             assert other == view or distance(model, ids, other, got) > DIFFERENT, (view, other)
     live.run(live.engine.set_view(None))
-    assert distance(model, ids, "awake", live.run(live.engine.logprobs(ids.tolist()))) < TOLERANCE
+    assert distance(model, ids, "awake", scores(live, ids)) < TOLERANCE
 
 
 def test_a_delivery_or_another_view_never_reads_a_stale_prefix_cache(live: LiveEngine, engine_world: EngineWorld) -> None:
@@ -162,7 +167,7 @@ def test_a_delivery_that_does_not_check_out_is_refused_and_changes_nothing(
         live.run(live.engine.deliver(spoil(engine_world.grown(seed=7))))
     assert live.run(live.engine.holds()) == held
     assert live.engine.version == "whole"
-    assert distance(model, ids, "awake", live.run(live.engine.logprobs(ids.tolist()))) < TOLERANCE
+    assert distance(model, ids, "awake", scores(live, ids)) < TOLERANCE
 
 
 def test_requests_in_flight_finish_and_each_token_is_from_the_version_it_says(live: LiveEngine, engine_world: EngineWorld) -> None:
@@ -219,7 +224,7 @@ def test_a_pruned_expert_is_gone_after_a_delivery(live: LiveEngine, engine_world
     receipt = live.run(live.engine.deliver(pack(model.memory_layers, [STUDENT], model.memory_state, "pruned")))
     assert receipt.version == "pruned"
     assert live.run(live.engine.holds())["checksum"] == checksum(expert_tensors(model.memory_layers, [SEALED, STUDENT]))
-    assert distance(model, ids, "awake", live.run(live.engine.logprobs(ids.tolist()))) < TOLERANCE
+    assert distance(model, ids, "awake", scores(live, ids)) < TOLERANCE
 
 
 def test_relabelling_changes_the_version_and_nothing_else(live: LiveEngine, engine_world: EngineWorld) -> None:
@@ -229,7 +234,7 @@ def test_relabelling_changes_the_version_and_nothing_else(live: LiveEngine, engi
     live.run(live.engine.relabel("promoted"))
     assert live.engine.version == "promoted"
     assert live.run(live.engine.holds()) == held
-    assert distance(model, ids, "awake", live.run(live.engine.logprobs(ids.tolist()))) < TOLERANCE
+    assert distance(model, ids, "awake", scores(live, ids)) < TOLERANCE
 
 
 class FakeClient:

@@ -22,6 +22,7 @@ from circadian.events import EventLog
 pytestmark = pytest.mark.engine
 STEPS = 60
 """Enough to kill a process between two checkpoints."""
+UNEVEN = {"uneven two": {"workers": 2, "zero_stage": 3, "wait_seconds": 60}, "uneven one": {}}
 KILL_SECONDS = 240.0
 """Bound of the wait for the step at which a process is killed."""
 
@@ -75,6 +76,13 @@ def test_two_sharded_processes_learn_what_one_does(world: LearnerWorld, undistur
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
+
+
+def test_processes_with_unequal_rows_do_not_wait_for_each_other(world: LearnerWorld) -> None:
+    """Three rows and two: the smaller share fills two parts, and sharded weights are gathered part by part."""
+    uneven, alone = (learn(world.request("seeding", name, rows=5, **learner)) for name, learner in UNEVEN.items())
+    assert uneven.first_loss == pytest.approx(alone.first_loss, abs=1e-5)
+    assert uneven.final_loss == pytest.approx(alone.final_loss, abs=1e-5)
 
 
 def test_a_killed_process_changes_nothing_of_the_result(world: LearnerWorld, undisturbed: LearnResult) -> None:

