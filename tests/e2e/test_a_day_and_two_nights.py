@@ -1,6 +1,7 @@
 """Two days and two nights of the nursery model, on everything that is real: Ray, vLLM, DeepSpeed, the controller, over REST.
 
-One life is lived once, and looked at from many sides. In its first night the learner is killed in the middle of knowledge seeding.
+One life is lived once, and looked at from many sides. In the middle of knowledge seeding, the first night loses its learner and the
+second one its driver.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -38,7 +39,8 @@ LEARNED = ("rows", "cues", "seeding_cues")
 WRITTEN = ("corpus.jsonl", "held_back.jsonl", "**/student_rows.jsonl")
 """Files of a night whose rows are prompts up to `start`, and written by the model from there on."""
 KILL_AFTER_STEP = 110
-"""Of the first night's knowledge seeding: between two checkpoints."""
+"""Of knowledge seeding: between two checkpoints."""
+Victim = Literal["learner", "driver"]
 
 
 @dataclass
@@ -50,6 +52,11 @@ class Night:
     killed: int | None = None
     awake: Measured | None = None
     refused: ApiError | None = None
+
+    def starts_of_seeding(self) -> list[dict[str, Any]]:
+        """Of the learner in knowledge seeding: pid and first step of each start."""
+        told = [event["data"] for event in self.events if event["type"] == "sleep.learner_started"]
+        return [data for data in told if "seeding" in data["run"]]
 
     def data(self, kind: str) -> dict[str, Any]:
         return next(event["data"] for event in self.events if event["type"] == kind)
@@ -72,6 +79,16 @@ class Life:
         name = self.nights[night - 1].sleep["result_version"] if night else next(v["id"] for v in versions if v["parent"] is None)
         return next(self.stack.settings.home_folder.glob(f"deployments/*/versions/{name}"))
 
+    def dashboard(self, path: str) -> Any:
+        """What Ray's own REST interface says."""
+        headers = {"Authorization": f"Bearer {self.stack.ray_token}"}
+        return httpx.get(f"{self.stack.dashboard}{path}", headers=headers, timeout=30).raise_for_status().json()
+
+    def jobs(self, sleep: str) -> dict[str, Any]:
+        """The Ray jobs of a sleep, by submission id: one for each attempt."""
+        jobs = {job["submission_id"] or "": job for job in self.dashboard("/api/jobs/")}
+        return {name: job for name, job in sorted(jobs.items()) if name.startswith(sleep)}
+
     def ask(self, question: str) -> str:
         """By the official client, unmodified."""
         with openai.OpenAI(base_url=f"{self.stack.url}/v1", api_key=self.stack.api_key) as client:
@@ -87,25 +104,26 @@ def deep_in_seeding(event: dict[str, Any]) -> bool:
     return event["type"] == "sleep.progress" and event["data"]["task"] == "seeding" and event["data"]["step"] >= KILL_AFTER_STEP
 
 
-def sleep_through(life: Life, day: Day, examiner: Examiner | None, kill_learner: bool) -> Night:
-    """A night, watched; measured with its fast memory if there is an examiner."""
+def sleep_through(life: Life, day: Day, victim: Victim, examiner: Examiner | None = None) -> Night:
+    """A night, watched, of which one process is killed; measured with its fast memory if there is an examiner."""
     body = {"deployment": "nursery", "seed": SEED, "held_out": [probe.question for probe in day.probes()]}
     sleep = life.client.post("/v1/sleeps", body)
     night = Night(sleep, [])
-    learner: dict[str, Any] = {}
+    learner = 0
     for event in life.client.events(sleep["id"]):
         night.events.append(event)
         data = event["data"]
         if event["type"] == "sleep.learner_started":
-            learner = data
+            learner = data["pid"]
         elif event["type"] == "deployment.fast_memory_live" and examiner:
             night.awake = examiner.measure()
             with pytest.raises(ApiError) as refused:
                 life.client.post("/v1/sleeps", body)
             night.refused = refused.value
-        elif kill_learner and night.killed is None and deep_in_seeding(event):
-            night.killed = learner["pid"]
-            os.kill(learner["pid"], signal.SIGKILL)
+        elif night.killed is None and deep_in_seeding(event):
+            (job,) = life.jobs(sleep["id"]).values()
+            night.killed = learner if victim == "learner" else int(job["driver_info"]["pid"])
+            os.kill(night.killed, signal.SIGKILL)
     night.sleep = life.client.get(f"/v1/sleeps/{sleep['id']}")
     return night
 
@@ -124,10 +142,10 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         probe = days[0].probes()[0]
         life.measured["before"], life.answers["before"] = first.measure(), life.ask(probe.question)
         live(days[0], client, "nursery")
-        life.nights.append(sleep_through(life, days[0], first, kill_learner=True))
+        life.nights.append(sleep_through(life, days[0], "learner", first))
         life.measured["after first"], life.answers["after"] = first.measure(), life.ask(probe.question)
         live(days[1], client, "nursery")
-        life.nights.append(sleep_through(life, days[1], None, kill_learner=False))
+        life.nights.append(sleep_through(life, days[1], "driver"))
         life.measured["first day after second"], life.measured["after second"] = first.measure(), second.measure()
         yield life
         client.close()
@@ -156,16 +174,26 @@ def test_after_the_night_the_day_is_known_and_nothing_is_forgotten(life: Life) -
 
 def test_a_learner_killed_in_knowledge_seeding_only_delays_the_night(life: Life) -> None:
     night = life.nights[0]
-    assert night.killed is not None
     assert night.sleep["status"] == "succeeded"
-    starts = [e["data"] for e in night.events if e["type"] == "sleep.learner_started" and "seeding" in e["data"]["run"]]
-    assert len(starts) == 2
-    assert starts[0]["pid"] == night.killed != starts[1]["pid"]
-    assert 0 < starts[1]["step"] <= KILL_AFTER_STEP + 50, "resumed from a checkpoint, not from the start"
+    starts = night.starts_of_seeding()
+    first, second = starts
+    assert first["pid"] == night.killed != second["pid"]
+    assert (first["step"], second["step"]) == (0, 100), "resumed from the last checkpoint"
+    assert list(life.jobs(night.sleep["id"])) == [f"{night.sleep['id']}-a1"]
     seeding = next(
         e["data"] for e in night.events if e["type"] == "sleep.stage_finished" and e["data"]["stage"] == "knowledge_seeding"
     )
     assert seeding["outputs"]["restarts"] == 1
+
+
+def test_a_killed_night_goes_on_where_it_was(life: Life) -> None:
+    night = life.nights[1]
+    assert night.sleep["status"] == "succeeded"
+    assert {name[-2:]: job["status"] for name, job in life.jobs(night.sleep["id"]).items()} == {"a1": "FAILED", "a2": "SUCCEEDED"}
+    assert [event["data"]["attempt"] for event in night.events if event["type"] == "sleep.started"] == [1, 2]
+    finished = [event["data"]["stage"] for event in night.events if event["type"] == "sleep.stage_finished"]
+    assert len(finished) == len(set(finished)), "no sealed stage was done again"
+    assert [start["step"] for start in night.starts_of_seeding()] == [0, 100], "knowledge seeding resumed from its last checkpoint"
 
 
 def test_the_second_night_keeps_the_first(life: Life) -> None:
@@ -239,16 +267,14 @@ def test_no_wake_row_and_no_sleep_prompt_uses_a_form_of_the_test(life: Life, num
 
 
 def test_the_ray_dashboard_lists_the_night_as_a_job_and_the_learner_as_a_train_run(life: Life) -> None:
-    headers = {"Authorization": f"Bearer {life.stack.ray_token}"}
-    with httpx.Client(base_url=life.stack.dashboard, headers=headers, timeout=30) as dashboard:
-        jobs = {job["submission_id"]: job for job in dashboard.get("/api/jobs/").json()}
-        job = next(job for name, job in jobs.items() if name and name.startswith(life.nights[0].sleep["id"]))
-        assert job["status"] == "SUCCEEDED"
-        assert job["metadata"]["sleep_id"] == life.nights[0].sleep["id"]
-        runs = {run["name"]: run["status"] for run in dashboard.get("/api/train/v2/runs/v1").json()["train_runs"]}
-        mine = {name: status for name, status in runs.items() if name.startswith(life.nights[0].sleep["id"])}
-        assert len(mine) == 2, runs
-        assert set(mine.values()) == {"FINISHED"}
+    sleep = life.nights[0].sleep["id"]
+    (job,) = life.jobs(sleep).values()
+    assert job["status"] == "SUCCEEDED"
+    assert job["metadata"]["sleep_id"] == sleep
+    runs = {run["name"]: run["status"] for run in life.dashboard("/api/train/v2/runs/v1")["train_runs"]}
+    mine = {name: status for name, status in runs.items() if name.startswith(sleep)}
+    assert len(mine) == 2, runs
+    assert set(mine.values()) == {"FINISHED"}
 
 
 def test_ray_answers_nobody_without_the_token(life: Life) -> None:
