@@ -60,7 +60,8 @@ class MemoryEngine:
         client = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(folder),
-                dtype=spec.dtype or str(AutoConfig.from_pretrained(folder).dtype).removeprefix("torch."),  # type: ignore[arg-type]
+                # `auto` would read an fp32 base as bf16, and a delivery is in the version's own dtype.
+                dtype=str(AutoConfig.from_pretrained(folder).dtype).removeprefix("torch."),  # type: ignore[arg-type]
                 worker_extension_cls=EXTENSION,
                 enforce_eager=current_platform.is_cpu(),  # compiling takes longer than a night on the toy world
                 max_model_len=spec.max_model_len,  # type: ignore[arg-type]

@@ -62,6 +62,10 @@ class Facts(Spec):
     deliveries: Deliveries = Deliveries()
 
 
+class OutOfTime(Exception):
+    """The task took longer than it may."""
+
+
 class OtherRequest(Exception):
     """The run's checkpoints were made for another request."""
 
@@ -77,7 +81,7 @@ def learn_loop(
     """Learn, or go on learning. Called by every process, with torch.distributed up.
 
     rollouts: used by rank 0, which alone returns a result.
-    deadline: unix seconds, after which TimeoutError is raised.
+    deadline: unix seconds, after which OutOfTime is raised.
     Raises LearningDiverged in every process alike.
     """
     return _Loop(request, checkpoints, rollouts, deadline).run()
@@ -153,7 +157,7 @@ class _Loop:
     def _check_time(self, step: int) -> None:
         if time.time() > self.deadline:
             bound = self.request.learner.stage_seconds
-            raise TimeoutError(f"step {step} of {self.recipe.steps} was not reached in {bound} s; raise learner.stage_seconds")
+            raise OutOfTime(f"step {step} of {self.recipe.steps} was not reached in {bound} s; raise learner.stage_seconds")
 
     def _tell_start(self, step: int) -> None:
         rank, size = self.group.rank, self.group.size

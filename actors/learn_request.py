@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from circadian.specs import FastLearningSpec, LearnerSpec, SeedingSpec, Spec
+from circadian.specs import EngineSpec, FastLearningSpec, LearnerSpec, SeedingSpec, Spec
 
 TaskName = Literal["fast_learning", "seeding"]
 
@@ -39,6 +39,8 @@ class LearnRequest(Spec):
     """Texts kept for tests: what the student writes is not learned where it contains one of them."""
     rollouts: tuple[str, ...] = ()
     """Names of the rollout workers that write as the student; none of them means that every row is the teacher's."""
+    engine: EngineSpec = EngineSpec()
+    """How they run: its bounds hold for what is asked of them."""
     seed: int = 0
     learner: LearnerSpec = LearnerSpec()
     fast_learning: FastLearningSpec = FastLearningSpec()
@@ -64,7 +66,7 @@ class LearnRequest(Spec):
     @property
     def fingerprint(self) -> str:
         """Of what is learned: the same in every attempt, whose rollout workers have names of their own."""
-        return hashlib.sha256(self.model_dump_json(exclude={"rollouts"}).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude={"rollouts", "engine"}).encode()).hexdigest()
 
 
 class Deliveries(Spec):

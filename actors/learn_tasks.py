@@ -106,8 +106,8 @@ class Seeding(Task):
         rng = random.Random(f"{self.seed}/{step}")
         rows = knowledge_seeding.mix(self.teacher_written, self.student_written, self.nights_before, self.spec, self.spec.rows, rng)
         mine, weight = _shared(rows, group, lambda row: len(row.ids) - max(row.start, 1))
-        parts = min(knowledge_seeding.PARTS, len(rows) // group.size)  # as many as the process with the fewest rows can fill
-        return Share(knowledge_seeding.collate(mine, self.teachers, parts), weight)
+        chunks = knowledge_seeding.reading([rows[rank :: group.size] for rank in range(group.size)], self.spec.token_chunk)
+        return Share(knowledge_seeding.collate(mine, self.teachers, chunks), weight)
 
     def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
         return knowledge_seeding.knowledge_seeding_loss(model, tensors, model.mask(self.student_view), self.spec)

@@ -22,8 +22,6 @@ from actors.replies import Read
 from circadian.memory.delivery import Receipt
 from circadian.specs import EngineSpec
 
-START_SECONDS = 900.0
-"""Bound of an engine's start: a large base is hashed, read and warmed up."""
 STOP_SECONDS = 60.0
 MARGIN_SECONDS = 60.0
 """What a call may take beyond the engine's own bound, for its way there and back."""
@@ -87,6 +85,7 @@ class RolloutHandle:
 
     def __init__(self, actor: Any, engine: EngineSpec) -> None:
         self._actor = actor
+        self._start_seconds = engine.start_seconds
         self._seconds = engine.generate_seconds + engine.control_seconds + MARGIN_SECONDS
 
     @classmethod
@@ -123,9 +122,9 @@ class RolloutHandle:
         """
         return cls(ray.get_actor(name, namespace=names.NAMESPACE), engine or EngineSpec())
 
-    def ready(self, seconds: float = START_SECONDS) -> str:
+    def ready(self) -> str:
         """The version that answers, once it does."""
-        return ray.get(self.ready_ref(), timeout=seconds)
+        return ray.get(self.ready_ref(), timeout=self._start_seconds)
 
     def ready_ref(self) -> ray.ObjectRef[str]:
         """The same as a reference, so that several workers start at once."""

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-START_SECONDS = 900.0
-"""Bound of an engine's start: a large base is hashed, read and warmed up."""
 STOP_SECONDS = 60.0
 CONTROL_SECONDS = 180.0
 """Bound of a delivery or a question about the replica, above the engine's own."""
@@ -180,7 +178,7 @@ class WakeHandle:
         """A StreamHead, then server-sent events. Closing the iterator aborts the request."""
         return self._stream("completion", body)
 
-    def ready(self, seconds: float = START_SECONDS) -> str:
+    def ready(self, seconds: float = EngineSpec().start_seconds) -> str:
         """The version that answers, once it does. Raises Ray's RayActorError where the replica, or the engine in it, is dead."""
         return ray.get(self.ready_ref(), timeout=seconds)
 

@@ -24,13 +24,24 @@ class EventLog:
         """Append one event; `type` is dotted, `message` is for people."""
         line = json.dumps({"type": type, "created_at": time.time(), "message": message, "data": data}) + "\n"
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        left = line.encode()
         try:
-            os.write(descriptor, line.encode())
+            while left:
+                left = left[os.write(descriptor, left) :]
         finally:
             os.close(descriptor)
 
     def read(self) -> list[dict[str, object]]:
-        """Everything so far."""
+        """Everything so far, without lines that a full disk tore."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return [event for line in self.path.read_text().split("\n") if (event := parse(line)) is not None]
+
+
+def parse(line: str) -> dict[str, object] | None:
+    """An event from its line; None where the line is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

@@ -61,8 +61,8 @@ class Reader:
         self.held_out = {form for text in (*texts, *self._texts(read)) if (form := normalised(text))}
 
     def rows(self, experience: Experience) -> list[Row]:
-        """What is learned of an experience: of a document every token; of a chat the assistant's answers, or, if there are none or
-        the deployment gave them itself, what others said.
+        """What is learned of an experience: of a document every token, of a chat the assistant's answers. The deployment's own
+        answers (source `wake`) are taken out before; where nothing was answered, all that was said is learned.
 
         One row, unless the template renders an answer in another way once more is said (Qwen3 keeps only the last one's thoughts):
         then every answer is a row of its own, rendered as it is when the deployment is asked for it. Raises Unreadable.
@@ -72,9 +72,10 @@ class Reader:
         said = [message.model_dump() for message in experience.messages]
         if experience.source == "wake":
             said = [message for message in said if message["role"] != "assistant"]
-        if not any(message["role"] == "assistant" for message in said):
+        answers = [i for i, message in enumerate(said) if message["role"] == "assistant" and i]  # the first word is no answer
+        if not answers:
             return [Row.of_all(self._chat(said))] if said else []
-        turns = [self._turn(said, i) for i, message in enumerate(said) if message["role"] == "assistant" and i]
+        turns = [self._turn(said, i) for i in answers]
         whole = self._chat(said)
         if all(whole[: len(turn.ids)] == turn.ids for turn in turns):
             weight = [0.0] * len(whole)

@@ -7,13 +7,15 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0)]
+Resource = Annotated[float, Field(ge=0.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Spec(BaseModel):
     """Base of all specs: unknown fields are errors, values do not change after they were checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Level(Spec):
@@ -35,7 +37,7 @@ class MemorySpec(Spec):
         Level(period=8192, experts=16, rank=64),
     )
     """Level 0 is written while awake; every slower level is written by sleep alone."""
-    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Decoder layers that carry the memory, ascending; None means all of them."""
 
     @model_validator(mode="after")
@@ -118,7 +120,7 @@ class FastLearningSpec(Spec):
     rows: PositiveInt = 32
     """Experiences a step, over all learner processes."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     checkpoint_steps: PositiveInt = 50
     """Steps between two checkpoints."""
 
@@ -130,7 +132,7 @@ class SeedingSpec(Spec):
     rows: PositiveInt = 32
     """Sequences a step, over all learner processes."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
@@ -156,8 +158,8 @@ class LearnerSpec(Spec):
 
     workers: PositiveInt = 1
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    cpus_per_worker: float = 1.0
-    gpus_per_worker: float = 0.0
+    cpus_per_worker: Resource = 1.0
+    gpus_per_worker: Resource = 0.0
     max_failures: Annotated[int, Field(ge=0)] = 3
     """Learner deaths a stage survives; each time it resumes from its last checkpoint."""
     start_seconds: PositiveInt = 300
@@ -176,13 +178,13 @@ class EngineSpec(Spec):
     max_num_seqs: PositiveInt = 64
     """Requests that are worked on at once; more wait in line."""
     tensor_parallel_size: PositiveInt = 1
-    gpu_memory_utilization: float = 0.85
+    gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.85
     """Share of a GPU's memory; on CPU the KV cache is sized by VLLM_CPU_KVCACHE_SPACE (GiB)."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of weights and memory; None means the version's own. (vLLM's `auto` would read an fp32 base as bf16.)"""
-    control_seconds: float = 120.0
+    start_seconds: Seconds = 900.0
+    """Bound of a start: a large base is hashed, read and warmed up."""
+    control_seconds: Seconds = 120.0
     """Bound of a delivery, a change of view or a checksum."""
-    generate_seconds: float = 1800.0
+    generate_seconds: Seconds = 1800.0
     """Bound of one call of sample or read, over all its prompts."""
 
 
@@ -190,8 +192,8 @@ class RolloutSpec(Spec):
     """The rollout workers: vLLM engines that write for the night."""
 
     workers: PositiveInt = 1
-    cpus_per_worker: float = 1.0
-    gpus_per_worker: float = 0.0
+    cpus_per_worker: Resource = 1.0
+    gpus_per_worker: Resource = 0.0
     engine: EngineSpec = EngineSpec(max_model_len=512, max_num_seqs=256)
 
 
@@ -205,7 +207,7 @@ class GateSpec(Spec):
     max_lost: Fraction = 0.1
     """Share of the words of the rested self's own text, each word counting once, that the candidate would not write where its parent
     surely did."""
-    max_nll_rise: float = 0.3
+    max_nll_rise: Annotated[float, Field(ge=0.0)] = 0.3
     """Nats a token on text the rested self wrote."""
 
 
@@ -231,6 +233,16 @@ class Recipe(Spec):
                 f"rollouts.engine.max_model_len {room} leaves no room for a cue and {longest} tokens after it; raise it, or lower "
                 "seeding.completion_tokens and seeding.free_run_tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_row_for_each(self) -> Self:
+        for task in ("fast_learning", "seeding"):
+            rows = getattr(self, task).rows
+            if rows < self.learner.workers:
+                raise ValueError(
+                    f"{task}.rows {rows} are fewer than learner.workers {self.learner.workers}; give each at least one"
+                )
         return self
 
 

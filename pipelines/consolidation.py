@@ -119,6 +119,7 @@ def knowledge_seeding(
             nights_before=day["nights_before"],
             held_out=job.held_out,
             rollouts=rollouts.names,
+            engine=job.recipe.rollouts.engine,
             seed=job.seed,
             learner=job.recipe.learner,
             seeding=job.recipe.seeding,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def publish(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, s
         "folder": str(child),
         "dawn_file": DAWN_FILE,
         "deliveries": {"dawn": str(home / DAWN_FILE)} | rest_delivery(job),
+        "left_out": json.loads((home / day["left_out_file"]).read_text()),
         "sizes": {"expert_bytes": len(payload), "model_bytes": base},
         "report": report(job, gate=verdict, seeding=seeded),
     }
@@ -63,12 +65,13 @@ def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
 
 
 def joined_cues(job: NightJob, day: Outputs) -> str:
-    """The child's cue store: the parent's, and of the day's cues what may be stored, each once."""
+    """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it."""
     cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["kind"] == "day"]
     kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
     new = list(dict.fromkeys(cue for cue in kept if cue is not None))
-    parent = Path(job.parent)
-    return cues_json(*join_cues(read_cues(parent), cues_met(parent), new, job.recipe.cue_limit, job.seed))
+    parent, today = Path(job.parent), {cue.ids for cue in new}
+    old = [cue for cue in read_cues(parent) if cue.ids not in today]
+    return cues_json(*join_cues(old, cues_met(parent), new, job.recipe.cue_limit, job.seed))
 
 
 def rest_delivery(job: NightJob) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from actors import names
 from actors.replies import Read
-from actors.rollout import START_SECONDS, RolloutHandle
+from actors.rollout import RolloutHandle
 from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.specs import NightJob
 
@@ -57,7 +57,7 @@ class RolloutPool:
             for i in range(spec.workers)
         ]
         self._ready = [worker.ready_ref() for worker in self._workers]
-        self._seconds = spec.engine.generate_seconds
+        self._start_seconds, self._seconds = spec.engine.start_seconds, spec.engine.generate_seconds
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class RolloutPool:
 
     def deliver(self, payload: bytes) -> None:
         """Every worker becomes the delivered version."""
-        ray.get(self._ready, timeout=START_SECONDS)
+        ray.get(self._ready, timeout=self._start_seconds)
         for worker in self._workers:
             worker.deliver(payload)
 

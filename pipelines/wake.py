@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,54 +62,62 @@ def collect(job: NightJob) -> Outputs:
     home, rng, bounds = Path(job.home), random.Random(f"collect-{job.seed}"), Bounds.of(job)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     experiences = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
-    rows, dropped = day_rows(experiences, reader, bounds.row)
+    rows, left_out, cut = day_rows(experiences, reader, bounds.row)
     met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue)]
     cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
-    dropped["cues_dropped_long"] = len(met) - len(cues)
     if not rows or not cues:
+        why = ", ".join(f"{reason} {count}" for reason, count in Counter(left_out.values()).items())
         raise NothingToLearn(
-            f"none of {len(experiences)} experiences can be learned ({', '.join(f'{name} {n}' for name, n in dropped.items())}); "
+            f"none of {len(experiences)} experiences can be learned ({why or 'too short to ask about'}); "
             "send chats with something said, or documents of 4 tokens or more"
         )
-    carried = read_cues(Path(job.parent))
+    carried, today = read_cues(Path(job.parent)), {cue["ids"] for cue in cues}
     held_out = reader.are_held_out([cue.ids for cue in carried])
-    old = [cue for cue, kept_back in zip(carried, held_out, strict=True) if not kept_back and len(cue.ids) <= bounds.cue]
+    # What is asked again today is answered by today: the rested self would teach the old answer against it.
+    allowed = [cue for cue, secret in zip(carried, held_out, strict=True) if not secret and cue.ids not in today]
+    old = [cue for cue in allowed if len(cue.ids) <= bounds.cue]
     write_lines(home / "rows.jsonl", [{"ids": row.ids, "weight": row.weight} for row in rows])
+    write_whole(home / "left_out.json", json.dumps(left_out))
     write_lines(home / "cues.jsonl", cues + [{"ids": cue.ids, "kind": "old", "question": cue.question} for cue in old])
     return {
         "rows_file": "rows.jsonl",
         "cues_file": "cues.jsonl",
+        "left_out_file": "left_out.json",
         "experiences": len(experiences),
         "rows": len(rows),
         "day_cues": len(cues),
         "old_cues": len(old),
         "old_cues_dropped": len(carried) - len(old),
         "nights_before": len({cue.sleep for cue in carried}),
-        **dropped,
+        "left_out": dict(Counter(left_out.values())),
+        "documents_cut": cut,
+        "day_cues_dropped_long": len(met) - len(cues),
     }
 
 
-def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, int]]:
-    """The rows that can be learned, and how many experiences were dropped, rows dropped, and documents cut, for what reason."""
-    counts = {"dropped_held_out": 0, "dropped_long": 0, "dropped_unreadable": 0, "documents_cut": 0}
+def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, str], int]:
+    """The rows that can be learned; of every experience that adds none, why; and how many documents were cut."""
+    left_out = {experience.id: "nothing to learn" for experience in experiences}
     read: list[tuple[Experience, Row]] = []
     for experience in experiences:
         try:
             read += [(experience, row) for row in reader.rows(experience) if any(row.weight)]
         except Unreadable:
-            counts["dropped_unreadable"] += 1
+            left_out[experience.id] = "unreadable"
     held_out = reader.are_held_out([row.ids for _, row in read])
     secret = {experience.id for (experience, _), found in zip(read, held_out, strict=True) if found}
-    counts["dropped_held_out"] = len(secret)
-    rows = []
+    left_out |= dict.fromkeys(secret, "held out")
+    rows, cut = [], 0
     for experience, row in read:
         if experience.id in secret:
             continue
-        if len(row.ids) > longest:
-            counts["documents_cut" if experience.text else "dropped_long"] += 1
         if len(row.ids) <= longest or experience.text:
             rows.append(row.cut(longest))
-    return rows, counts
+            cut += len(row.ids) > longest
+            left_out.pop(experience.id, None)
+        elif experience.id in left_out:
+            left_out[experience.id] = "too long"
+    return rows, left_out, cut
 
 
 def day_cues(row: Row, rng: random.Random, longest: int) -> list[dict[str, Any]]:

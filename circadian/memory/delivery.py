@@ -76,7 +76,10 @@ def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]
     """
     started = time.perf_counter()
     meta, tensors = _open(payload)
-    state = MemoryState.parse(json.loads(meta["experts"]))
+    try:
+        state = MemoryState.parse(json.loads(meta["experts"]))
+    except (ValueError, TypeError) as error:
+        raise DeliveryRefused(f"delivery of {meta['version']}: its states of experts cannot be read: {error}") from error
     reason = _objection(layers, meta, tensors, state)
     if reason:
         raise DeliveryRefused(f"delivery of {meta['version']}: {reason}")

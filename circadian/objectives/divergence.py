@@ -33,12 +33,12 @@ def reverse_kl(teacher: Tensor, student: Tensor) -> Tensor:
 DIVERGENCES: dict[str, Divergence] = {"forward_kl": forward_kl, "reverse_kl": reverse_kl}
 
 
-def token_divergence(name: str, teacher: Tensor, student: Tensor, lm_head: nn.Module, chunk: int) -> Tensor:
+def token_divergence(name: str, teacher: Tensor, student: Tensor, lm_head: nn.Module, chunks: int = 1) -> Tensor:
     """Divergence of every token.
 
     teacher, student: final hidden states [N, D]; gradients flow to the student only.
     lm_head: [.., D] -> logits [.., V]
-    chunk: tokens whose logits exist at once.
+    chunks: equal parts of the tokens, of which one's logits exist at once.
     Returns [N], nats, float32.
     """
     divergence = DIVERGENCES[name]
@@ -48,5 +48,5 @@ def token_divergence(name: str, teacher: Tensor, student: Tensor, lm_head: nn.Mo
             p = F.log_softmax(lm_head(t).float(), dim=-1)
         return divergence(p, F.log_softmax(lm_head(s).float(), dim=-1))
 
-    pairs = zip(teacher.detach().split(chunk), student.split(chunk), strict=True)
+    pairs = zip(teacher.detach().tensor_split(chunks), student.tensor_split(chunks), strict=True)
     return torch.cat([checkpoint(of_chunk, t, s, use_reentrant=False) for t, s in pairs])

@@ -12,11 +12,16 @@ weights in two views: the frozen trunk below the first memory is computed once, 
 
 Left out here: imitation (the alpha term).
 
-B rows, T tokens, M experts over all levels, N taught tokens of the batch.
+A batch is read in parts (short rows together: free running is several times longer than a question, and padding costs), and the
+tokens of a part are compared in chunks. Processes among which the weights are sharded gather them at every part and every chunk, so
+all of them must have the same number of each: `reading` says how many, from the rows of all.
+
+B rows, T tokens, M experts over all levels, P parts of a batch.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -29,8 +34,7 @@ from circadian.objectives.rows import Kind, TaughtRow, pad
 from circadian.specs import SeedingSpec
 
 PARTS = 4
-"""A batch is read in at most this many parts, short rows together: free running is several times longer than a question, and padding
-costs."""
+"""At most."""
 Pools = Mapping[Kind, Sequence[TaughtRow]]
 """Rows by kind."""
 
@@ -53,15 +57,22 @@ def mix(
     return batch
 
 
-def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor], parts: int = PARTS) -> dict[str, Tensor]:
-    """ids [B, T] int64, short rows first; taught [B, T] bool, the tokens whose prediction is taught; teacher [B, M], each row's
-    teacher as a mask; part [B] int64, the part in which each row is read.
+def reading(shares: Sequence[Sequence[TaughtRow]], token_chunk: int) -> tuple[int, ...]:
+    """How a step is read: for each part the chunks in which its tokens are compared, so that no process, given the rows of each,
+    compares more than `token_chunk` tokens at once. [P]"""
+    parts = min(PARTS, *map(len, shares))
+    most = [
+        max(sum(map(_taught, share)) for share in part) for part in zip(*(_divided(rows, parts) for rows in shares), strict=True)
+    ]
+    return tuple(max(1, math.ceil(tokens / token_chunk)) for tokens in most)
 
-    There are `parts` of them, or as many as rows, none empty. Processes among which the weights are sharded must all have the same
-    number of parts, whatever number of rows each has.
+
+def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor], chunks: Sequence[int]) -> dict[str, Tensor]:
+    """ids [B, T] int64, short rows first; taught [B, T] bool, the tokens whose prediction is taught; teacher [B, M], each row's
+    teacher as a mask; part [B] int64, the part in which each row is read; chunks [P] int64, of each part's tokens (`reading`).
     """
-    parts = min(parts, len(rows))
-    rows = sorted(rows, key=lambda row: len(row.ids))
+    parts = _divided(rows, len(chunks))
+    rows = [row for part in parts for row in part]
     ids = pad([row.ids for row in rows])
     taught = torch.zeros(ids.shape, dtype=torch.bool)
     for i, row in enumerate(rows):
@@ -70,24 +81,35 @@ def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor], parts: int =
         "ids": ids,
         "taught": taught,
         "teacher": torch.stack([masks[row.teacher] for row in rows]),
-        "part": torch.arange(len(rows)) * parts // len(rows),
+        "part": torch.tensor([number for number, part in enumerate(parts) for _ in part]),
+        "chunks": torch.tensor(chunks),
     }
 
 
 def knowledge_seeding_loss(model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec) -> Tensor:
     """Mean divergence over the taught tokens, nats; gradients reach only the expert that is being written."""
     divergences = []
-    for number in range(int(batch["part"].max()) + 1):
+    for number, chunks in enumerate(batch["chunks"].tolist()):
         part = batch["part"] == number
         taught = batch["taught"][part, 1:]
         ends = taught.any(0).nonzero()
-        length = (
-            int(ends.max()) + 2 if len(ends) else 2
-        )  # read all the same: the other processes do, and each has a shard of the weights
+        # Where nothing is taught two tokens are read all the same: the other processes read theirs, and each has a shard of the weights.
+        length = int(ends.max()) + 2 if len(ends) else 2
         taught, trunk = taught[:, : length - 1], model.lower(batch["ids"][part, :length])
         with torch.no_grad():
             teacher = model.upper(trunk, batch["teacher"][part])[:, :-1][taught]
         student = model.upper(trunk, student_view)[:, :-1][taught]
-        divergences.append(token_divergence(spec.divergence, teacher, student, model.lm_head, spec.token_chunk))
+        divergences.append(token_divergence(spec.divergence, teacher, student, model.lm_head, chunks))
     every = torch.cat(divergences)
     return every.sum() / max(1, len(every))
+
+
+def _divided(rows: Sequence[TaughtRow], parts: int) -> list[list[TaughtRow]]:
+    """The rows in parts of (nearly) equal number, short rows first."""
+    rows = sorted(rows, key=lambda row: len(row.ids))
+    return [rows[i * len(rows) // parts : (i + 1) * len(rows) // parts] for i in range(parts)]
+
+
+def _taught(row: TaughtRow) -> int:
+    """Tokens whose prediction is taught."""
+    return len(row.ids) - max(row.start, 1)

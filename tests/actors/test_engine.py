@@ -179,7 +179,7 @@ def test_requests_in_flight_finish_and_each_token_is_from_the_version_it_says(li
 
     async def deliver_meanwhile() -> list[Any]:
         tasks = [asyncio.create_task(live.engine.generate(row, params)) for row in rows]
-        await asyncio.sleep(0.3)
+        await live.engine.generate(rows[0], SamplingParams(max_tokens=10, temperature=0.0, ignore_eos=True))  # they have begun
         assert live.engine.in_flight == len(rows)
         await live.engine.deliver(pack(new.memory_layers, EXPERTS, new.memory_state, "new"))
         assert live.engine.in_flight > 0

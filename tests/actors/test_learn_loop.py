@@ -17,7 +17,7 @@ from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken, make_world
 from safetensors.torch import load_file
 
 from actors.learn_engine import LearnEngine, LearningDiverged, learning_model
-from actors.learn_loop import OtherRequest, learn_loop, lr_at
+from actors.learn_loop import OtherRequest, OutOfTime, learn_loop, lr_at
 from actors.learn_request import Deliveries, LearnRequest, LearnResult
 from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
@@ -262,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(world: LearnerWorld, tmp_path: 
 
 
 def test_a_task_that_takes_too_long_stops(world: LearnerWorld, tmp_path: Path) -> None:
-    with pytest.raises(TimeoutError, match=r"raise learner\.stage_seconds"):
+    with pytest.raises(OutOfTime, match=r"raise learner\.stage_seconds"):
         learn_loop(world.request("fast_learning", "late"), Folders(tmp_path), deadline=0.0)
 
 

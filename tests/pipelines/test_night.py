@@ -28,7 +28,7 @@ from circadian.specs import Experience, GateSpec, Level, MemorySpec, Message, Ni
 from pipelines import night as nights
 from pipelines.consolidation import check_teachers, dream_corpus, hold_back, open_expert, prune, snapshot_teacher
 from pipelines.gate import FEWEST_DOCUMENTS, FEWEST_SURE, Kept, Measured, gate, judge, lost, nll_rise
-from pipelines.publish import publish
+from pipelines.publish import joined_cues, publish
 from pipelines.rollouts import RolloutPool, worker_seeds
 from pipelines.stages import StageBroken
 from pipelines.wake import NothingToLearn, collect
@@ -127,24 +127,45 @@ def test_collect_bounds_lengths_and_reports_what_it_dropped(parent: Path, tmp_pa
         chat("3", SECRET, "oslo"),
         chat("4", long, "oslo"),
         Experience(id="5", text=long),
+        Experience(id="6", messages=(Message(role="assistant", content=SAID),), source="wake"),
+        Experience(id="7", messages=(Message(role="assistant", content=SAID), Message(role="user", content=SAID))),
     ]
     day = collect(make_job(parent, tmp_path, experiences, max_row_tokens=24))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    counted = ("dropped_held_out", "dropped_long", "documents_cut", "rows", "old_cues", "nights_before")
+    counted = ("left_out", "documents_cut", "rows", "old_cues", "nights_before")
     assert {name: day[name] for name in counted} == {
-        "dropped_held_out": 1,
-        "dropped_long": 1,
+        "left_out": {"held out": 1, "too long": 1, "nothing to learn": 1},
         "documents_cut": 1,
-        "rows": 3,
+        "rows": 4,
         "old_cues": 2,
         "nights_before": 1,
     }
+    left_out = json.loads((tmp_path / day["left_out_file"]).read_text())
+    assert left_out == {"3": "held out", "4": "too long", "6": "nothing to learn"}
     assert max(len(row["ids"]) for row in rows) == 24
     tight = {"seeding": {"completion_tokens": 8, "free_run_tokens": 8}, "rollouts": {"engine": {"max_model_len": 14}}}
     day = collect(make_job(parent, tmp_path, experiences, **tight))
     cues = [json.loads(line) for line in (tmp_path / "cues.jsonl").read_text().splitlines()]
     assert max(len(cue["ids"]) for cue in cues) <= 6
-    assert day["cues_dropped_long"] == 2
+    assert day["day_cues_dropped_long"] == 2
+
+
+def test_what_is_asked_again_is_answered_by_the_day_alone(parent: Path, tmp_path: Path) -> None:
+    """A corrected fact: the rested self would teach the old answer to the same question."""
+    asked = tuple(
+        build_tokenizer(World(0)).apply_chat_template([{"role": "user", "content": ASKED}], add_generation_prompt=True)["input_ids"]
+    )
+    other = read_cues(parent)[0].ids
+    stored = [{"ids": ids, "sleep": "slp_0", "question": True} for ids in (asked, other)]
+    again, record = tmp_path / "again", read_record(parent)
+    save_version(again, load_version(parent), record, parent, {"cues.json": json.dumps({"met": 2, "cues": stored})})
+    job = make_job(again, tmp_path, [chat("1", ASKED, "oslo")])
+    day = collect(job)
+    cues = [json.loads(line) for line in (tmp_path / "cues.jsonl").read_text().splitlines()]
+    assert [tuple(cue["ids"]) for cue in cues if cue["kind"] == "day"] == [asked]
+    assert [tuple(cue["ids"]) for cue in cues if cue["kind"] == "old"] == [other]
+    kept = json.loads(joined_cues(job, day))["cues"]
+    assert [(tuple(cue["ids"]), cue["sleep"]) for cue in kept] == [(other, "slp_0"), (asked, job.sleep)]
 
 
 def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path) -> None:
@@ -160,7 +181,7 @@ def test_nothing_to_learn_is_no_operation_and_not_a_failure(parent: Path, tmp_pa
     outcome = nights.night(make_job(parent, tmp_path, [chat("1", SECRET)]))
     assert outcome == json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["outcome"], outcome["deliveries"]) == ("no_op", {})
-    assert "dropped_held_out 1" in outcome["report"]["reason"]
+    assert "held out 1" in outcome["report"]["reason"]
 
 
 @pytest.mark.parametrize(("error", "code"), [(LearnerFailed("lr"), "learner_failed"), (StageBroken("x"), "stage_broken")])
