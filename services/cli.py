@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,9 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import httpx
+import torch
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -23,9 +27,11 @@ from services.client import ApiError, Client
 from services.demo import DemoFailed, DemoSpec
 from services.demo import run as run_demo
 from services.display import NightDisplay
-from services.fleet import gpu_memory
+from services.fleet import GpusMissing, ServingSpec, gpu_memory, gpus_fit
 from services.founding import is_path
+from services.home import HomeRefused
 from services.hub import NoCommit, commit_of
+from services.ports import PortInUse
 from services.settings import Settings
 from services.stack import RAY_TOKEN_FILE, Stack, StackFailed, StackSpec
 
@@ -38,13 +44,22 @@ WATCH_SECONDS = 1.0
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended."""
 DEFAULT_URL = "http://127.0.0.1:8700"
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a service manager, and the terminal when it is closed."""
+NO_STACK = (StackFailed, HomeRefused, PortInUse, ValidationError)
+"""Why a service does not start; the last is what is wrong with a CIRCADIAN_ variable."""
+NO_KEY = (
+    "no API key: `export CIRCADIAN_API_KEY=...` (or --key). The first `circadian up` of a home printed it, once; the service keeps only "
+    "its hash, so it can be found nowhere else. If it is lost, start `circadian up` with CIRCADIAN_API_KEY set to a new one, which "
+    "replaces it."
+)
 
 GPUS_HELP = (
     "GPUs of each replica; a night's learner and writer take as many each. A fraction shares one GPU: 0.3 lets it hold all three."
 )
 
 Url = Annotated[str, typer.Option(envvar="CIRCADIAN_URL", help="Of the service.")]
-Key = Annotated[str, typer.Option(envvar="CIRCADIAN_API_KEY", help="API key.")]
+Key = Annotated[str | None, typer.Option(envvar="CIRCADIAN_API_KEY", help="API key, as the first `circadian up` printed it.")]
 
 
 @app.command()
@@ -53,18 +68,21 @@ def up(
     revision: Annotated[str | None, typer.Option(help="Commit of a hub id; the newest unless given.")] = None,
     name: Annotated[str, typer.Option(help="Of the deployment.")] = "nursery",
     home: Annotated[Path | None, typer.Option(help="Folder of everything the service keeps.")] = None,
-    port: Annotated[int | None, typer.Option(help="Of the REST interface.")] = None,
-    dashboard_port: Annotated[int | None, typer.Option(help="Of Ray's dashboard; a free one unless given.")] = None,
-    num_cpus: Annotated[int, typer.Option(help="Logical CPUs of the cluster.")] = 4,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Of the REST interface.")] = None,
+    dashboard_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of Ray's dashboard; a free one unless given.")
+    ] = None,
+    num_cpus: Annotated[int, typer.Option(min=1, help="Logical CPUs of the cluster.")] = 4,
     gpus: Annotated[float, typer.Option(min=0.0, help=GPUS_HELP)] = 0.0,
 ) -> None:
     """Start Ray, the service and one deployment on this machine; Ctrl-C ends them."""
     logging.basicConfig(level=logging.WARNING)
     given = {"home": home, "port": port}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     _end_in_order()
-    console.print("starting Ray and the service")
     try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        gpus_fit(ServingSpec(gpus=gpus), torch.cuda.device_count())
+        console.print("starting Ray and the service")
         body = _deployment(name, model, revision, gpus)
         with Stack(settings, StackSpec(num_cpus=num_cpus, dashboard_port=dashboard_port)) as stack:
             _welcome(stack)
@@ -74,7 +92,7 @@ def up(
                 time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
         console.print("the service and Ray have ended")
-    except (StackFailed, ApiError, NoCommit, RuntimeError, TimeoutError, httpx.TransportError) as error:
+    except (*NO_STACK, ApiError, NoCommit, GpusMissing, RuntimeError, TimeoutError, httpx.TransportError) as error:
         _fail(str(error))
 
 
@@ -101,8 +119,10 @@ def _fail(text: str) -> NoReturn:
 
 
 @contextmanager
-def _asking(url: str, key: str) -> Iterator[Client]:
+def _asking(url: str, key: str | None) -> Iterator[Client]:
     """A client whose errors end the command, in one line."""
+    if not key:
+        _fail(NO_KEY)
     client = Client(url, key)
     try:
         yield client
@@ -115,15 +135,30 @@ def _asking(url: str, key: str) -> Iterator[Client]:
 
 
 def _end_in_order() -> None:
-    """The first Ctrl-C or SIGTERM ends the children, one after the other; no other one may interrupt that."""
+    """The first Ctrl-C, SIGTERM or SIGHUP ends the children, one after the other; no other one may interrupt that.
+
+    What is ignored already stays so: `nohup circadian up` outlives its terminal.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in ENDINGS:
             signal.signal(name, signal.SIG_IGN)
+        if number == signal.SIGHUP:
+            _without_terminal()
         raise KeyboardInterrupt
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, interrupt)
+    for name in ENDINGS:
+        if signal.getsignal(name) is not signal.SIG_IGN:
+            signal.signal(name, interrupt)
+
+
+def _without_terminal() -> None:
+    """Let what is still said go nowhere: writing to a terminal that has gone is an error, which would end us out of order."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # a file or a pipe is still there
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _welcome(stack: Stack) -> None:
@@ -131,7 +166,10 @@ def _welcome(stack: Stack) -> None:
     token = stack.settings.home_folder / RAY_TOKEN_FILE
     console.print(f"Ray dashboard  {stack.dashboard}   (token: {token})", soft_wrap=True, highlight=False)
     if stack.key_is_new:
-        console.print(f"API key        {stack.api_key}   (shown this once)", soft_wrap=True, highlight=False)
+        console.print("API key        shown this once; for other terminals:", highlight=False)
+        console.print(f"export CIRCADIAN_API_KEY={stack.api_key}", soft_wrap=True, highlight=False)
+    if stack.url != DEFAULT_URL:
+        console.print(f"export CIRCADIAN_URL={stack.url}", soft_wrap=True, highlight=False)
 
 
 def _deploy(stack: Stack, body: dict[str, Any]) -> None:
@@ -160,7 +198,7 @@ def _deploy(stack: Stack, body: dict[str, Any]) -> None:
 @app.command()
 def sleep(
     name: Annotated[str, typer.Argument(help="Deployment.")],
-    key: Key,
+    key: Key = None,
     url: Url = DEFAULT_URL,
     seed: Annotated[int, typer.Option(help="Of everything random in the night.")] = 0,
 ) -> None:
@@ -176,7 +214,7 @@ def sleep(
 
 
 @app.command()
-def status(key: Key, url: Url = DEFAULT_URL) -> None:
+def status(key: Key = None, url: Url = DEFAULT_URL) -> None:
     """What every deployment is doing."""
     table = Table("deployment", "state", "active version", "sleep", "pending")
     with _asking(url, key) as client:
@@ -190,7 +228,7 @@ def status(key: Key, url: Url = DEFAULT_URL) -> None:
 @app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Of the day's facts and of the night.")] = 0,
-    facts: Annotated[int, typer.Option(help="New facts of the day.")] = 32,
+    facts: Annotated[int, typer.Option(min=1, help="New facts of the day.")] = 32,
     out: Annotated[Path, typer.Option(help="Folder of the report and of the service's home.")] = Path("runs/demo"),
 ) -> None:
     """A whole day and night of the nursery model, measured through the REST interface."""
@@ -200,14 +238,14 @@ def demo(
         run_demo(DemoSpec(seed=seed, facts=facts, out=out), console)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except (StackFailed, DemoFailed, ApiError, httpx.TransportError) as error:
+    except (*NO_STACK, DemoFailed, ApiError, httpx.TransportError) as error:
         _fail(str(error))
 
 
 @nursery.command("train")
 def nursery_train(
     folder: Annotated[Path, typer.Option(help="Where the model goes.")] = WEIGHTS,
-    steps: Annotated[int, typer.Option(help="Of pretraining.")] = NurserySpec().steps,
+    steps: Annotated[int, typer.Option(min=1, help="Of pretraining.")] = NurserySpec().steps,
     seed: Annotated[int, typer.Option(help="Of weights and order of documents.")] = NurserySpec().seed,
 ) -> None:
     """Pretrain the nursery model from scratch."""

@@ -13,7 +13,8 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.fleet import Fleet
-from services.keys import Keys, private_folder
+from services.home import private_folder
+from services.keys import Keys
 from services.launcher import Launcher
 from services.nights import Nights
 from services.probe import RayProbe
@@ -40,6 +41,7 @@ class Controller:
         deployments, sleeps = await asyncio.to_thread(self._found)
         for deployment in deployments:
             self.serving.begin(deployment.id)
+        self.nights.open()
         for sleep in sleeps:
             self.nights.watch(sleep)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from json import JSONDecodeError
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -83,10 +84,30 @@ def not_found(kind: str, given: str) -> Problem:
     return Problem(404, f"{kind}_not_found", f"There is no {kind} {given!r}.", param="id")
 
 
+def malformed(why: str) -> Problem:
+    return Problem(400, "malformed_json", f"The body is not JSON that can be read: {why}.")
+
+
+def unreadable(error: BaseException | None) -> Problem:
+    """What a JSON parser has found. Python's own text about long numbers is for programmers."""
+    if isinstance(error, JSONDecodeError):
+        return malformed(str(error))
+    if isinstance(error, RecursionError):
+        return malformed("it is nested too deeply; send flatter objects")
+    return malformed("it has a number with thousands of digits, or one that is none (NaN, Infinity); send shorter ones, or text")
+
+
+def at_fault(where: Sequence[str], why: str) -> Problem:
+    """One field of the body, by the way to it, and what is wrong with it."""
+    param = ".".join(where) or None
+    errors = [{"pointer": "/" + "/".join(where), "detail": why}]
+    return Problem(422, "validation_failed", f"{param or 'body'}: {why}", param=param, errors=errors)
+
+
 def faults(found: Sequence[Any]) -> Problem:
     """What pydantic has found, as a problem that points at each field."""
     if any(fault["type"] == "json_invalid" for fault in found):
-        return Problem(400, "malformed_json", "The body is not JSON.")
+        return malformed(str(found[0].get("ctx", {}).get("error", "it does not parse")))
     errors = []
     for fault in found:
         where = [str(part) for part in fault["loc"] if part != "body"]
@@ -112,6 +133,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == HTTPStatus.BAD_REQUEST:
+            # Of everything that keeps FastAPI from parsing a body, it has no other word for what is not bad syntax.
+            return unreadable(error.__cause__).response(request)
         code = _HTTP_CODES.get(error.status_code, "invalid_request")
         detail = f"{request.method} {request.url.path}: {error.detail}"
         return Problem(error.status_code, code, detail, headers=error.headers).response(request)

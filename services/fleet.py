@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
+
+from pydantic import Field, model_validator
 
 from circadian.memory.delivery import Receipt
 from circadian.specs import EngineSpec, PositiveInt, Spec
 
 Body = dict[str, Any]
 Route = Literal["chat", "completion"]
+MOST_REPLICAS = 64
+NIGHT_PARTS = 2
+"""Of a night, with a GPU share each: a rollout worker and a learner."""
+SLACK = 1e-9
+"""So that a third is a third."""
 
 
 class FleetUnavailable(Exception):
@@ -44,12 +51,38 @@ class Sight:
 class ServingSpec(Spec):
     """The replicas that answer clients."""
 
-    replicas: PositiveInt = 1
-    cpus: float = 1.0
+    replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
+    cpus: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Of the cluster's CPUs, for each replica."""
-    gpus: float = 0.0
+    gpus: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     max_model_len: PositiveInt | None = None
     """Tokens of prompt and completion together; None means what the base model allows."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus > 1.0 and not self.gpus.is_integer():
+            raise ValueError(f"gpus {self.gpus:g}: Ray gives a share of one GPU, or whole ones; give 1 or less, or a whole number")
+        return self
+
+
+class GpusMissing(Exception):
+    """The machine cannot hold a replica and its night."""
+
+
+def gpus_fit(serving: ServingSpec, there: int) -> None:
+    """Raises GpusMissing where a night could never be placed: replicas, rollout worker and learner want their GPUs at once."""
+    gpus, parts = serving.gpus, serving.replicas + NIGHT_PARTS
+    if not gpus:
+        return
+    wanted = f"--gpus {gpus:g}: replica, rollout worker and learner take {gpus:g} each"
+    if not there:
+        raise GpusMissing(f"{wanted}, and this machine shows no GPU to torch; leave --gpus out to run on CPUs")
+    # A share comes from one GPU: what is left of two of them is no further share.
+    places = there * int(1.0 / gpus + SLACK) if gpus <= 1.0 else int(there / gpus)
+    if places < parts:
+        on_one = -(-parts // there)
+        most = int(10 / on_one) / 10 or 1.0 / on_one
+        raise GpusMissing(f"{wanted}, and the {there} GPU(s) of this machine hold {places} of these {parts}; give --gpus {most:g}")
 
 
 def gpu_memory(gpus: float) -> float:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -19,13 +18,11 @@ from services.tables import ApiKey, Database, new_id
 PREFIX_LENGTH = 7
 """Characters of a key that may be shown, so that its owner recognises it."""
 PEPPER_FILE = "pepper"
-OTHERS = 0o007
-"""Permissions of everybody who is neither owner nor in the group."""
 
 
 def owned_secret(path: Path) -> bytes:
-    """The secret in a file that only its owner can read; written at the first call."""
-    private_folder(path.parent)
+    """The secret in a file that only its owner can read; written, with its folder, at the first call."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         # Written aside and linked: nobody can read it half, and of two that write at once one wins and both read the same.
         descriptor, staging = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -37,17 +34,6 @@ def owned_secret(path: Path) -> bytes:
             os.link(staging, path)
         os.unlink(staging)
     return path.read_bytes()
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner can look into; one that is there is closed to everybody but owner and group."""
-    if folder.exists():
-        mode = stat.S_IMODE(folder.stat().st_mode)
-        if mode & OTHERS:
-            folder.chmod(mode & ~OTHERS)
-    else:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class Keys:

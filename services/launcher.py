@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -20,6 +21,8 @@ from services.settings import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+THREADS = 4
+"""Requests to Ray at the same time. Where Ray hangs they hang, and no other part of the controller with them."""
 PASSED_ON = ("RAY_TRAIN_ENABLE_STATE_TRACKING", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
 """Environment variables a night's driver must share with the controller."""
 _STATES = {
@@ -56,10 +59,12 @@ class Launcher(Protocol):
 
 
 class RayLauncher:
-    """The Ray Jobs API. Its client blocks, so every call runs in a thread, and is bounded by `ray_request_seconds`."""
+    """The Ray Jobs API. Its client blocks, and has no limit of its own: every call runs in a thread of the launcher's, and is given up
+    after `ray_request_seconds`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="launcher")
         self._client: JobSubmissionClient | None = None
 
     async def submit(self, submission_id: str, job_file: Path, metadata: dict[str, str]) -> None:
@@ -99,7 +104,7 @@ class RayLauncher:
     async def _call(self, request: Callable[[JobSubmissionClient], T]) -> T:
         try:
             async with asyncio.timeout(self.settings.ray_request_seconds):
-                return await asyncio.to_thread(self._request, request)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._request, request)
         except (TimeoutError, ConnectionError, requests.RequestException) as error:
             raise LauncherUnavailable(f"Ray at {self.settings.ray_dashboard} does not answer: {error!r}") from error
 

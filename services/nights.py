@@ -18,9 +18,6 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from actors import names
 from circadian.memory.version import read_record
@@ -29,36 +26,20 @@ from services import registry, tail
 from services.background import Background, pause
 from services.fleet import DeliveryFailed
 from services.launcher import JobReport, Launcher, LauncherUnavailable
-from services.plan import RUNNING_JOBS, Job, Outcome, Situation, Step, plan
+from services.outcome import NightOutcome, night_error, read_outcome, tell, why
+from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
 from services.serving import Serving, receipts_data
 from services.settings import Settings
 from services.states import DAWN, FastState, SleepStatus, moved
+from services.strays import Strays
 from services.tables import Database, Json, Sleep
 
 log = logging.getLogger(__name__)
-OUTCOME_FILE = "outcome.json"
-
-
-class NightError(BaseModel):
-    """Why a night failed for good."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-    code: str
-    message: str
-    category: Literal["user", "server", "unknown"] = "server"
-
-
-class NightOutcome(BaseModel):
-    """outcome.json."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-    outcome: Outcome
-    version: str | None = None
-    deliveries: dict[str, str] = {}
-    """`dawn`: to the new version; `rest`: back to the parent. Paths, relative to the night's folder or absolute."""
-    report: Json = {}
-    error: NightError | None = None
-    """Where the outcome is `failed`."""
+ENDS = {
+    Step.END_CANCELLED: SleepStatus.CANCELLED,
+    Step.END_FAILED: SleepStatus.FAILED,
+    Step.END_UNCHANGED: SleepStatus.SUCCEEDED,
+}
 
 
 class Nights:
@@ -66,7 +47,11 @@ class Nights:
 
     def __init__(self, settings: Settings, database: Database, serving: Serving, launcher: Launcher) -> None:
         self.settings, self.database, self.serving, self.launcher = settings, database, serving, launcher
-        self.watchers = Background(settings)
+        self.watchers, self.strays = Background(settings), Strays(settings, database, launcher)
+
+    def open(self) -> None:
+        """Stop what earlier nights have left running."""
+        self.watchers.start("stop stray jobs", self.strays.run)
 
     def watch(self, sleep_id: str) -> None:
         """Begin (or go on) with a sleep."""
@@ -81,11 +66,22 @@ class Nights:
 
 
 class _Watcher:
-    """One sleep's watcher. Methods named after a step take it."""
+    """One sleep's watcher. Methods named after a step take it. How a sleep fails:
+
+    what went wrong                                       is recorded by   and then
+    the job ended and left nothing, or its own `failed`   _end             the sleep has failed
+    before the commit: too long, a delivery refused,      _condemn         `plan` stops the job, puts the replicas back and
+      another parent                                                       ends the sleep
+    after the commit: the replicas refuse the dawn        _undo            the promotion is taken back; as if condemned
+    the controller itself, again and again                _give_up         _condemn or _undo; where that does not end it
+                                                                           either, _end at once and new replicas
+
+    Whichever it was, `_end` leaves a job that may still run to strays.py.
+    """
 
     def __init__(self, nights: Nights, sleep_id: str) -> None:
         self.settings, self.database = nights.settings, nights.database
-        self.serving, self.launcher = nights.serving, nights.launcher
+        self.serving, self.launcher, self.strays = nights.serving, nights.launcher, nights.strays
         self.sleep_id, self._home_of = sleep_id, nights.home
         self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
 
@@ -95,6 +91,7 @@ class _Watcher:
             try:
                 sleep = await asyncio.to_thread(self._load)
                 if sleep.status.terminal:
+                    self.strays.look()
                     return
                 waits = await self._advance(sleep)
                 failures = 0
@@ -111,28 +108,25 @@ class _Watcher:
             if waits:
                 await asyncio.sleep(pause(self.settings, failures))
 
-    async def _give_up(self, reason: str, at_once: bool) -> None:
-        """Let the sleep fail, with everything that belongs to it; `at_once`, if that fails too, without."""
-        await asyncio.to_thread(self._fail, reason)
-        if at_once:
-            sleep = await asyncio.to_thread(self._load)
-            await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
-            await self.serving.restart(sleep.deployment)
-
     async def _advance(self, sleep: Sleep) -> bool:
         """Look, decide, do. True when there is nothing to do until the next poll."""
         report = await self._job(sleep)
         await asyncio.to_thread(tail.ingest_all, self.database, sleep, self._home_of(sleep))
         sleep = await asyncio.to_thread(self._load)
         ended = report.job not in RUNNING_JOBS or sleep.result_version is not None
-        outcome = _read_outcome(self._home_of(sleep)) if ended else None
-        if time.time() - sleep.created_at > self.settings.night_seconds and sleep.result_version is None and sleep.error is None:
-            await asyncio.to_thread(self._condemn, "night_too_long", f"the night took longer than {self.settings.night_seconds} s")
+        outcome = read_outcome(self._home_of(sleep)) if ended else None
+        if sleep.began_at is not None and time.time() - sleep.began_at > self.settings.night_seconds and _may_fail(sleep):
+            reason = f"the night took longer than {self.settings.night_seconds} s"
+            await asyncio.to_thread(self._condemn, night_error("night_too_long", reason))
             return False
-        step = plan(self._situation(sleep, report, outcome))
-        if step is not Step.WAIT:
+        queued = sleep.status is SleepStatus.QUEUED and not sleep.attempt
+        first = await asyncio.to_thread(self._ahead) if queued else []
+        step = plan(self._situation(sleep, report, outcome, in_line=bool(first)))
+        if step not in (Step.WAIT, Step.QUEUE):
             log.info("%s: %s", self.sleep_id, step.value)
-        if step in (Step.SUBMIT, Step.SUBMIT_AGAIN):
+        if step is Step.QUEUE:
+            await asyncio.to_thread(self._queue, first)
+        elif step in (Step.SUBMIT, Step.SUBMIT_AGAIN):
             await self._submit(sleep, again=step is Step.SUBMIT_AGAIN)
         elif step is Step.DELIVER_FAST:
             await self._deliver_fast(sleep)
@@ -146,15 +140,11 @@ class _Watcher:
         elif step is Step.DAWN:
             assert outcome is not None
             await self._dawn(sleep, outcome)
-        elif step is Step.END_CANCELLED:
-            await asyncio.to_thread(self._end, SleepStatus.CANCELLED, outcome)
-        elif step is Step.END_FAILED:
-            await asyncio.to_thread(self._end_failed, sleep, report, outcome)
-        elif step is Step.END_UNCHANGED:
-            await asyncio.to_thread(self._end, SleepStatus.SUCCEEDED, outcome)
-        return step in (Step.WAIT, Step.STOP_JOB)
+        elif step in ENDS:
+            await asyncio.to_thread(self._end, ENDS[step], outcome)
+        return step in (Step.WAIT, Step.QUEUE, Step.STOP_JOB)
 
-    def _situation(self, sleep: Sleep, report: JobReport, outcome: NightOutcome | None) -> Situation:
+    def _situation(self, sleep: Sleep, report: JobReport, outcome: NightOutcome | None, in_line: bool) -> Situation:
         ending = sleep.status is SleepStatus.CANCELLING or sleep.error is not None
         silent = time.monotonic() - self._unreachable_since if report.job is Job.UNREACHABLE else 0.0
         return Situation(
@@ -165,25 +155,58 @@ class _Watcher:
             committed=sleep.result_version is not None,
             condemned=sleep.error is not None,
             attempts_left=self.settings.night_attempts - sleep.attempt,
+            submitted=sleep.submitted,
+            in_line=in_line,
         )
 
     async def _job(self, sleep: Sleep) -> JobReport:
-        """The job's state, asked at most every `job_poll_seconds`."""
+        """The job's state, asked at most every `job_poll_seconds`; before the first attempt there is none to ask for."""
         now = time.monotonic()
-        if now - self._asked_at >= self.settings.job_poll_seconds:
+        if not sleep.attempt:
+            self._unreachable_since = now
+        elif now - self._asked_at >= self.settings.job_poll_seconds:
             self._asked_at = now
             self._report = await self.launcher.report(names.night_job(sleep.id, sleep.attempt))
             if self._report.job is not Job.UNREACHABLE:
                 self._unreachable_since = now
         return self._report
 
+    def _ahead(self) -> list[str]:
+        with self.database.read() as tx:
+            line = registry.line(tx)
+        here = any(other.sleep == self.sleep_id for other in line)  # not where it was cancelled since it was loaded
+        return ahead(line, self.sleep_id, self.settings.nights_at_once) if here else []
+
+    def _queue(self, first: list[str]) -> None:
+        waiting = f"waits for {', '.join(first)}: nights_at_once is {self.settings.nights_at_once}"
+        with self.database.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status is SleepStatus.QUEUED and sleep.waiting != waiting:
+                if sleep.waiting is None:
+                    registry.append_event(tx, sleep, "sleep.waiting", waiting, {"sleeps": first})
+                sleep.waiting = waiting
+
     async def _submit(self, sleep: Sleep, again: bool) -> None:
-        attempt = sleep.attempt + again
+        """Written before it is done: whatever becomes of the submission, the attempt is one that may run."""
+        attempt = await asyncio.to_thread(self._begin_attempt, again)
+        if attempt is None:
+            return
+        self._report, self._asked_at = JobReport(Job.LOST), -math.inf
         job_file, name = await asyncio.to_thread(self._write_job, sleep, attempt)
         metadata = {"sleep_id": sleep.id, "deployment": name, "phase": "night"}
         await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
-        self._asked_at = -math.inf
         await asyncio.to_thread(self._submitted, attempt)
+
+    def _begin_attempt(self, again: bool) -> int | None:
+        """The attempt to submit; None where the sleep was cancelled meanwhile."""
+        with self.database.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status is SleepStatus.CANCELLING:
+                return None
+            if again or not sleep.attempt:
+                sleep.attempt, sleep.submitted = sleep.attempt + 1, False
+            sleep.began_at, sleep.waiting = sleep.began_at or time.time(), None
+            return sleep.attempt
 
     def _write_job(self, sleep: Sleep, attempt: int) -> tuple[Path, str]:
         home = self._home_of(sleep)
@@ -210,7 +233,7 @@ class _Watcher:
     def _submitted(self, attempt: int) -> None:
         with self.database.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.attempt = attempt
+            sleep.submitted = True
             if sleep.status is SleepStatus.QUEUED:
                 sleep.status = moved(sleep.status, SleepStatus.PREPARING)
             job = names.night_job(sleep.id, attempt)
@@ -224,7 +247,7 @@ class _Watcher:
         try:
             receipts = await self.serving.deliver(sleep.deployment, self._home_of(sleep) / sleep.fast_delivery)
         except DeliveryFailed as error:
-            await asyncio.to_thread(self._condemn, "delivery_failed", str(error))
+            await asyncio.to_thread(self._condemn, night_error("delivery_failed", str(error)))
             return
         message = "the deployment serves with its fast memory"
         await asyncio.to_thread(self._set_fast, FastState.LIVE, "deployment.fast_memory_live", message, receipts_data(receipts))
@@ -252,35 +275,22 @@ class _Watcher:
                 raise ValueError(
                     f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}"
                 )
-            if registry.commit_promotion(tx, sleep, record, str(folder)):
+            if registry.commit_promotion(tx, sleep, record, str(folder), outcome.left_out):
                 tail.enter(sleep, DAWN)
-                sleep.report = outcome.report
+                tell(sleep, outcome)
                 registry.append_event(tx, sleep, "sleep.stage_started", "dawn", {"stage": DAWN})
             elif sleep.status is not SleepStatus.CANCELLING:
-                sleep.error = _error("parent_changed", f"the deployment no longer serves {sleep.parent_version}")
+                sleep.error = night_error("parent_changed", f"the deployment no longer serves {sleep.parent_version}")
 
     async def _dawn(self, sleep: Sleep, outcome: NightOutcome) -> None:
         started = time.monotonic()
         try:
             receipts = await self.serving.deliver(sleep.deployment, self._home_of(sleep) / outcome.deliveries["dawn"])
         except DeliveryFailed as error:
-            await asyncio.to_thread(self._undo, "delivery_failed", str(error))
+            await asyncio.to_thread(self._undo, night_error("delivery_failed", str(error)))
             return
         data = {"version": sleep.result_version, "parent": sleep.parent_version, **receipts_data(receipts)}
         await asyncio.to_thread(self._succeed, data, time.monotonic() - started)
-
-    def _undo(self, code: str, reason: str) -> None:
-        with self.database.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            registry.undo_promotion(tx, sleep)
-            sleep.fast, sleep.error = FastState.SENT, _error(code, reason)
-
-    def _fail(self, reason: str) -> None:
-        """Whatever the sleep has reached, it ends as failed from here."""
-        if self._load().result_version is not None:
-            self._undo("controller_error", reason)
-        else:
-            self._condemn("controller_error", reason)
 
     def _succeed(self, data: Json, seconds: float) -> None:
         with self.database.write() as tx:
@@ -291,32 +301,37 @@ class _Watcher:
             summary = {"outcome": "promoted", "version": sleep.result_version}
             registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, f"woke as {sleep.result_version}", summary)
 
+    async def _give_up(self, reason: str, at_once: bool) -> None:
+        error, sleep = night_error("controller_error", reason), await asyncio.to_thread(self._load)
+        await asyncio.to_thread(self._condemn if sleep.result_version is None else self._undo, error)
+        if at_once:
+            await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
+            await self.serving.restart(sleep.deployment)
+
+    def _condemn(self, error: Json) -> None:
+        """Record why the sleep cannot succeed any more; the first reason stays."""
+        with self.database.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            sleep.error = sleep.error or error
+
+    def _undo(self, error: Json) -> None:
+        with self.database.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            registry.undo_promotion(tx, sleep)
+            sleep.fast, sleep.error = FastState.SENT, error
+
     def _end(self, status: SleepStatus, outcome: NightOutcome | None) -> None:
         with self.database.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             if outcome is not None:
-                sleep.report = outcome.report
+                tell(sleep, outcome)
                 sleep.outcome = outcome.outcome if status is SleepStatus.SUCCEEDED else None
+            if status is SleepStatus.FAILED:
+                sleep.error = sleep.error or why(self._report, outcome)
+            if sleep.attempt and self._report.job not in ENDED_JOBS:
+                registry.add_stray_job(tx, names.night_job(sleep.id, sleep.attempt), sleep.id)
             data = {"outcome": sleep.outcome, "version": sleep.parent_version, "error": sleep.error}
             registry.end_sleep(tx, sleep, status, f"sleep {status.value}, {sleep.parent_version} serves on", data)
-
-    def _end_failed(self, sleep: Sleep, report: JobReport, outcome: NightOutcome | None) -> None:
-        if outcome is not None and outcome.error is not None:
-            # The night's own word: the same would happen again.
-            self._record({**outcome.error.model_dump(), "retryable": False})
-        elif sleep.error is None:
-            code = {Job.LOST: "night_lost", Job.SUCCEEDED: "no_outcome"}.get(report.job, "night_failed")
-            self._condemn(code, report.message or f"the night's job ended as {report.job.value}")
-        self._end(SleepStatus.FAILED, None)
-
-    def _condemn(self, code: str, message: str) -> None:
-        """Record why the sleep cannot succeed any more; the first reason stays."""
-        self._record(_error(code, message))
-
-    def _record(self, error: Json) -> None:
-        with self.database.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.error = sleep.error or error
 
     def _set_fast(self, state: FastState, kind: str = "", message: str = "", data: Json | None = None) -> None:
         with self.database.write() as tx:
@@ -330,13 +345,9 @@ class _Watcher:
             return registry.one(tx, Sleep, "sleep", self.sleep_id)
 
 
-def _read_outcome(home: Path) -> NightOutcome | None:
-    path = home / OUTCOME_FILE
-    return NightOutcome.model_validate_json(path.read_text()) if path.exists() else None
-
-
-def _error(code: str, message: str) -> Json:
-    return {"code": code, "message": message, "category": "server", "retryable": True}
+def _may_fail(sleep: Sleep) -> bool:
+    """Nothing is committed, and no error was recorded yet."""
+    return sleep.result_version is None and sleep.error is None
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,10 +1,11 @@
-"""What to do next about a sleep: a pure function from what is known to one step. `nights.py` takes the step and asks again.
+"""What to do next about a sleep, and whose turn it is: pure functions from what is known. `nights.py` takes the step and asks again.
 
 Every step is safe to take twice, so a controller that dies between two steps (or inside one) continues where it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -26,8 +27,10 @@ class Job(StrEnum):
 
 
 class Step(StrEnum):
+    QUEUE = "queue"
+    """Say what it waits for, and wait."""
     SUBMIT = "submit"
-    """Write the night's files and submit its Ray job."""
+    """Write the night's files and submit its Ray job: the first attempt, or one whose submission was not confirmed."""
     SUBMIT_AGAIN = "submit_again"
     """The same night as the next attempt."""
     WAIT = "wait"
@@ -49,6 +52,9 @@ class Step(StrEnum):
 Outcome = Literal["candidate", "rejected", "no_op", "failed"]
 """What a night left in outcome.json, the last thing it writes. `failed`: it would fail in the same way again."""
 RUNNING_JOBS = (Job.ALIVE, Job.UNREACHABLE)
+"""That run, for all that is known."""
+ENDED_JOBS = (Job.SUCCEEDED, Job.FAILED, Job.STOPPED)
+"""That have ended, by the cluster's own word. A lost one may be on its way: a submission that timed out can still arrive."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,10 @@ class Situation:
     condemned: bool = False
     """An error was recorded that the sleep cannot survive."""
     attempts_left: int = 0
+    submitted: bool = True
+    """The cluster has confirmed the last attempt."""
+    in_line: bool = False
+    """Other nights come first."""
 
 
 def plan(now: Situation) -> Step:
@@ -73,7 +83,9 @@ def plan(now: Situation) -> Step:
         if now.job in RUNNING_JOBS:
             return Step.STOP_JOB
         return _wind_up(now, Step.END_FAILED if now.condemned else Step.END_CANCELLED)
-    if now.status is SleepStatus.QUEUED:
+    if now.in_line:
+        return Step.QUEUE
+    if now.status is SleepStatus.QUEUED or not now.submitted:
         return Step.SUBMIT
     if now.job in RUNNING_JOBS:
         return Step.DELIVER_FAST if now.fast in (FastState.READY, FastState.SENT) else Step.WAIT
@@ -89,3 +101,22 @@ def plan(now: Situation) -> Step:
 def _wind_up(now: Situation, end: Step) -> Step:
     """Replicas that may hold the fast memory give it back before the sleep ends."""
     return Step.PUT_BACK if now.fast in (FastState.SENT, FastState.LIVE) else end
+
+
+@dataclass(frozen=True)
+class InLine:
+    """A sleep that has a night, or waits to begin it."""
+
+    sleep: str
+    begun: bool
+
+
+def ahead(line: Sequence[InLine], sleep: str, at_once: int) -> list[str]:
+    """The sleeps that a queued one waits for, from the line in its order of arrival; none when its night may begin.
+
+    First come, first served, so that of two that look at the same time only one finds a place.
+    """
+    begun = [other.sleep for other in line if other.begun]
+    arrived = [other.sleep for other in line]
+    before = [other.sleep for other in line[: arrived.index(sleep)] if not other.begun]
+    return begun + before if len(begun) + len(before) >= at_once else []

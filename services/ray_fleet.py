@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -21,13 +24,22 @@ from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route,
 from services.settings import Settings
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+P = ParamSpec("P")
+THREADS = 8
+"""Calls to Ray that block at the same time: each is a question to Ray's head, or an end bounded by `replica_stop_seconds`."""
 
 
 class RayFleet:
-    """Handles of the replicas this controller has started or adopted. Ray's calls block, so they run in threads."""
+    """Handles of the replicas this controller has started or adopted.
+
+    What takes long (an engine's start, a delivery) is awaited; Ray's calls that block run in threads of the fleet's own, so that
+    the database, which the rest of the controller asks in threads, answers whatever the cluster does.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fleet")
         self._handles: dict[str, list[WakeHandle]] = {}
         self._turn: dict[str, Iterator[int]] = {}
         self._connecting = asyncio.Lock()
@@ -36,7 +48,7 @@ class RayFleet:
         await self._connect()
         try:
             handles = [
-                await asyncio.to_thread(self._replica, deployment, serving, index, folder) for index in range(serving.replicas)
+                await self._in_thread(self._replica, deployment, serving, index, folder) for index in range(serving.replicas)
             ]
         except (RayError, ValueError) as error:
             raise FleetUnavailable(f"a replica of {deployment} cannot be started: {error}") from error
@@ -48,13 +60,13 @@ class RayFleet:
         await self._connect()
         self._handles.pop(deployment, None)
         for index in range(serving.replicas):
-            await asyncio.to_thread(self._end, deployment, index)
+            await self._in_thread(self._end, deployment, index)
 
     async def look(self, deployment: str) -> Sight:
         handles = self._handles.get(deployment)
         if handles is None:
             return Sight(missing=True)
-        found = await asyncio.gather(*[asyncio.to_thread(self._version, handle) for handle in handles])
+        found = await asyncio.gather(*[self._version(handle) for handle in handles])
         return Sight(None in found, frozenset(version for version in found if version))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
@@ -76,7 +88,8 @@ class RayFleet:
     async def deliver(self, deployment: str, payload: bytes) -> list[Receipt]:
         handles = self._handles.get(deployment, [])
         try:
-            return list(await asyncio.gather(*[asyncio.to_thread(handle.deliver, payload) for handle in handles]))
+            # The caller bounds it.
+            return list(await asyncio.gather(*[await self._in_thread(handle.deliver_ref, payload) for handle in handles]))
         except (DeliveryRefused, RayError) as error:
             raise DeliveryFailed(f"a replica of {deployment} refused: {error}") from error
 
@@ -115,26 +128,32 @@ class RayFleet:
     async def _ready(self, handle: WakeHandle, deployment: str, index: int) -> str:
         """Its version, once it answers. A replica whose engine failed would say so for ever: it is killed, not adopted again."""
         try:
-            return await asyncio.to_thread(handle.ready, self.settings.replica_start_seconds)
-        except RayError as error:
-            await asyncio.to_thread(self._kill, deployment, index)
-            raise FleetUnavailable(f"replica {index} of {deployment} does not start: {error}") from error
+            async with asyncio.timeout(self.settings.replica_start_seconds):
+                return await handle.ready_ref()
+        except (RayError, TimeoutError) as error:
+            await self._in_thread(self._kill, deployment, index)
+            raise FleetUnavailable(f"replica {index} of {deployment} does not start: {error!r}") from error
 
-    def _version(self, handle: WakeHandle) -> str | None:
+    async def _version(self, handle: WakeHandle) -> str | None:
         """What a replica serves; None where it is dead, nothing where it does not say."""
         try:
-            return handle.ready(self.settings.ray_request_seconds)
+            async with asyncio.timeout(self.settings.ray_request_seconds):
+                return await handle.ready_ref()
         except RayActorError:
             return None
-        except RayError as error:
+        except (RayError, TimeoutError) as error:
             # Slow or unreachable is not dead: a new replica under the same name could not be started beside it.
-            log.warning("a replica does not say how it is: %s", error)
+            log.warning("a replica does not say how it is: %r", error)
         return ""
 
     async def _connect(self) -> None:
         async with self._connecting:
             if not ray.is_initialized():
-                await asyncio.to_thread(self._init)
+                await self._in_thread(self._init)
+
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a blocking call returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *args, **kwargs))
 
     def _init(self) -> None:
         try:

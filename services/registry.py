@@ -6,16 +6,17 @@ Reading functions raise `Problem` (404) where a client named something that is n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
 from services.errors import Problem, not_found
+from services.plan import InLine
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
-from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, Version, new_id
+from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, StrayJob, Version, new_id
 
 R = TypeVar("R", bound=Row)
 
@@ -79,7 +80,7 @@ def add_version(tx: Session, deployment_id: str, record: VersionRecord, folder: 
 
 
 def pending(tx: Session, deployment_id: str) -> tuple[int, int]:
-    """How many experiences no version keeps yet, and their tokens."""
+    """How many experiences the next night is offered, or one that runs has taken, and their tokens."""
     count, tokens = tx.execute(
         select(func.count(), func.coalesce(func.sum(ExperienceRow.tokens), 0)).where(*_pending(deployment_id))
     ).one()
@@ -98,7 +99,7 @@ def taken_experiences(tx: Session, sleep_id: str) -> list[ExperienceRow]:
 
 
 def _pending(deployment_id: str) -> tuple[ColumnElement[bool], ...]:
-    return ExperienceRow.deployment == deployment_id, ExperienceRow.consolidated_in.is_(None)
+    return ExperienceRow.deployment == deployment_id, ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None)
 
 
 # Sleeps
@@ -115,6 +116,29 @@ def last_sleep(tx: Session, deployment_id: str) -> Sleep | None:
 
 def active_sleeps(tx: Session) -> list[str]:
     return list(tx.scalars(select(Sleep.id).where(Sleep.status.in_(ACTIVE))))
+
+
+def line(tx: Session) -> list[InLine]:
+    """The sleeps whose nights have begun, and those that wait for it, in their order of arrival; one that is to end waits for nothing."""
+    rows = tx.scalars(select(Sleep).where(Sleep.status.in_(ACTIVE)).order_by(Sleep.number))
+    return [
+        InLine(row.id, begun=row.attempt > 0)
+        for row in rows
+        if row.attempt or (row.status is SleepStatus.QUEUED and row.error is None)
+    ]
+
+
+def add_stray_job(tx: Session, job: str, sleep_id: str) -> None:
+    """A sleep ends before its job is known to have ended."""
+    tx.merge(StrayJob(id=job, sleep=sleep_id))
+
+
+def stray_jobs(tx: Session) -> list[StrayJob]:
+    return list(tx.scalars(select(StrayJob).order_by(StrayJob.created_at)))
+
+
+def forget_stray_job(tx: Session, job: str) -> None:
+    tx.execute(delete(StrayJob).where(StrayJob.id == job))
 
 
 def locked_sleep(tx: Session, sleep_id: str) -> Sleep:
@@ -164,13 +188,12 @@ def append_event(
 
 
 def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data: dict[str, Any] | None = None) -> None:
-    """A sleep's last step: its status, its last event, and its experiences free for another night unless a version keeps them."""
-    sleep.status = moved(sleep.status, status)
+    """A sleep's last step: its status, its last event, and its experiences free for another night unless it has made a version."""
+    sleep.status, sleep.waiting = moved(sleep.status, status), None
     sleep.finished_at = time.time()
     if status is SleepStatus.SUCCEEDED:
         sleep.error = None
-    released = update(ExperienceRow).where(ExperienceRow.sleep == sleep.id, ExperienceRow.consolidated_in.is_(None))
-    tx.execute(released.values(sleep=None))
+    tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id, *_pending(sleep.deployment)).values(sleep=None))
     level = "error" if status is SleepStatus.FAILED else "info"
     append_event(tx, sleep, f"sleep.{status.value}", message, data, level=level)
 
@@ -178,8 +201,8 @@ def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data
 # Promotion
 
 
-def commit_promotion(tx: Session, sleep: Sleep, record: VersionRecord, folder: str) -> bool:
-    """Parent to child, and the experiences kept by the child: all of it or nothing.
+def commit_promotion(tx: Session, sleep: Sleep, record: VersionRecord, folder: str, left_out: Mapping[str, str]) -> bool:
+    """Parent to child, and the experiences kept by the child, but for those that the night left out (id to reason): all of it or nothing.
 
     False when the deployment no longer serves the parent (or the sleep is no longer running): nothing has changed then.
     """
@@ -196,6 +219,10 @@ def commit_promotion(tx: Session, sleep: Sleep, record: VersionRecord, folder: s
     add_version(tx, sleep.deployment, record, folder, "active", sleep.id)
     tx.execute(update(Version).where(Version.id == sleep.parent_version).values(status="retired"))
     tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id).values(consolidated_in=record.id))
+    if left_out:
+        mine = (ExperienceRow.id == bindparam("left")) & (ExperienceRow.sleep == sleep.id)
+        mark = update(ExperienceRow).where(mine).values(consolidated_in=None, left_out=bindparam("reason"))
+        tx.connection().execute(mark, [{"left": id, "reason": reason} for id, reason in left_out.items()])
     sleep.result_version = record.id
     return True
 
@@ -207,4 +234,4 @@ def undo_promotion(tx: Session, sleep: Sleep) -> None:
     tx.execute(swap.values(active_version=sleep.parent_version))
     tx.execute(update(Version).where(Version.id == child).values(status="rejected"))
     tx.execute(update(Version).where(Version.id == sleep.parent_version).values(status="active"))
-    tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id).values(consolidated_in=None))
+    tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id).values(consolidated_in=None, left_out=None))

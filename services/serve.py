@@ -1,34 +1,48 @@
-"""`python -m services.serve`: the controller as a process, on a Ray cluster that runs already."""
+"""`python -m services.serve`: the controller as a process, on a Ray cluster that runs already.
+
+The home and the port are ours before anything is touched: a second controller that came up only to find its port taken would have told
+the database by then that no replica runs.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 
 import uvicorn
 from rich.console import Console
 
 from services.api.app import create_app
 from services.controller import Controller
+from services.home import HomeLock, HomeRefused
 from services.launcher import RayLauncher
+from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.settings import Settings
 
 
 def main() -> None:
+    """Serve until a signal ends it. Ends with an error text where the home or the port is somebody else's."""
     os.umask(0o077)  # what people told their model is for no other user of this machine
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings()
-    controller = Controller(settings, RayFleet(settings), RayLauncher(settings))
-    if key := controller.keys.provide():
-        Console().print(f"API key, shown this once: {key}", soft_wrap=True)
-    uvicorn.run(
-        create_app(controller),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        timeout_graceful_shutdown=int(settings.controller_stop_seconds / 2) or 1,
-    )
+    try:
+        with HomeLock(settings.home_folder, "controller"), listening(settings.host, settings.port) as sock:
+            controller = Controller(settings, RayFleet(settings), RayLauncher(settings))
+            if key := controller.keys.provide():
+                Console().print(f"API key, shown this once: {key}", soft_wrap=True)
+            config = uvicorn.Config(
+                create_app(controller),
+                log_config=None,
+                timeout_graceful_shutdown=int(settings.controller_stop_seconds / 2) or 1,
+            )
+            server = uvicorn.Server(config)
+            server.run(sockets=[sock])
+    except (HomeRefused, PortInUse) as error:
+        sys.exit(str(error))
+    if not server.started:
+        sys.exit("the service did not start; the reason is above")
 
 
 if __name__ == "__main__":

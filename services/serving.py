@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from circadian.memory.delivery import Receipt
 from services import registry
 from services.background import Background, pause
+from services.care import Care, Known, care
 from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
 from services.settings import Settings
 from services.states import FastState, ServingState
@@ -83,20 +84,18 @@ class Serving:
 
     async def _check(self, deployment_id: str) -> bool:
         """One look, and what follows from it. False when replicas were needed and did not come up."""
-        before = await asyncio.to_thread(self._deployment, deployment_id)
-        night = await asyncio.to_thread(self._night, deployment_id)
-        sight = await self.fleet.look(before.name)
-        if sight.missing or before.state is ServingState.FAILED:
-            log.warning("replicas of %s have gone or failed, bringing them up", before.name)
+        before, name = await asyncio.to_thread(self._known, deployment_id)
+        sight = await self.fleet.look(name)
+        after, _ = await asyncio.to_thread(self._known, deployment_id)
+        needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
+        if needed is Care.BRING_UP:
+            log.warning("replicas of %s are %s, bringing them up", name, "gone" if sight.missing else before.state.value)
             return await self._bring_up(deployment_id, anew=False)
-        after = await asyncio.to_thread(self._deployment, deployment_id)
-        resting = night is None and await asyncio.to_thread(self._night, deployment_id) is None
-        # A look takes time: what it saw counts only where nothing slept, woke or was delivered meanwhile.
-        if night is not None and night.fast is FastState.LIVE and before.active_version in sight.versions:
-            await asyncio.to_thread(self._fast_memory_lost, deployment_id)
-        elif resting and before.active_version == after.active_version and sight.versions - {after.active_version}:
-            log.error("%s: replicas serve %s, not %s", before.name, sorted(sight.versions), after.active_version)
+        if needed is Care.START_ANEW:
+            log.error("%s: replicas serve %s, not %s", name, sorted(sight.versions), after.active_version)
             return await self._bring_up(deployment_id, anew=True)
+        if needed is Care.DELIVER_AGAIN:
+            await asyncio.to_thread(self._fast_memory_lost, deployment_id)
         return True
 
     async def _bring_up(self, deployment_id: str, anew: bool) -> bool:
@@ -144,6 +143,13 @@ class Serving:
     def _lock(self, deployment_id: str) -> asyncio.Lock:
         """Held by whoever starts a deployment's replicas or delivers to them: a replica that starts cannot miss a delivery."""
         return self._up.setdefault(deployment_id, asyncio.Lock())
+
+    def _known(self, deployment_id: str) -> tuple[Known, str]:
+        """What a look is held against, and the deployment's name."""
+        with self.database.read() as tx:
+            row, night = registry.deployment(tx, deployment_id), registry.active_sleep(tx, deployment_id)
+        known = Known(row.state, row.active_version, night.id if night else None, night.fast if night else FastState.NONE)
+        return known, row.name
 
     def _night(self, deployment_id: str) -> Sleep | None:
         with self.database.read() as tx:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Seconds = Annotated[float, Field(gt=0.0)]
+Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 HEARTBEAT_LIMIT = 15.0
 """Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
 
@@ -49,8 +49,11 @@ class Settings(BaseSettings):
     delivery_seconds: Seconds = 60.0
     """Until every replica must have proved a delivery."""
     delivery_attempts: Annotated[int, Field(ge=1)] = 3
+    nights_at_once: Annotated[int, Field(ge=1)] = 1
+    """Nights that run at the same time; more sleeps wait in line. Each takes a rollout worker and a learner of the cluster, and two that
+    hold one of these each, while there is room for no more, would wait for each other for ever."""
     night_seconds: Seconds = 24 * 3600.0
-    """A night that runs longer is stopped and fails."""
+    """A night that runs longer, from its first submission on, is stopped and fails."""
     night_attempts: Annotated[int, Field(ge=1)] = 3
     """Ray jobs a sleep may use when they are killed or lost; each resumes at the stage the last one was in."""
     watcher_failures: Annotated[int, Field(ge=1)] = 5
@@ -62,7 +65,7 @@ class Settings(BaseSettings):
     ray_request_seconds: Seconds = 30.0
     """Until the Ray dashboard must have answered one request."""
     ray_patience_seconds: Seconds = 120.0
-    """A sleep that is being ended waits this long for a cluster that does not answer."""
+    """A sleep that is being ended waits this long for a cluster that does not answer; its job is stopped when it does."""
     ray_start_seconds: Seconds = 120.0
     ray_stop_seconds: Seconds = 30.0
     controller_start_seconds: Seconds = 120.0

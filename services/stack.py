@@ -4,7 +4,8 @@
         stack.url, stack.api_key, stack.dashboard
 
 Children are started in order, awaited, and ended by their process ids in the opposite order: asked first, killed when the time is
-over. Everything listens on the loopback address; Ray asks everybody for a token, which only the owner of the home can read.
+over. Where this process is killed they end by themselves (child.py); the thread that enters the stack must live as long as it.
+Everything listens on the loopback address; Ray asks everybody for a token, which only the owner of the home can read.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,8 +28,10 @@ from typing import Self
 import httpx
 import psutil
 
-from services.keys import Keys, owned_secret, private_folder
-from services.ports import RANGE, RAY_SWITCHES, free_ports
+from services import child
+from services.home import HomeLock
+from services.keys import Keys, owned_secret
+from services.ports import RANGE, RAY_SWITCHES, PortInUse, free_ports, is_free, listens
 from services.settings import Settings
 from services.tables import Database
 
@@ -85,8 +88,18 @@ class Stack:
     key_is_new: bool = False
 
     def __enter__(self) -> Self:
+        """Raises HomeRefused, PortInUse or StackFailed; nothing runs then."""
+        self._hold = HomeLock(self.settings.home_folder, "stack")
+        try:
+            return self._enter()
+        except BaseException:
+            self._hold.release()
+            raise
+
+    def _enter(self) -> Self:
         home = self.settings.home_folder
-        private_folder(home)
+        HomeLock(home, "controller").release()  # one that runs without a stack would be found only after Ray has started
+        self._ports_are_free()
         self._children: list[tuple[str, subprocess.Popen[bytes], float]] = []
         self._temp = Path(tempfile.mkdtemp(prefix="cdn-", dir=_short_folder()))
         host = self.settings.host
@@ -128,23 +141,24 @@ class Stack:
 
     @property
     def pids(self) -> dict[str, int]:
-        return {name: child.pid for name, child, _ in self._children}
+        return {name: process.pid for name, process, _ in self._children}
 
     def check(self) -> None:
         """Raises StackFailed when a child has ended."""
-        for name, child, _ in self._children:
-            if child.poll() is not None:
-                raise StackFailed(f"{name} ended with code {child.returncode}; see {self._log(name)}")
+        for name, process, _ in self._children:
+            if process.poll() is not None:
+                raise StackFailed(f"{name} ended with code {process.returncode}; see {self._log(name)}")
 
     def close(self, keep_logs: bool = False) -> None:
         """End the children, the last one first."""
         while self._children:
-            name, child, seconds = self._children.pop()
-            _end(name, child, seconds)
+            name, process, seconds = self._children.pop()
+            _end(name, process, seconds)
         if keep_logs:
             log.warning("Ray's own logs are kept in %s", self._temp)
         else:
             shutil.rmtree(self._temp, ignore_errors=True)
+        self._hold.release()
 
     def environment(self) -> dict[str, str]:
         """The controller's: its settings, with the key, and what Ray has."""
@@ -160,6 +174,11 @@ class Stack:
         """Ray's, and so every job's and actor's: nobody's secrets but its own token."""
         inherited = {name: value for name, value in os.environ.items() if not is_secret(name)}
         return {**inherited, **RAY_ENVIRONMENT, "RAY_AUTH_TOKEN": self._token}
+
+    def _ports_are_free(self) -> None:
+        for option, port in (("--port", self.settings.port), ("--dashboard-port", self.spec.dashboard_port)):
+            if port and not is_free(self.settings.host, port):
+                raise PortInUse(self.settings.host, port, option)
 
     def _provide_key(self) -> None:
         database = Database(self.settings.database, self.settings.database_busy_seconds)
@@ -179,19 +198,19 @@ class Stack:
         command += [f"{switch}={port}" for switch, port in zip(RAY_SWITCHES, self._ray_ports, strict=True)]
         self._start("ray", command, self.ray_environment(), self.settings.ray_stop_seconds)
         headers = {"Authorization": f"Bearer {self._token}"}
-        self._await("ray", f"{self.dashboard}/api/version", headers, self.settings.ray_start_seconds, lambda status: status == 200)
+        self._await("ray", f"{self.dashboard}/api/version", headers, self.settings.ray_start_seconds)
 
     def _start_controller(self) -> None:
         command = [sys.executable, "-m", "services.serve"]
         self._start("controller", command, self.environment(), self.settings.controller_stop_seconds)
-        self._await("controller", f"{self.url}/readyz", {}, self.settings.controller_start_seconds, lambda status: status == 200)
+        self._await("controller", f"{self.url}/readyz", {}, self.settings.controller_start_seconds)
 
     def _start(self, name: str, command: list[str], environment: dict[str, str], stop_seconds: float) -> None:
         self._log(name).parent.mkdir(exist_ok=True)
         with self._log(name).open("wb") as output:
             # A session of its own: Ctrl-C in the terminal reaches this process alone, which then ends the children in order.
-            child = subprocess.Popen(
-                command,
+            process = subprocess.Popen(
+                child.command(command),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -199,14 +218,16 @@ class Stack:
                 start_new_session=True,
                 umask=0o077,
             )
-        self._children.append((name, child, stop_seconds))
+        self._children.append((name, process, stop_seconds))
 
-    def _await(self, name: str, url: str, headers: dict[str, str], seconds: float, good: Callable[[int], bool]) -> None:
+    def _await(self, name: str, url: str, headers: dict[str, str], seconds: float) -> None:
+        """Until the last child answers with 200: it, and not another process that happens to listen there. Raises StackFailed."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check()
             try:
-                if good(httpx.get(url, headers=headers, timeout=PROBE_SECONDS).status_code):
+                status = httpx.get(url, headers=headers, timeout=PROBE_SECONDS).status_code
+                if status == HTTPStatus.OK and listens(self.pids[name], httpx.URL(url).port or 80):
                     return
             except httpx.TransportError:
                 pass  # not listening yet
@@ -223,24 +244,24 @@ def is_secret(name: str) -> bool:
     return ours_or_theirs or (name.upper().endswith(SECRET_ENDINGS) and not name.startswith("RAY_"))
 
 
-def _end(name: str, child: subprocess.Popen[bytes], seconds: float) -> None:
+def _end(name: str, process: subprocess.Popen[bytes], seconds: float) -> None:
     """Ask a child to end, and kill what is left of it when the time is over."""
     try:
-        family = psutil.Process(child.pid).children(recursive=True)
+        family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         family = []
-    child.terminate()
+    process.terminate()
     try:
-        child.wait(seconds)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
-        log.warning("%s (process %d) did not end within %.0f s and is killed", name, child.pid, seconds)
-        child.kill()
-        child.wait()
+        log.warning("%s (process %d) did not end within %.0f s and is killed", name, process.pid, seconds)
+        process.kill()
+        process.wait()
     _, alive = psutil.wait_procs(family, timeout=PROBE_SECONDS)
-    for process in alive:
-        log.warning("process %d of %s was left over and is killed", process.pid, name)
+    for left in alive:
+        log.warning("process %d of %s was left over and is killed", left.pid, name)
         with suppress(psutil.NoSuchProcess):
-            process.kill()
+            left.kill()
 
 
 def _short_folder() -> str:

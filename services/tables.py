@@ -71,7 +71,8 @@ class Deployment(Row):
 
 
 class ExperienceRow(Row):
-    """Something met while awake. `sleep` is the night that has taken it, `consolidated_in` the version that keeps it."""
+    """Something met while awake. `sleep` is the night that has taken it; then either `consolidated_in` is the version that keeps it, or
+    `left_out` says why that night's version does not: it is not offered to another."""
 
     __tablename__ = "experiences"
     deployment: Mapped[str] = mapped_column(ForeignKey("deployments.id"), index=True)
@@ -80,6 +81,7 @@ class ExperienceRow(Row):
     tokens: Mapped[int]
     sleep: Mapped[str | None] = mapped_column(default=None, index=True)
     consolidated_in: Mapped[str | None] = mapped_column(default=None)
+    left_out: Mapped[str | None] = mapped_column(default=None)
 
 
 class Sleep(Row):
@@ -99,7 +101,16 @@ class Sleep(Row):
     parent_version: Mapped[str]
     child_version: Mapped[str]
     result_version: Mapped[str | None] = mapped_column(default=None)
-    attempt: Mapped[int] = mapped_column(default=1)
+    began_at: Mapped[float | None] = mapped_column(default=None)
+    """When the first attempt was to be submitted."""
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Of the night, from 1 on; written before its job is submitted, so that a submission whose answer is lost is not forgotten."""
+    submitted: Mapped[bool] = mapped_column(default=False)
+    """The cluster has confirmed this attempt's job."""
+    waiting: Mapped[str | None] = mapped_column(default=None)
+    """Why a queued sleep does not begin."""
+    left_out: Mapped[Json] = mapped_column(default=dict)
+    """Of the experiences that the night could not learn, how many for which reason."""
     progress: Mapped[Json] = mapped_column(default=dict)
     last_seq: Mapped[int] = mapped_column(default=0)
     events_offset: Mapped[int] = mapped_column(default=0)
@@ -118,6 +129,15 @@ class Sleep(Row):
             postgresql_where=text(_ACTIVE_SQL),
         ),
     )
+
+
+class StrayJob(Base):
+    """A night's job that must end, because its sleep has; `id` is its submission id."""
+
+    __tablename__ = "stray_jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    sleep: Mapped[str]
+    created_at: Mapped[float] = mapped_column(default=time.time)
 
 
 class Version(Row):

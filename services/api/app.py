@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI
 
 from services import errors
 from services.api import deployments, experiences, health, sleeps, versions, wake
-from services.api.limits import BodyLimit, RequestId
+from services.api.limits import BodyCheck, RequestId
 from services.api.shared import authenticated
 from services.controller import Controller
 
@@ -27,7 +27,7 @@ def create_app(controller: Controller) -> FastAPI:
 
     app = FastAPI(title="Circadian", version=version("circadian"), lifespan=lifespan, openapi_url=None)
     app.state.controller = controller
-    app.add_middleware(BodyLimit, most=controller.settings.most_body_bytes)
+    app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes)
     app.add_middleware(RequestId)
     errors.install(app)
     app.include_router(health.router)

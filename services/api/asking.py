@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
 from services.api.schemas import Metadata
-from services.errors import Problem, faults
+from services.errors import at_fault, faults
 from services.fleet import Body, Route
 from services.settings import Settings
 
@@ -44,11 +44,11 @@ class Ours(BaseModel):
 def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
     """The body for the engine, and what is ours in it; null means absent. Raises Problem (422), which names the field."""
     if not isinstance(given, dict):
-        raise _wrong("body", "give a JSON object")
+        raise at_fault([], "give a JSON object")
     fields = {name: value for name, value in given.items() if value is not None}
     for name in fields:
         if name not in FIELDS[route] | {"store", "metadata"}:
-            raise _wrong(name, f"this service does not take it; it takes {', '.join(sorted(FIELDS[route]))}, metadata, store")
+            raise at_fault([name], f"this service does not take it; it takes {', '.join(sorted(FIELDS[route]))}, metadata, store")
     try:
         ours = Ours.model_validate(fields)
     except ValidationError as error:
@@ -68,8 +68,4 @@ def _prompts(prompt: Any) -> int:
 
 def _bounded(name: str, value: int, most: int) -> None:
     if value > most:
-        raise _wrong(name, f"{value} is more than the {most} that this service allows")
-
-
-def _wrong(param: str, why: str) -> Problem:
-    return Problem(422, "validation_failed", f"{param}: {why}", param=param, errors=[{"pointer": f"/{param}", "detail": why}])
+        raise at_fault([name], f"{value} is more than the {most} that this service allows")

@@ -96,6 +96,7 @@ def status(id_or_name: str, control: ControllerDep) -> dict[str, Any]:
         "state": deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None),
         "active_version": row.active_version,
         "current_sleep": sleep.id if sleep else None,
+        "waiting": sleep.waiting if sleep else None,
         "pending": {"experiences": experiences, "tokens": tokens},
         "last_sleep": last.id if last else None,
         "error": row.error,

@@ -24,6 +24,8 @@ class Exchange:
     route: Route
     id: str = field(default_factory=lambda: new_id("exp"))
     heard: list[str] = field(default_factory=list)
+    broken: bool = False
+    """The engine said in the stream that it failed: what was heard is a fragment, though a regular end follows."""
 
     @classmethod
     def of(cls, body: Body, route: Route, metadata: dict[str, str]) -> Exchange:
@@ -39,9 +41,12 @@ class Exchange:
 
     def hear(self, piece: str) -> None:
         """Take the text out of a piece of a stream."""
-        for line in piece.splitlines():
+        # Not `splitlines`: that also cuts at U+2028 and its like, which JSON text may hold as they are.
+        for line in piece.split("\n"):
             if line.startswith("data: ") and line != "data: [DONE]":
-                self.heard.append(said_in(json.loads(line.removeprefix("data: ")), self.route))
+                said = json.loads(line.removeprefix("data: "))
+                self.broken = self.broken or bool(said.get("error"))
+                self.heard.append(said_in(said, self.route))
 
     def experience(self, answer: str) -> Experience:
         """The exchange as an experience; an empty answer is left out."""
@@ -60,15 +65,22 @@ def said_in(body: dict[str, Any], route: Route) -> str:
 
 
 def _message(given: Any) -> Message:
-    role = ROLES.get(given.get("role", "")) if isinstance(given, dict) else None
-    if role is None:
+    role = given.get("role") if isinstance(given, dict) else None
+    if not isinstance(role, str) or role not in ROLES:
         raise _not_storable("messages", f"a message's role must be one of {', '.join(ROLES)}")
     content = given.get("content")
-    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-        content = "".join(part["text"] for part in content)
+    if isinstance(content, list):
+        content = "".join(_part(part) for part in content)
     if not isinstance(content, str) or not content:
         raise _not_storable("messages", "a message's content must be text")
-    return Message.model_validate({"role": role, "content": content})
+    return Message.model_validate({"role": ROLES[role], "content": content})
+
+
+def _part(given: Any) -> str:
+    """A text part's text."""
+    if not isinstance(given, dict) or given.get("type") != "text" or not isinstance(given.get("text"), str):
+        raise _not_storable("messages", 'the parts of a content must be text: {"type": "text", "text": "..."}')
+    return given["text"]
 
 
 def _not_storable(param: str, why: str) -> Problem:

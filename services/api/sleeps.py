@@ -28,6 +28,8 @@ from services.tables import Event, Sleep, new_id
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
 RETRY_MILLISECONDS = 3000
 """After which a client whose event stream broke comes back."""
+LAST_SEQ = 2**53
+"""No event has a number beyond it; the database cannot look for those beyond 2**63."""
 MOST_EVENTS = 1000
 """In one JSON list of events; the rest by `after_seq`."""
 
@@ -105,7 +107,7 @@ def list_all(
 
 
 @router.get("/{id}")
-async def get(id: str, control: ControllerDep, wait: Annotated[float, Query(ge=0.0)] = 0.0) -> views.View:
+async def get(id: str, control: ControllerDep, wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0) -> views.View:
     """The sleep; with `wait` as soon as it has ended, or after that many seconds."""
     longest = control.settings.longest_wait_seconds
     if wait > longest:
@@ -139,7 +141,8 @@ def report(id: str, control: ControllerDep) -> views.View:
     row = _sleep(control, id)
     if row.report is None:
         raise Problem(409, "report_not_ready", f"Sleep {id} is {row.status.value}; its report comes with its outcome.")
-    return {"object": "sleep.report", "sleep": row.id, "outcome": row.outcome, "version": row.result_version, **row.report}
+    told = {"outcome": row.outcome, "version": row.result_version, **row.report, "left_out": row.left_out}
+    return {"object": "sleep.report", "sleep": row.id, **told}
 
 
 @router.get("/{id}/events", response_model=None)
@@ -147,9 +150,9 @@ def events(
     id: str,
     request: Request,
     control: ControllerDep,
-    after_seq: Annotated[int, Query(ge=0)] = 0,
+    after_seq: Annotated[int, Query(ge=0, le=LAST_SEQ)] = 0,
     stream: bool = False,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=LAST_SEQ)] = None,
 ) -> views.View | EventSourceResponse:
     """The sleep's events as a list, or (`Accept: text/event-stream`) as they happen, from `Last-Event-ID` or `after_seq` on."""
     _sleep(control, id)

@@ -35,7 +35,8 @@ def experience(row: ExperienceRow) -> View:
         "source": row.source,
         **body,
         "tokens": row.tokens,
-        "status": "consolidated" if row.consolidated_in else "pending",
+        "status": "consolidated" if row.consolidated_in else "left_out" if row.left_out else "pending",
+        "left_out": row.left_out,
         "sleep": row.sleep,
         "version": row.consolidated_in,
     }
@@ -46,6 +47,8 @@ def sleep(row: Sleep) -> View:
         "deployment": row.deployment,
         "finished_at": int(row.finished_at) if row.finished_at else None,
         "status": row.status,
+        "queue_state": "paused_capacity" if row.waiting else None,
+        "waiting": row.waiting,
         "phase": row.phase,
         "outcome": row.outcome,
         "error": row.error,
@@ -54,6 +57,7 @@ def sleep(row: Sleep) -> View:
         "recipe": row.recipe,
         "parent_version": row.parent_version,
         "result_version": row.result_version,
+        "left_out": row.left_out,
         "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
         "links": {"events": f"/v1/sleeps/{row.id}/events", "report": f"/v1/sleeps/{row.id}/report"},
     }

@@ -2,7 +2,7 @@
 
 Of a body the fields that asking.py names go to the engine as they came; `store` and `metadata` are ours. With `store: true` the
 exchange becomes an experience, on disk before the answer (or the stream's last piece) leaves; `x-experience-id` names it, before a
-stream begins too.
+stream begins too. A stream in which the engine fails leaves none under that name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from json import JSONDecodeError
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -24,7 +23,7 @@ from services.api.asking import asked
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep
 from services.controller import Controller
-from services.errors import Problem
+from services.errors import Problem, unreadable
 from services.fleet import Body, FleetUnavailable, Reply, Route
 from services.states import ServingState
 from services.tables import Deployment
@@ -121,10 +120,10 @@ async def _stream(control: Controller, deployment: Deployment, route: Route, bod
 async def _pieces(
     control: Controller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
 ) -> AsyncIterator[str]:
-    """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off is not stored."""
+    """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off or tells an error is not stored."""
     async for piece in pieces:
         assert isinstance(piece, str)
-        if exchange and piece.startswith(STREAM_END):
+        if exchange and piece.startswith(STREAM_END) and not exchange.broken:
             await run_in_threadpool(_store, control, deployment, exchange, "".join(exchange.heard))
         elif exchange:
             exchange.hear(piece)
@@ -133,9 +132,13 @@ async def _pieces(
 
 async def _json(request: Request) -> Any:
     try:
-        return json.loads(await request.body())
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem(400, "malformed_json", "The body is not JSON.") from error
+        return json.loads(await request.body(), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(error) from error
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _deployment(control: Controller, model: str) -> Deployment:

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 from in_memory import Service
 
-from services import probe
+from services import probe, registry
 from services.background import Background
 from services.settings import Settings
+from services.states import ServingState
 
 
 def test_a_task_that_dies_is_started_again_and_given_up_in_the_end(settings: Settings) -> None:
@@ -55,8 +56,16 @@ def test_replicas_on_another_version_than_the_deployment_are_brought_back(servic
     service.until(lambda: service.fleet.versions.get("toy") == [first])
 
 
+def test_a_deployment_that_nobody_brings_up_is_brought_up(service: Service) -> None:
+    deployment = service.deploy()["id"]
+    with service.controller.database.write() as tx:
+        registry.set_serving(tx, deployment, ServingState.PROVISIONING)
+    service.until(lambda: service.status()["state"] == "awake")
+
+
 def test_ray_is_asked_once_however_often_the_service_is(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
+    monkeypatch.setattr(probe, "FRESH_SECONDS", 3600.0)
     monkeypatch.setattr(probe.httpx, "get", lambda url, **_: asked.append(url))
     for _ in range(3):
         assert service.client.get("/readyz").json()["checks"]["ray"] == "ok"

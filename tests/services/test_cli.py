@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,124 @@ from typer.testing import CliRunner
 from circadian.specs import Recipe
 from services import cli, hub
 from services.api.schemas import DeploymentCreate
-from services.stack import Stack
+from services.stack import Stack, StackFailed
 
 COMMIT = "0123456789" * 4
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Commands change what a signal does."""
+    before = {number: signal.getsignal(number) for number in cli.ENDINGS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_the_service_ends_it_in_order_and_once(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung_up: list[bool] = []
+    monkeypatch.setattr(cli, "_without_terminal", lambda: hung_up.append(True))
+    cli._end_in_order()
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  # the signal arrives some instruction after it was sent
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    for other in cli.ENDINGS:
+        os.kill(os.getpid(), other)  # nobody interrupts the ending
+    assert hung_up == [True] * (number == signal.SIGHUP)
+
+
+def test_nohup_outlives_its_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    cli._end_in_order()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
+
+
+def test_what_is_said_to_a_terminal_that_has_gone_is_no_error() -> None:
+    master, terminal = os.openpty()
+    child = os.fork()
+    if not child:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(terminal, descriptor)
+            os.close(terminal)
+            os.close(master)
+            cli._without_terminal()
+            os.write(1, b"x")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(terminal)
+    os.close(master)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("command", [["status"], ["sleep", "toy"]])
+def test_without_a_key_it_says_where_there_is_one(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CIRCADIAN_API_KEY", raising=False)
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 1
+    assert all(words in result.output for words in ("export CIRCADIAN_API_KEY=", "circadian up", "new one"))
+
+
+def test_a_new_key_is_printed_as_the_line_to_copy(
+    settings: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "console", Console())
+    cli._welcome(Stack(settings.model_copy(update={"port": 8765}), api_key="ck_new", key_is_new=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert {"export CIRCADIAN_API_KEY=ck_new", "export CIRCADIAN_URL=http://127.0.0.1:8765"} <= set(lines)
+    cli._welcome(Stack(settings, api_key="ck_known"))
+    assert "export" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gpus", "there", "remedy"),
+    [
+        (0.0, 0, None),
+        (0.3, 1, None),
+        (1 / 3, 1, None),
+        (0.4, 1, "--gpus 0.3"),
+        (1.0, 1, "--gpus 0.3"),
+        (0.5, 2, None),
+        (0.6, 2, "--gpus 0.5"),
+        (1.0, 3, None),
+        (2.0, 5, "--gpus 1"),
+        (0.3, 0, "leave --gpus out"),
+    ],
+)
+def test_gpus_that_cannot_hold_a_night_are_refused_before_anything_starts(
+    gpus: float, there: int, remedy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begins(self: Stack) -> None:
+        raise StackFailed("begun")
+
+    monkeypatch.setattr(Stack, "__enter__", begins)
+    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: there)
+    result = CliRunner().invoke(cli.app, ["up", "--gpus", str(gpus)])
+    assert result.exit_code == 1
+    assert (remedy or "begun") in result.output
+
+
+@pytest.mark.parametrize("gpus", ["1.5", "nan", "inf"])
+def test_gpus_that_no_cluster_has_are_refused(gpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stack, "__enter__", lambda self: pytest.fail("begun"))
+    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: 8)
+    result = CliRunner().invoke(cli.app, ["up", "--gpus", gpus])
+    assert result.exit_code in (1, 2)  # the service's own word, or the option's
+    assert "Traceback" not in result.output
+
+
+def test_a_home_or_a_setting_that_cannot_be_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "somebody's").touch()
+    result = CliRunner().invoke(cli.app, ["up", "--home", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "is not the home of a Circadian service" in result.output
+    monkeypatch.setenv("CIRCADIAN_POLL_SECONDS", "-1")
+    result = CliRunner().invoke(cli.app, ["up"])
+    assert result.exit_code == 1
+    assert "poll_seconds" in result.output
 
 
 @pytest.mark.parametrize("command", [["status"], ["sleep", "toy"]])

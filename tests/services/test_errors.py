@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from in_memory import Service
+from pydantic import ValidationError
 from transformers import GPT2Config
 
 from circadian.memory.version import weights_sha256
+from services.settings import Settings
 
 
 def problem(answer: Any, status: int, code: str) -> dict[str, Any]:
@@ -92,6 +94,94 @@ def test_a_body_that_is_not_json_is_malformed(service: Service) -> None:
     for path in ("/v1/sleeps", "/v1/chat/completions"):
         answer = service.client.post(path, content=b"{", headers={"content-type": "application/json"})
         problem(answer, 400, "malformed_json")
+
+
+CHAT = b'{"model": "toy", "messages": [{"role": "user", "content": "hi"}], %s}'
+DIGITS = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", CHAT % b'"seed": %s' % DIGITS),
+        ("/v1/chat/completions", CHAT % b'"temperature": NaN'),
+        ("/v1/chat/completions", b"[" * 100_000),
+        ("/v1/chat/completions", CHAT % b'"user": "\xed\xa0\x80"'),
+        ("/v1/experiences", b'{"deployment": "toy", "text": "a", "metadata": %s}' % DIGITS),
+        ("/v1/experiences", b"[" * 100_000),
+        ("/v1/sleeps", b'{"deployment": "\xff"}'),
+    ],
+)
+def test_json_that_python_cannot_read_is_malformed_too(service: Service, path: str, body: bytes) -> None:
+    answer = service.client.post(path, content=body, headers={"content-type": "application/json"})
+    problem(answer, 400, "malformed_json")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", CHAT % b'"\\udead": 1', "\\udead"),
+        ("/v1/chat/completions", CHAT % b'"user": "a\\uD800b"', "user"),
+        (
+            "/v1/chat/completions",
+            b'{"model": "toy", "store": true, "messages": [{"role": "user", "content": "\\ud83d\\ude00 \\ud83d"}]}',
+            "messages.0.content",
+        ),
+        ("/v1/completions", b'{"model": "toy", "store": true, "prompt": "\\udc00\\ud800"}', "prompt"),
+        ("/v1/experiences", b'{"deployment": "toy", "text": "\\ud800"}', "text"),
+        ("/v1/experiences", b'{"deployment": "toy", "text": "a", "metadata": {"k": {"\\ud800": 1}}}', "metadata.k.\\ud800"),
+        ("/v1/sleeps", b'{"deployment": "toy", "held_out": ["a", "\\udfff"]}', "held_out.1"),
+        ("/v1/deployments", b'{"name": "\\ud800"}', "name"),
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_everywhere_and_pointed_at(service: Service, path: str, body: bytes, param: str) -> None:
+    answer = service.client.post(path, content=body, headers={"content-type": "application/json"})
+    told = problem(answer, 422, "validation_failed")
+    assert told["error"]["param"] == param
+    assert told["errors"][0]["pointer"] == "/" + param.replace(".", "/")
+    assert "whole pair" in told["detail"]
+
+
+def test_a_whole_surrogate_pair_is_a_character(service: Service) -> None:
+    service.deploy()
+    body = b'{"deployment": "toy", "text": "oslo \\ud83d\\ude00 \\\\ud800"}'
+    answer = service.client.post("/v1/experiences", content=body, headers={"content-type": "application/json"})
+    assert answer.json()["text"] == "oslo \U0001f600 \\ud800"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cpus", "-1"),
+        ("cpus", "0"),
+        ("cpus", "1e400"),
+        ("cpus", "NaN"),
+        ("gpus", "-0.5"),
+        ("gpus", "Infinity"),
+        ("gpus", "1.5"),
+        ("replicas", "1000000"),
+    ],
+)
+def test_resources_that_no_cluster_has_are_refused_at_once(service: Service, field: str, value: str) -> None:
+    base = json.dumps({"model": str(service.base)})
+    body = f'{{"name": "toy", "base_model": {base}, "serving": {{"{field}": {value}}}}}'
+    answer = service.client.post("/v1/deployments", content=body, headers={"content-type": "application/json"})
+    assert problem(answer, 422, "validation_failed")["error"]["param"].startswith("serving")
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "0", "-1"])
+def test_no_wait_of_the_service_is_endless(value: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(replica_start_seconds=float(value))
+
+
+@pytest.mark.parametrize("query", ["wait=inf", "wait=nan", "wait=-1"])
+def test_no_wait_of_a_client_is_endless(service: Service, query: str) -> None:
+    problem(service.client.get(f"/v1/sleeps/slp_1?{query}"), 422, "validation_failed")
+
+
+def test_a_number_beyond_the_databases_is_refused(service: Service) -> None:
+    problem(service.client.get(f"/v1/sleeps/slp_1/events?after_seq={10**20}"), 422, "validation_failed")
 
 
 def test_a_base_model_without_a_graft_is_refused_with_the_field_and_the_remedy(service: Service, tmp_path: Path) -> None:

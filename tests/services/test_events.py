@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from in_memory import Service
+from in_memory import KEY, WAIT_SECONDS, Service
 
 from circadian.events import FILE, EventLog
 from services import registry, tail
@@ -170,9 +170,34 @@ def test_a_silent_stream_beats(service: Service) -> None:
     service.deploy()
     service.tell()
     sleep, night = service.sleep()
-    ending = threading.Timer(4 * service.settings.heartbeat_seconds, night.end, ["no_op"])
-    ending.start()
-    text = service.client.get(f"/v1/sleeps/{sleep['id']}/events", params={"stream": True}).text
-    ending.join()
-    assert text.count(": ping") >= 2
-    assert text.endswith("event: done\ndata: {}\n\n")
+    heard = bytearray()
+
+    async def receive() -> dict[str, Any]:
+        if body:
+            return body.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        heard.extend(message.get("body", b""))
+        if heard.count(b": ping") >= 2 and not ended:
+            ended.append(night.end("no_op"))
+
+    async def listen() -> None:
+        headers = [(b"authorization", f"Bearer {KEY}".encode()), (b"accept", b"text/event-stream")]
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": f"/v1/sleeps/{sleep['id']}/events",
+            "query_string": b"",
+            "headers": headers,
+        }
+        async with asyncio.timeout(WAIT_SECONDS):
+            await service.client.app(scope, receive, send)
+
+    ended: list[str] = []
+    body = [{"type": "http.request", "body": b"", "more_body": False}]
+    assert service.client.portal is not None
+    service.client.portal.call(listen)
+    assert ended
+    assert heard.endswith(b"event: done\ndata: {}\n\n")

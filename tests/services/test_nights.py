@@ -79,6 +79,39 @@ def test_a_dawn_that_the_replicas_refuse_is_undone(asleep: Service) -> None:
     assert asleep.fleet.versions["toy"] == [sleep["parent_version"]]
 
 
+def test_what_a_night_left_out_is_not_called_consolidated(asleep: Service) -> None:
+    learned, long, secret = (
+        asleep.client.get("/v1/experiences").json()["data"][0]["id"],
+        asleep.tell("b")["id"],
+        asleep.tell("c")["id"],
+    )
+    sleep, night = asleep.sleep()
+    child = night.end("candidate", left_out={long: "too long", secret: "held out", "exp_of_another": "too long"})
+    ended = asleep.ended(sleep["id"])
+    told = {id: asleep.client.get(f"/v1/experiences/{id}").json() for id in (learned, long, secret)}
+    assert [(row["status"], row["left_out"], row["version"], row["sleep"]) for row in told.values()] == [
+        ("consolidated", None, child, sleep["id"]),
+        ("left_out", "too long", None, sleep["id"]),
+        ("left_out", "held out", None, sleep["id"]),
+    ]
+    assert asleep.status()["pending"] == {"experiences": 0, "tokens": 0}
+    assert ended["left_out"] == asleep.client.get(f"/v1/sleeps/{sleep['id']}/report").json()["left_out"]
+    assert ended["left_out"]["held out"] == 1
+    nothing = asleep.client.post("/v1/sleeps", json={"deployment": "toy"})
+    assert nothing.json()["error"]["code"] == "no_eligible_experience"
+
+
+def test_a_dawn_that_is_undone_offers_again_what_its_night_left_out(asleep: Service) -> None:
+    left = asleep.tell("b")["id"]
+    sleep, night = asleep.sleep()
+    asleep.fleet.refuses = night.job.child.rsplit("/", 1)[-1]
+    night.end("candidate", left_out={left: "too long"})
+    assert asleep.ended(sleep["id"])["status"] == "failed"
+    assert asleep.status()["pending"]["experiences"] == 2
+    row = asleep.client.get(f"/v1/experiences/{left}").json()
+    assert (row["status"], row["left_out"], row["sleep"]) == ("pending", None, None)
+
+
 def test_a_lost_job_is_submitted_again_as_the_next_attempt(asleep: Service) -> None:
     sleep, night = asleep.sleep()
     asleep.until(lambda: asleep.events(sleep["id"])[-1]["type"] == "sleep.started")

@@ -13,7 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from services.controller import Controller
-from services.keys import PEPPER_FILE, Keys, owned_secret, private_folder
+from services.home import private_folder
+from services.keys import PEPPER_FILE, Keys, owned_secret
 from services.settings import Settings
 from services.stack import Stack
 from services.states import ACTIVE, TERMINAL, SleepStatus

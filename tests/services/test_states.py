@@ -82,6 +82,12 @@ def test_what_a_deployment_is_doing(serving: Serving, sleep: S | None, phase: st
     ("now", "step"),
     [
         (Situation(S.QUEUED, Job.LOST), Step.SUBMIT),
+        (Situation(S.QUEUED, Job.LOST, in_line=True), Step.QUEUE),
+        (Situation(S.CANCELLING, Job.LOST, in_line=True), Step.END_CANCELLED),
+        (Situation(S.QUEUED, Job.ALIVE, submitted=False), Step.SUBMIT),
+        (Situation(S.RUNNING, Job.LOST, submitted=False, attempts_left=1), Step.SUBMIT),
+        (Situation(S.RUNNING, Job.UNREACHABLE, submitted=False), Step.SUBMIT),
+        (Situation(S.CANCELLING, Job.ALIVE, submitted=False), Step.STOP_JOB),
         (Situation(S.RUNNING, Job.ALIVE), Step.WAIT),
         (Situation(S.RUNNING, Job.UNREACHABLE), Step.WAIT),
         (Situation(S.RUNNING, Job.ALIVE, fast=F.READY), Step.DELIVER_FAST),

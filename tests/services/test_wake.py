@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from in_memory import MemoryFleet, MemoryLauncher, Service, running
 from starlette.requests import ClientDisconnect, Request
 
 from services.api import wake
+from services.fleet import Reply
 from services.settings import Settings
 
 QUESTION: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": "say oslo"}], "temperature": 0.5}
@@ -43,6 +46,41 @@ def test_a_stored_exchange_is_there_when_the_answer_has_ended(toy: Service, stre
     assert not {"store", "metadata"} & toy.fleet.bodies[0].keys()
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_an_answer_with_any_line_separator_is_streamed_and_stored(toy: Service, separator: str) -> None:
+    _streams(toy.fleet, _said(f"a{separator}b"), "data: [DONE]\n\n")
+    answer = toy.client.post("/v1/chat/completions", json=QUESTION | KEPT | {"stream": True})
+    assert answer.text.endswith("data: [DONE]\n\n")
+    kept = toy.client.get(f"/v1/experiences/{answer.headers['x-experience-id']}").json()
+    assert kept["messages"][1]["content"] == f"a{separator}b"
+
+
+def test_a_stream_in_which_the_engine_fails_is_passed_on_and_not_stored(toy: Service) -> None:
+    error = 'data: {"error": {"message": "the engine is dead", "type": "InternalServerError", "code": 500}}\n\n'
+    pieces = [_said("half an"), error, "data: [DONE]\n\n"]
+    _streams(toy.fleet, *pieces)
+    answer = toy.client.post("/v1/chat/completions", json=QUESTION | KEPT | {"stream": True})
+    assert answer.text == "".join(pieces)
+    assert toy.client.get("/v1/experiences").json()["data"] == []
+
+
+def _said(text: str) -> str:
+    """A piece of a stream, as vLLM writes it: with raw characters."""
+    choices = [{"index": 0, "delta": {"content": text}}]
+    return f"data: {json.dumps({'choices': choices}, ensure_ascii=False)}\n\n"
+
+
+def _streams(fleet: MemoryFleet, *pieces: str) -> None:
+    """Make the fleet answer with these."""
+
+    async def stream(*_: Any) -> AsyncIterator[Reply | str]:
+        yield Reply(200, {}, "ver_1")
+        for piece in pieces:
+            yield piece
+
+    fleet.stream = stream  # type: ignore[method-assign]
+
+
 def test_a_completion_is_stored_as_prompt_and_answer(toy: Service) -> None:
     answer = toy.client.post("/v1/completions", json={"model": "toy", "prompt": "say oslo", **KEPT})
     kept = toy.client.get(f"/v1/experiences/{answer.headers['x-experience-id']}").json()
@@ -56,6 +94,11 @@ def test_a_completion_is_stored_as_prompt_and_answer(toy: Service) -> None:
         (QUESTION | {"store": True, "metadata": {str(i): "" for i in range(17)}}, "validation_failed"),
         (QUESTION | {"store": True, "messages": [{"role": "tool", "content": "x"}]}, "not_storable"),
         (QUESTION | {"store": True, "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not_storable"),
+        (QUESTION | {"store": True, "messages": [{"role": "user", "content": [{"type": "text"}]}]}, "not_storable"),
+        (QUESTION | {"store": True, "messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "not_storable"),
+        (QUESTION | {"store": True, "messages": [{"role": ["x"], "content": "a"}]}, "not_storable"),
+        (QUESTION | {"store": True, "messages": [{"role": {}, "content": "a"}]}, "not_storable"),
+        (QUESTION | {"store": True, "messages": ["x"]}, "not_storable"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_before_the_model_is_asked(toy: Service, body: dict[str, Any], code: str) -> None:
