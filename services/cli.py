@@ -14,26 +14,22 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import httpx
-import torch
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from sqlalchemy import select
 
-from circadian.nursery.ship import WEIGHTS, train_and_ship
 from circadian.specs import NurserySpec, Recipe
 from services.client import ApiError, Client
-from services.demo import DemoFailed, DemoSpec
-from services.demo import run as run_demo
 from services.display import NightDisplay
-from services.fleet import GpusMissing, ServingSpec, gpu_memory, gpus_fit
-from services.founding import is_path
 from services.home import HomeRefused
-from services.hub import NoCommit, commit_of
 from services.ports import PortInUse
 from services.settings import Settings
 from services.stack import RAY_TOKEN_FILE, Stack, StackFailed, StackSpec
+from services.states import ServingState
+from services.tables import Database, Deployment
 
 app = typer.Typer(no_args_is_help=True, help="A sleep service for deployed language models.", pretty_exceptions_show_locals=False)
 nursery = typer.Typer(no_args_is_help=True, help="The small model that tests and demo live with.")
@@ -64,7 +60,7 @@ Key = Annotated[str | None, typer.Option(envvar="CIRCADIAN_API_KEY", help="API k
 
 @app.command()
 def up(
-    model: Annotated[str, typer.Option(help="Folder or hub id of the base model.")] = str(WEIGHTS),
+    model: Annotated[str | None, typer.Option(help="Folder or hub id of the base model; the nursery's unless given.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub id; the newest unless given.")] = None,
     name: Annotated[str, typer.Option(help="Of the deployment.")] = "nursery",
     home: Annotated[Path | None, typer.Option(help="Folder of everything the service keeps.")] = None,
@@ -76,6 +72,11 @@ def up(
     gpus: Annotated[float, typer.Option(min=0.0, help=GPUS_HELP)] = 0.0,
 ) -> None:
     """Start Ray, the service and one deployment on this machine; Ctrl-C ends them."""
+    import torch  # heavy imports are the commands' own: `status` and `--help` need none
+
+    from services.fleet import GpusMissing, ServingSpec, gpus_fit
+    from services.hub import NoCommit
+
     logging.basicConfig(level=logging.WARNING)
     given = {"home": home, "port": port}
     _end_in_order()
@@ -92,15 +93,24 @@ def up(
                 time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
         console.print("the service and Ray have ended")
-    except (*NO_STACK, ApiError, NoCommit, GpusMissing, RuntimeError, TimeoutError, httpx.TransportError) as error:
+    except (*NO_STACK, ApiError, NoCommit, ModelMissing, GpusMissing, RuntimeError, TimeoutError, httpx.TransportError) as error:
         _fail(str(error))
 
 
-def _deployment(name: str, model: str, revision: str | None, gpus: float) -> dict[str, Any]:
-    """The request for it. Raises NoCommit."""
+def _deployment(name: str, model: str | None, revision: str | None, gpus: float) -> dict[str, Any]:
+    """The request for it. Raises NoCommit, and ModelMissing before anything is started."""
+    from circadian.nursery.ship import WEIGHTS
+    from services.fleet import gpu_memory
+    from services.founding import is_path
+    from services.hub import commit_of
+
+    model = model or str(WEIGHTS)
     body: dict[str, Any] = {"name": name, "serving": {"gpus": gpus}}
     if is_path(model):
-        body["base_model"] = {"model": str(Path(model).expanduser().resolve())}
+        folder = Path(model).expanduser().resolve()
+        if not (folder / "config.json").is_file():
+            raise ModelMissing(f"--model: {folder} holds no config.json; give the folder of a Qwen3 or Llama model, or a hub id")
+        body["base_model"] = {"model": str(folder)}
     else:
         body["base_model"] = {"model": model, "revision": revision or commit_of(model)}
     if gpus:
@@ -110,6 +120,10 @@ def _deployment(name: str, model: str, revision: str | None, gpus: float) -> dic
             "rollouts": {"gpus_per_worker": gpus, "engine": engine.model_dump(mode="json")},
         }
     return body
+
+
+class ModelMissing(Exception):
+    """There is no model where `up` was told to find one."""
 
 
 def _fail(text: str) -> NoReturn:
@@ -176,9 +190,7 @@ def _deploy(stack: Stack, body: dict[str, Any]) -> None:
     """Create the deployment unless it is there, and wait until it answers."""
     name = body["name"]
     if stack.api_key is None:
-        text = f"NOT DEPLOYED: {name} ({body['base_model']['model']}). This home has a key that was shown at its first start; set "
-        text += "CIRCADIAN_API_KEY to it (or to a new one, which replaces it) and start again. Deployments that are there wake now."
-        console.print(text, style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+        _without_key(stack, name)
         return
     client = Client(stack.url, stack.api_key)
     try:
@@ -187,12 +199,41 @@ def _deploy(stack: Stack, body: dict[str, Any]) -> None:
         except ApiError as error:
             if error.code != "name_taken":
                 raise
+            there = client.get(f"/v1/deployments/{name}")["base_model"]["model"]
+            if there != body["base_model"]["model"]:
+                _fail(
+                    f"{name} is there already, on {there}; give another --name for {body['base_model']['model']}, or leave --model out"
+                )
             console.print(f"{name} is there already and stays as it is", highlight=False)
         with console.status(f"starting the replicas of {name}"):
             client.awake(name, stack.settings.replica_start_seconds)
     finally:
         client.close()
     console.print(f"Model          {name} is awake", highlight=False)
+
+
+def _without_key(stack: Stack, name: str) -> None:
+    """What can be done where nobody told the key: say how the deployments of this home are, and go on serving them."""
+    database = Database(stack.settings.database, stack.settings.database_busy_seconds)
+    with database.read() as tx:
+        there = {row.name: row.id for row in tx.scalars(select(Deployment))}
+    text = "This home has a key that was shown at its first start: set CIRCADIAN_API_KEY to it, or to a new one, which replaces it."
+    if name not in there:
+        _fail(f"NOT DEPLOYED: {name}. {text}")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    with console.status(f"waking {name}"):
+        until = time.monotonic() + stack.settings.replica_start_seconds
+        while _state(database, there[name]) is not ServingState.AWAKE:
+            stack.check()
+            if time.monotonic() > until:
+                _fail(f"{name} is not awake yet; `circadian status` tells more")
+            time.sleep(WATCH_SECONDS)
+    console.print(f"Model          {name} is awake", highlight=False)
+
+
+def _state(database: Database, deployment: str) -> ServingState:
+    with database.read() as tx:
+        return tx.scalars(select(Deployment.state).where(Deployment.id == deployment)).one()
 
 
 @app.command()
@@ -232,6 +273,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the report and of the service's home.")] = Path("runs/demo"),
 ) -> None:
     """A whole day and night of the nursery model, measured through the REST interface."""
+    from services.demo import DemoFailed, DemoSpec
+    from services.demo import run as run_demo
+
     logging.basicConfig(level=logging.WARNING)
     _end_in_order()
     try:
@@ -244,16 +288,18 @@ def demo(
 
 @nursery.command("train")
 def nursery_train(
-    folder: Annotated[Path, typer.Option(help="Where the model goes.")] = WEIGHTS,
+    folder: Annotated[Path | None, typer.Option(help="Where the model goes; where the shipped one lies unless given.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of pretraining.")] = NurserySpec().steps,
     seed: Annotated[int, typer.Option(help="Of weights and order of documents.")] = NurserySpec().seed,
 ) -> None:
     """Pretrain the nursery model from scratch."""
+    from circadian.nursery.ship import WEIGHTS, train_and_ship
+
     with Progress(console=console) as progress:
         bar = progress.add_task("pretraining", total=steps)
         report = train_and_ship(
             NurserySpec(steps=steps, seed=seed),
-            folder,
+            folder or WEIGHTS,
             lambda step, total, loss: progress.update(bar, completed=step, description=f"loss {loss:.3f}"),
         )
     _print_accuracy(report)

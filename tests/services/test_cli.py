@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from in_memory import KEY, Service
 from rich.console import Console
 from typer.testing import CliRunner
 
 from circadian.specs import Recipe
 from services import cli, hub
 from services.api.schemas import DeploymentCreate
+from services.client import Client
 from services.stack import Stack, StackFailed
 
 COMMIT = "0123456789" * 4
@@ -110,7 +113,7 @@ def test_gpus_that_cannot_hold_a_night_are_refused_before_anything_starts(
         raise StackFailed("begun")
 
     monkeypatch.setattr(Stack, "__enter__", begins)
-    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     result = CliRunner().invoke(cli.app, ["up", "--gpus", str(gpus)])
     assert result.exit_code == 1
     assert (remedy or "begun") in result.output
@@ -119,7 +122,7 @@ def test_gpus_that_cannot_hold_a_night_are_refused_before_anything_starts(
 @pytest.mark.parametrize("gpus", ["1.5", "nan", "inf"])
 def test_gpus_that_no_cluster_has_are_refused(gpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stack, "__enter__", lambda self: pytest.fail("begun"))
-    monkeypatch.setattr(cli.torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
     result = CliRunner().invoke(cli.app, ["up", "--gpus", gpus])
     assert result.exit_code in (1, 2)  # the service's own word, or the option's
     assert "Traceback" not in result.output
@@ -155,13 +158,50 @@ def test_a_second_start_without_the_key_says_what_was_not_deployed(
     settings: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "console", Console())
-    cli._deploy(Stack(settings), cli._deployment("toy", "/models/toy", None, 0.0))
+    settings.home_folder.mkdir()
+    with pytest.raises(cli.typer.Exit):
+        cli._deploy(Stack(settings), cli._deployment("toy", None, None, 0.0))
     said = capsys.readouterr().out
-    assert all(word in said for word in ("NOT DEPLOYED", "toy", "/models/toy", "CIRCADIAN_API_KEY"))
+    assert all(word in said for word in ("NOT DEPLOYED: toy", "CIRCADIAN_API_KEY"))
+
+
+def test_a_second_start_without_the_key_waits_for_what_is_there(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "console", Console())
+    monkeypatch.setattr(Stack, "check", lambda self: None)
+    service.deploy("toy")
+    cli._deploy(Stack(service.settings), cli._deployment("toy", None, None, 0.0))
+    said = capsys.readouterr().out
+    assert "toy is awake" in said
+    assert "CIRCADIAN_API_KEY" in said
+    assert "NOT DEPLOYED" not in said
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Stack, "__enter__", lambda self: pytest.fail("begun"))
+    result = CliRunner().invoke(cli.app, ["up", "--model", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "holds no config.json" in result.output.replace("\n", " ")
+
+
+def test_another_model_under_a_name_that_is_taken_is_refused(
+    service: Service, base: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "console", Console())
+    body = service.deploy("toy")["base_model"]["model"]
+    other = cli._deployment("toy", None, None, 0.0)
+    assert other["base_model"]["model"] != body
+    client = Client("http://testserver", KEY)
+    client.http = service.client
+    monkeypatch.setattr(cli, "Client", lambda url, key: client)
+    with pytest.raises(cli.typer.Exit):
+        cli._deploy(Stack(service.settings, api_key=KEY), other)
+    assert "toy is there already" in capsys.readouterr().out
 
 
 def test_a_hub_id_is_deployed_at_its_newest_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "commit_of", lambda model: COMMIT)
+    monkeypatch.setattr(hub, "commit_of", lambda model: COMMIT)
     assert cli._deployment("x", "some/model", None, 0.0)["base_model"] == {"model": "some/model", "revision": COMMIT}
     assert cli._deployment("x", "some/model", "a" * 40, 0.0)["base_model"]["revision"] == "a" * 40
 
@@ -181,9 +221,9 @@ def test_without_the_hub_the_cache_knows_the_commit_or_the_message_names_the_opt
 
 
 def test_gpus_reach_replicas_learner_and_rollouts() -> None:
-    body = DeploymentCreate.model_validate(cli._deployment("x", "/models/toy", None, 0.3))
+    body = DeploymentCreate.model_validate(cli._deployment("x", None, None, 0.3))
     recipe, usual = body.recipe, Recipe()
     assert (body.serving.gpus, recipe.learner.gpus_per_worker, recipe.rollouts.gpus_per_worker) == (0.3, 0.3, 0.3)
     assert recipe.rollouts.engine.gpu_memory_utilization == pytest.approx(0.3 * usual.rollouts.engine.gpu_memory_utilization)
     assert recipe.rollouts.engine.max_model_len == usual.rollouts.engine.max_model_len
-    assert DeploymentCreate.model_validate(cli._deployment("x", "/models/toy", None, 0.0)).recipe == usual
+    assert DeploymentCreate.model_validate(cli._deployment("x", None, None, 0.0)).recipe == usual
