@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import deepspeed
 import deepspeed.ops
@@ -31,6 +31,7 @@ from circadian.memory.tensors import expert_tensors, parse_name, write_tensors
 from circadian.memory.version import load_version
 from circadian.specs import LearnerSpec
 
+T = TypeVar("T")
 CHECKPOINT_TAG = "learner"
 CHECKPOINT_TYPES: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [ZeroStageEnum, LossScaler, fragment_address]
 """What DeepSpeed's checkpoints hold besides tensors and plain values, where torch.load is told to read nothing else."""
@@ -42,33 +43,37 @@ class LearningDiverged(Exception):
     """The loss or the expert is no longer finite."""
 
 
-class Learning(nn.Module):
-    """The model and its task as one module whose forward is the loss, so that ZeRO-3's hooks see every part that is used."""
+class Reading(nn.Module):
+    """The model as a module that does any work with it, so that ZeRO-3's hooks see every part that is used."""
 
-    def __init__(self, model: Grafted, task: Task) -> None:
+    def __init__(self, model: Grafted) -> None:
         super().__init__()
-        self.model, self.task = model, task
+        self.model = model
 
-    def forward(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Tensors of a batch -> mean loss []"""
-        return self.task.loss(self.model, tensors)
+    def forward(self, work: Callable[[Grafted], T]) -> T:
+        return work(self.model)
 
 
 class LearnEngine:
     """Takes steps; every method is called by all processes at the same time."""
 
     def __init__(self, model: Grafted, where: ExpertId, task: Task, learner: LearnerSpec, max_grad_norm: float) -> None:
-        self.model, self.where, self.group = model, where, Group(dist.get_rank(), dist.get_world_size())
+        self.model, self.where, self.task, self.group = model, where, task, Group(dist.get_rank(), dist.get_world_size())
         self.written = [parameter for expert in model.begin_writing(where) for parameter in expert.parameters()]
         self.adam = torch.optim.AdamW(self.written, lr=0.0, weight_decay=0.0)
         _leave_out_shared_memory_op()
         self.deepspeed, *_ = deepspeed.initialize(
-            model=Learning(model, task),
+            model=Reading(model),
             optimizer=self.adam,
             config=deepspeed_config(learner.zero_stage, max_grad_norm, model.dtype),
         )
         self.deepspeed.train()
         model.eval()  # a base with dropout must not drop anything; the engine itself stays in training
+
+    def prepare(self) -> None:
+        """Let the task compute what the coming steps need."""
+        with torch.no_grad():
+            self.deepspeed(self.task.prepare)
 
     def step(self, share: Share, lr: float) -> float:
         """One step on a step's rows. Returns the mean loss over all processes, before the step.
@@ -77,7 +82,8 @@ class LearnEngine:
         """
         for group in self.adam.param_groups:
             group["lr"] = lr
-        loss = share.weight * self.deepspeed({name: tensor.to(self.deepspeed.device) for name, tensor in share.tensors.items()})
+        tensors = {name: tensor.to(self.deepspeed.device) for name, tensor in share.tensors.items()}
+        loss = share.weight * self.deepspeed(lambda model: self.task.loss(model, tensors, share.chunks))
         mean = loss.detach().clone()
         dist.all_reduce(mean)
         value = mean.item() / self.group.size

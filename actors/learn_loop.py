@@ -107,10 +107,13 @@ class _Loop:
         started, resumed = time.monotonic(), self._resume()
         start, loss = self.facts.step, self.facts.loss
         self._tell_start(start)
+        if resumed:
+            self.engine.prepare()
         for step in range(start, self.recipe.steps):
             self._check_time(step)
             if step % self.request.checkpoint_steps == 0 and not (resumed and step == start):
                 self._refresh(step)
+                self.engine.prepare()
                 self._save(step, loss)
             loss = self.engine.step(self.task.share(step, self.group), lr_at(step, self.recipe.steps, self.recipe.lr))
             if step == 0:

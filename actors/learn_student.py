@@ -8,10 +8,11 @@ unblocked by their last completion; learning stands still meanwhile, so no row i
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,16 @@ from typing import Protocol
 
 from torch import Tensor
 
+from actors.judge import judge_of, judged
 from actors.learn_request import Deliveries, LearnRequest
 from actors.learn_tasks import Seeding
+from actors.replies import Read
+from circadian.events import EventLog
 from circadian.experience import Reader
 from circadian.memory.delivery import Receipt, pack_tensors
 from circadian.memory.state import MemoryState
 from circadian.memory.version import beginning_token, load_tokenizer
-from circadian.objectives.rows import Kind, TaughtRow, Teacher
+from circadian.objectives.rows import Imitated, Kind, TaughtRow, Teacher
 
 TEACHER: dict[Kind, Teacher] = {"day": "awake", "old": "rested", "free": "rested"}
 """Who teaches a row of each kind."""
@@ -42,12 +46,17 @@ class Rollouts(Protocol):
         view: Sequence[float],
         prompts: list[list[int]],
         *,
+        samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
         stop: Sequence[int],
     ) -> list[list[int]]:
-        """One completion of each prompt, without the prompt; it ends at a token of `stop`, which it keeps."""
+        """`samples` completions of each prompt, without the prompt, those of one prompt next to each other; each ends at a token of
+        `stop`, which it keeps."""
+
+    def read(self, view: Sequence[float], tokens: list[list[int]]) -> list[list[Read]]:
+        """Each token of each text but its first, as the view expects it where it stands."""
 
 
 class StudentWriter:
@@ -59,6 +68,7 @@ class StudentWriter:
         self.reader, self.stop = Reader(tokenizer, request.held_out), (tokenizer.eos_token_id,)
         self.beginning = (beginning_token(tokenizer),)
         self.state = MemoryState.parse(request.experts)
+        self.judge = judge_of(self.spec.imitation, rollouts[0], tokenizer, self.state) if self.spec.alpha < 1 else None
         self.cues: dict[Kind, list[tuple[int, ...]]] = {"day": [], "old": []}
         for line in Path(request.cues).read_text().splitlines() if request.cues else ():
             cue = json.loads(line)
@@ -72,9 +82,15 @@ class StudentWriter:
             rollout.deliver(payload)
             deliveries = deliveries.with_one(len(payload), (time.perf_counter() - started) * 1000)
         rng = random.Random(f"{self.request.seed}/student/{step}")
-        rows = [row for kind, count in self._counts().items() for row in self._rows(kind, self._cues(kind, count, rng), rng)]
+        groups = itertools.count()
+        rows: list[TaughtRow] = []
+        for kind, count in self._counts().items():
+            if self.spec.alpha < 1 and kind != "free":
+                rows += self._imitating(kind, count, groups, rng)
+            else:
+                rows += self._rows(kind, self._cues(kind, count, rng), rng)
         held_out = self.reader.are_held_out([row.ids for row in rows])
-        return [row for row, dropped in zip(rows, held_out, strict=True) if not dropped], deliveries
+        return self._judged([row for row, dropped in zip(rows, held_out, strict=True) if not dropped]), deliveries
 
     def _counts(self) -> dict[Kind, int]:
         """Rows of each kind, in the proportion in which `mix` draws them."""
@@ -91,27 +107,58 @@ class StudentWriter:
         return rng.sample(pool, count) if count <= len(pool) else rng.choices(pool, k=count) if pool else []
 
     def _rows(self, kind: Kind, cues: list[tuple[int, ...]], rng: random.Random) -> list[TaughtRow]:
-        """The student's completions of the cues, spread over the rollout workers."""
+        """The student's completions of the cues."""
         tokens = self.spec.free_run_tokens if kind == "free" else self.spec.completion_tokens
+        written = self._write(cues, tokens, 1, rng)
+        return [TaughtRow((*cue, *own), len(cue), TEACHER[kind], kind) for cue, (own,) in zip(cues, written, strict=True) if own]
+
+    def _imitating(self, kind: Kind, count: int, groups: Iterator[int], rng: random.Random) -> list[TaughtRow]:
+        """About `count` rows: groups of completions of beginnings that a teacher went on with."""
+        taught, spec = self.task.teacher_written[kind], self.spec
+        if not taught:
+            return []
+        chosen = [rng.choice(taught) for _ in range(max(1, count // spec.imitation.group))]
+        cuts = [rng.randrange(row.start, len(row.ids)) for row in chosen]
+        prefixes = [row.ids[:cut] for row, cut in zip(chosen, cuts, strict=True)]
+        rows = []
+        for row, cut, group, own in zip(
+            chosen, cuts, groups, self._write(prefixes, spec.completion_tokens, spec.imitation.group, rng), strict=False
+        ):
+            room = row.start + spec.completion_tokens - cut  # as much as the teacher had
+            imitated = Imitated(row.ids[cut:], group)
+            rows += [TaughtRow((*row.ids[:cut], *tokens[:room]), cut, TEACHER[kind], kind, imitated) for tokens in own if tokens]
+        return rows
+
+    def _judged(self, rows: list[TaughtRow]) -> list[TaughtRow]:
+        """With a judge's word, where one is to be asked."""
+        if self.judge is None:
+            return rows
+        rows, silent = judged(rows, self.judge, self.reader.tokenizer)
+        if silent:
+            text = f"the judge gave no answer for {silent} completions: they and their groups are rewarded for closeness alone"
+            EventLog(Path(self.request.home)).emit(
+                "sleep.judge_failed", text, completions=silent, judge=self.spec.imitation.judge.kind
+            )
+        return rows
+
+    def _write(self, cues: Sequence[tuple[int, ...]], tokens: int, samples: int, rng: random.Random) -> list[list[list[int]]]:
+        """`samples` completions of each cue, spread over the rollout workers."""
         shares = [cues[i :: len(self.rollouts)] for i in range(len(self.rollouts))]
         seeds = [rng.randrange(1 << 31) for _ in self.rollouts]
         with ThreadPoolExecutor(max_workers=len(self.rollouts)) as pool:
-            written = pool.map(partial(self._sample, tokens), self.rollouts, shares, seeds)
-        rows: list[TaughtRow] = []
-        for share, completions in zip(shares, written, strict=True):
-            rows += [
-                TaughtRow((*cue, *completion), len(cue), TEACHER[kind], kind)
-                for cue, completion in zip(share, completions, strict=True)
-                if completion
-            ]
-        return rows
+            parts = list(pool.map(partial(self._sample, tokens, samples), self.rollouts, shares, seeds))
+        written: list[list[list[int]]] = [[]] * len(cues)
+        for i, part in enumerate(parts):
+            written[i :: len(self.rollouts)] = [part[start : start + samples] for start in range(0, len(part), samples)]
+        return written
 
-    def _sample(self, tokens: int, rollout: Rollouts, cues: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
+    def _sample(self, tokens: int, samples: int, rollout: Rollouts, cues: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
         if not cues:
             return []
         return rollout.sample(
             self.task.student_view,
             list(map(list, cues)),
+            samples=samples,
             max_tokens=tokens,
             temperature=self.spec.temperature,
             seed=seed,

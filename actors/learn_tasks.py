@@ -25,10 +25,14 @@ from circadian.experience import Row
 from circadian.memory.graft import Grafted
 from circadian.memory.state import FIRST_SLOW_LEVEL, Mask, MemoryState
 from circadian.objectives import fast_learning, knowledge_seeding
+from circadian.objectives.judges import alike_by_embedding
+from circadian.objectives.knowledge_seeding import Lesson
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 
 STUDENT_FILE = "student_rows.jsonl"
 R = TypeVar("R")
+Lessons = dict[Kind, list[Lesson]]
+"""By kind."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,26 @@ class Group:
 
 @dataclass(frozen=True)
 class Share:
-    """This process's rows of a step: tensors, and the weight of their mean loss."""
+    """This process's rows of a step: tensors, the weight of their mean loss, and the chunks in which their tokens are compared."""
 
     tensors: dict[str, Tensor]
     weight: float
+    chunks: int = 1
 
 
 class Task(ABC):
     """What the learner learns."""
+
+    def prepare(self, model: Grafted) -> None:
+        """Compute what the coming steps need and do not change; called before the first one and whenever the student has written."""
+        del model
 
     @abstractmethod
     def share(self, step: int, group: Group) -> Share:
         """This process's rows of a step."""
 
     @abstractmethod
-    def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
+    def loss(self, model: Grafted, tensors: dict[str, Tensor], chunks: int) -> Tensor:
         """Mean loss of the rows, nats a token."""
 
     def save(self, folder: Path) -> None:
@@ -83,7 +92,8 @@ class FastLearning(Task):
         mine, weights = _shared(rows, group, lambda row: sum(row.weight[1:]))
         return Share(fast_learning.collate(mine), weights)
 
-    def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
+    def loss(self, model: Grafted, tensors: dict[str, Tensor], chunks: int) -> Tensor:
+        del chunks
         return fast_learning.fast_learning_loss(model, tensors, "awake")
 
 
@@ -101,16 +111,38 @@ class Seeding(Task):
                 f"{request.rows} holds no teacher-written row of kind 'day'; let the awake self complete the day's cues first"
             )
         self.student_written = by_kind([])
+        self.taught: Lessons = {}
+        self.wrote: Lessons = {}
+
+    def prepare(self, model: Grafted) -> None:
+        """The lessons of the teachers' rows, once, and of the rows that the student wrote last."""
+        self.taught = self.taught or {kind: self._lessons(model, rows) for kind, rows in self.teacher_written.items()}
+        self.wrote = {kind: self._lessons(model, rows) for kind, rows in self.student_written.items()}
+
+    def _lessons(self, model: Grafted, rows: Sequence[TaughtRow]) -> list[Lesson]:
+        """With a reward where the student is to imitate."""
+        lessons = knowledge_seeding.teach(model, rows, self.teachers)
+        if not any(row.imitated for row in rows):
+            return lessons
+        verdicts, view = self._verdicts(model, lessons), model.mask(self.student_view)
+        return knowledge_seeding.rewarded(model, lessons, view, self.spec.imitation, verdicts)
+
+    def _verdicts(self, model: Grafted, lessons: Sequence[Lesson]) -> list[bool | None]:
+        """Of each completion whether it means what was wanted; None without a judge."""
+        judge, rows = self.spec.imitation.judge, [lesson.row for lesson in lessons]
+        if judge.kind == "embedding":
+            return [*alike_by_embedding(model, rows, judge.threshold)]
+        return [row.imitated.semantic if row.imitated else None for row in rows]
 
     def share(self, step: int, group: Group) -> Share:
         rng = random.Random(f"{self.seed}/{step}")
-        rows = knowledge_seeding.mix(self.teacher_written, self.student_written, self.nights_before, self.spec, self.spec.rows, rng)
-        mine, weight = _shared(rows, group, lambda row: len(row.ids) - max(row.start, 1))
-        chunks = knowledge_seeding.reading([rows[rank :: group.size] for rank in range(group.size)], self.spec.token_chunk)
-        return Share(knowledge_seeding.collate(mine, self.teachers, chunks), weight)
+        lessons = knowledge_seeding.mix(self.taught, self.wrote, self.nights_before, self.spec, self.spec.rows, rng)
+        mine, weight = _shared(lessons, group, lambda lesson: len(lesson.teacher))
+        chunks = knowledge_seeding.chunks([lessons[rank :: group.size] for rank in range(group.size)], self.spec.token_chunk)
+        return Share(knowledge_seeding.collate(mine), weight, chunks)
 
-    def loss(self, model: Grafted, tensors: dict[str, Tensor]) -> Tensor:
-        return knowledge_seeding.knowledge_seeding_loss(model, tensors, model.mask(self.student_view), self.spec)
+    def loss(self, model: Grafted, tensors: dict[str, Tensor], chunks: int) -> Tensor:
+        return knowledge_seeding.knowledge_seeding_loss(model, tensors, model.mask(self.student_view), self.spec, chunks)
 
     def save(self, folder: Path) -> None:
         write_rows(folder / STUDENT_FILE, [row for rows in self.student_written.values() for row in rows])

@@ -125,6 +125,76 @@ class FastLearningSpec(Spec):
     """Steps between two checkpoints."""
 
 
+class NoJudge(Spec):
+    """Lexical closeness alone."""
+
+    kind: Literal["none"] = "none"
+
+
+class EmbeddingJudge(Spec):
+    """The base's own final hidden states, as means over each completion: alike where their cosine is high enough."""
+
+    kind: Literal["embedding"] = "embedding"
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.9
+
+
+class BaseJudge(Spec):
+    """The deployment's base, asked yes or no."""
+
+    kind: Literal["base"] = "base"
+    question: str = (
+        "Text: {prefix}\nFirst continuation: {wanted}\nSecond continuation: {written}\n"
+        "Do both continuations mean the same? Answer yes or no:"
+    )
+    """With {prefix}, {wanted} and {written}."""
+    yes: str = " yes"
+    no: str = " no"
+
+
+class EndpointJudge(Spec):
+    """Any model behind an OpenAI-compatible interface, asked yes or no."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    url: Annotated[str, Field(pattern="^https?://")]
+    """Of the interface, up to and with /v1."""
+    model: Annotated[str, Field(min_length=1)]
+    key_variable: str = ""
+    """Environment variable of the learner that holds the key; the key itself is never in a spec."""
+    question: str = BaseJudge.model_fields["question"].default
+    seconds: Seconds = 30.0
+    """Bound of one answer."""
+    at_once: PositiveInt = 8
+    """Questions under way at the same time."""
+
+
+JudgeSpec = Annotated[NoJudge | EmbeddingJudge | BaseJudge | EndpointJudge, Field(discriminator="kind")]
+
+
+class DivergenceSpec(Spec):
+    """How far the student is from its teacher; see circadian/objectives/divergence.py."""
+
+    kind: Literal["forward_kl", "reverse_kl", "jsd", "top_k"] = "forward_kl"
+    beta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Of jsd: weight of the teacher in the mixture."""
+    k: PositiveInt = 64
+    """Of top_k: tokens that are told apart; the others are one event."""
+
+
+class ImitationSpec(Spec):
+    """Learning to Imitate: how the student is rewarded for continuing as the teacher did; see circadian/objectives/imitation.py."""
+
+    gamma: Fraction = 0.5
+    """Weight of the judge's word; what is left is that of lexical closeness."""
+    threshold: Annotated[int, Field(ge=0)] = 8
+    """z0: tokens of Levenshtein distance up to which a completion is close at all."""
+    group: Annotated[int, Field(ge=2)] = 4
+    """G: completions of one prefix."""
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Farthest that the likelihood ratio of a token counts from 1."""
+    judge: JudgeSpec = NoJudge()
+    """Who finds that two completions mean the same."""
+
+
 class SeedingSpec(Spec):
     """Knowledge Seeding: how the awake and the rested self teach the newly opened expert."""
 
@@ -133,7 +203,10 @@ class SeedingSpec(Spec):
     """Sequences a step, over all learner processes."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    divergence: Literal["forward_kl", "reverse_kl"] = "forward_kl"
+    divergence: DivergenceSpec = DivergenceSpec()
+    alpha: Fraction = 1.0
+    """Weight of the distillation; what is left is the imitation's."""
+    imitation: ImitationSpec = ImitationSpec()
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
     old_share: Fraction = 0.6

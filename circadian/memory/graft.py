@@ -4,7 +4,7 @@ A grafted class is the native class with a `MemoryLayer` added to the MLP of the
 (`model.layers.3.mlp.up_proj.weight` stays), memory sits at `model.layers.3.mlp.memory.*`. The mask is an *input* of every forward:
 
     model(input_ids=ids, view="rested")            a named view, the same for all rows
-    model(input_ids=ids, view=mask)                a mask [M] or, row by row, [B, M]
+    model(input_ids=ids, view=mask)                a mask [M], or one for each row [B, M] or each token [B, T, M]
 
 so teacher and student are one set of weights read in several ways. `lower` and `upper` are the two halves of the same forward, so
 that several views can share the frozen layers below the first memory.
@@ -118,7 +118,7 @@ class Grafted(PreTrainedModel):
         return {i: self.model.layers[i].mlp.memory for i in self.grafted_layers}
 
     def mask(self, view: View) -> Tensor:
-        """A view as a mask [M] or [B, M] on the model's device."""
+        """A view as a mask [M], [B, M] or [B, T, M] on the model's device."""
         if isinstance(view, str):
             view = self.memory_state.view(view)
         return torch.as_tensor(view, dtype=torch.float32, device=self.device)
@@ -128,10 +128,23 @@ class Grafted(PreTrainedModel):
             return super().forward(*args, **kwargs)
 
     @torch.no_grad()
-    def lower(self, ids: Tensor) -> Trunk:
-        """ids [B, T], padded on the right -> the frozen layers below the first memory, computed once for all views."""
-        hidden = self.model.embed_tokens(ids)
-        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+    def lower(self, ids: Tensor, positions: Tensor | None = None) -> Trunk:
+        """The frozen layers below the first memory, computed once for all views.
+
+        ids [B, T]: rows padded on the right, or, with positions [B, T] that begin at 0 with every text, several texts a row, none of
+        which sees another.
+        """
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        trunk = self.trunk(self.model.embed_tokens(ids), positions)
+        hidden = trunk.hidden
+        for layer in self.model.layers[: self.grafted_layers[0]]:
+            hidden = layer(hidden, **trunk.kwargs)
+        return Trunk(hidden, trunk.kwargs)
+
+    @torch.no_grad()
+    def trunk(self, hidden: Tensor, positions: Tensor) -> Trunk:
+        """What `lower` returns, from hidden states [B, T, D] that it computed before."""
         causal = create_causal_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=positions
         )
@@ -140,8 +153,6 @@ class Grafted(PreTrainedModel):
             "position_embeddings": self.model.rotary_emb(hidden, positions),
             "position_ids": positions,
         }
-        for layer in self.model.layers[: self.grafted_layers[0]]:
-            hidden = layer(hidden, **kwargs)
         return Trunk(hidden, kwargs)
 
     def upper(self, trunk: Trunk, view: View) -> Tensor:

@@ -36,7 +36,7 @@ class Expert(nn.Module):
         self.A, self.B, self.W, self.b = (nn.Parameter(tensors[part].clone()) for part in PARTS)
 
     def forward(self, x: Tensor, heard: Tensor) -> Tensor:
-        """x [..., D], heard [] or [B, 1, 1] of 0 and 1 -> [..., D]"""
+        """x [..., D], heard [] or [B, 1 or T, 1] of 0 and 1 -> [..., D]"""
         gate = torch.sigmoid(F.linear(x, self.W, self.b)) * heard
         return F.linear(gate * F.silu(F.linear(x, self.A)), self.B)
 
@@ -54,7 +54,7 @@ class LevelBank(nn.Module):
         self.b = nn.Parameter(torch.zeros(experts), requires_grad=False)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [..., D], mask [E] or [B, 1, E] of 0 and 1 -> [..., D]
+        """x [..., D], mask [E] or [B, 1 or T, E] of 0 and 1 -> [..., D]
 
         Only the first `span` experts are computed; whoever lowers it promises that no mask hears the others.
         """
@@ -84,7 +84,7 @@ class MemoryLayer(nn.Module):
         self.written: ExpertId | None = None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [..., D], mask [M], or [B, M] where x is [B, T, D] -> what memory adds to the MLP's output, [..., D]"""
+        """x [..., D]; mask [M], or where x is [B, T, D] also [B, M] or [B, T, M] -> what memory adds to the MLP's output, [..., D]"""
         mask = mask.to(x.dtype)
         if mask.ndim == 2:
             mask = mask.unsqueeze(1)

@@ -3,20 +3,20 @@
     L = (1 - lambda) E_{x, y ~ teacher} [ F(teacher || student)(y | x) ]  +  lambda E_{x, y ~ student} [ F(teacher || student)(y | x) ]
 
 x is a cue, y what was written after it; F is a divergence over the full vocabulary at every token of y. Rows of both expectations are
-mixed in every batch, so the loss is one mean. Nothing is back-propagated through the student's sampling.
+mixed in every batch, so the loss is one mean. Nothing is back-propagated through the student's sampling. With alpha < 1 the same
+student-written rows are rewarded for imitating the teacher (imitation.py), in the same pass:
+
+    L_KS = alpha L + (1 - alpha) L_imitation
 
 Changed against the paper: **two teachers**. The paper's teacher is the awake self alone, whose fast level has already damaged the
 earlier nights, and a faithful student copies the damage. Here every row names its teacher: cues of the day are taught by the *awake*
 self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off). Teacher and student are one set of
-weights in two views: the frozen trunk below the first memory is computed once, the upper layers twice.
+weights in two views.
 
-Left out here: imitation (the alpha term).
+A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
+written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
 
-A batch is read in parts (short rows together: free running is several times longer than a question, and padding costs), and the
-tokens of a part are compared in chunks. Processes among which the weights are sharded gather them at every part and every chunk, so
-all of them must have the same number of each: `reading` says how many, from the rows of all.
-
-B rows, T tokens, M experts over all levels, P parts of a batch.
+B packed rows, T tokens, D model width, N taught tokens, M experts over all levels.
 """
 
 from __future__ import annotations
@@ -24,24 +24,99 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from circadian.memory.graft import Grafted
-from circadian.objectives.divergence import token_divergence
-from circadian.objectives.rows import Kind, TaughtRow, pad
-from circadian.specs import SeedingSpec
+from circadian.objectives.divergence import compare
+from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
+from circadian.objectives.packing import lay, pack, positions
+from circadian.objectives.rows import Kind, TaughtRow
+from circadian.specs import DivergenceSpec, ImitationSpec, SeedingSpec
 
-PARTS = 4
-"""At most."""
-Pools = Mapping[Kind, Sequence[TaughtRow]]
+TEACH_ROWS = 32
+"""Rows that are taught at once."""
+R = TypeVar("R")
+Pools = Mapping[Kind, Sequence[R]]
 """Rows by kind."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """A row with all that does not change while the student learns.
+
+    trunk [T, D]: the layers below the first memory (just the embeddings if there are none); teacher [N, D]: the teacher's final hidden
+    states where it predicts the taught tokens; before [N]: the student's log-probs of them when the row was written, and advantage: of
+    its reward in its group, both only where it is to imitate.
+    """
+
+    row: TaughtRow
+    trunk: Tensor
+    teacher: Tensor
+    before: Tensor | None = None
+    advantage: float = 0.0
+
+
+def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
+    """Every row's lesson; teachers: masks [M] by name."""
+    lessons: list[Lesson] = []
+    for start in range(0, len(rows), TEACH_ROWS):
+        lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers)
+    return lessons
+
+
+@torch.no_grad()
+def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
+    lengths = [len(row.ids) for row in rows]
+    bins = pack(lengths)
+    masks = [teachers[row.teacher].expand(length, -1) for row, length in zip(rows, lengths, strict=True)]
+    ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
+    trunk = model.lower(ids.to(model.device), where.to(model.device))
+    hidden = model.upper(trunk, lay(bins, masks).to(model.device))
+    lessons = {}
+    for number, texts in enumerate(bins):
+        begin = 0
+        for text in texts:
+            row, end = rows[text], begin + lengths[text]
+            teacher = hidden[number, begin + max(row.start, 1) - 1 : end - 1].clone()
+            lessons[text] = Lesson(row, trunk.hidden[number, begin:end].clone(), teacher)
+            begin = end
+    return [lessons[text] for text in range(len(rows))]
+
+
+@torch.no_grad()
+def rewarded(
+    model: Grafted, lessons: Sequence[Lesson], student_view: Tensor, spec: ImitationSpec, semantic: Sequence[bool | None]
+) -> list[Lesson]:
+    """Lessons that are all to imitate, with advantage and the student's log-probs as it is now. `semantic`: of each, the judge's word."""
+    groups: dict[int, list[int]] = {}
+    rewards = []
+    for i, (lesson, alike) in enumerate(zip(lessons, semantic, strict=True)):
+        assert lesson.row.imitated is not None
+        lexical = lexical_reward(lesson.row.ids[lesson.row.start :], lesson.row.imitated.wanted, spec.threshold)
+        rewards.append(reward(alike, lexical, spec))
+        groups.setdefault(lesson.row.imitated.group, []).append(i)
+    found = torch.zeros(len(lessons))
+    for members in groups.values():
+        found[members] = advantages(torch.tensor([rewards[i] for i in members]))
+    done: list[Lesson] = []
+    for start in range(0, len(lessons), TEACH_ROWS):
+        some = lessons[start : start + TEACH_ROWS]
+        batch = collate(some)
+        hidden = _student(model, batch, student_view)
+        log_probs = compare(DivergenceSpec(), batch["teacher"], hidden, batch["written"], model.lm_head)[1]
+        ordered = _in_rows(some)
+        before = dict(zip(map(id, ordered), log_probs.split([len(lesson.teacher) for lesson in ordered]), strict=True))
+        done += [replace(lesson, before=before[id(lesson)], advantage=float(found[start + i])) for i, lesson in enumerate(some)]
+    return done
+
+
 def mix(
-    teacher_written: Pools, student_written: Pools, nights_before: int, spec: SeedingSpec, rows: int, rng: random.Random
-) -> list[TaughtRow]:
+    teacher_written: Pools[R], student_written: Pools[R], nights_before: int, spec: SeedingSpec, rows: int, rng: random.Random
+) -> list[R]:
     """The rows of one step.
 
     spec.old_share of them keep the past; of these, cues of earlier nights take n / (n + 1.5) after n nights and free running the rest.
@@ -57,59 +132,50 @@ def mix(
     return batch
 
 
-def reading(shares: Sequence[Sequence[TaughtRow]], token_chunk: int) -> tuple[int, ...]:
-    """How a step is read: for each part the chunks in which its tokens are compared, so that no process, given the rows of each,
-    compares more than `token_chunk` tokens at once. [P]"""
-    parts = min(PARTS, *map(len, shares))
-    most = [
-        max(sum(map(_taught, share)) for share in part) for part in zip(*(_divided(rows, parts) for rows in shares), strict=True)
-    ]
-    return tuple(max(1, math.ceil(tokens / token_chunk)) for tokens in most)
+def chunks(shares: Sequence[Sequence[Lesson]], token_chunk: int) -> int:
+    """In how many chunks a step's tokens are compared, so that no process, given the lessons of each, compares more than `token_chunk`
+    at once. All must agree: where the weights are sharded they are gathered at every chunk."""
+    most = max(sum(len(lesson.teacher) for lesson in share) for share in shares)
+    return max(1, math.ceil(most / token_chunk))
 
 
-def collate(rows: Sequence[TaughtRow], masks: Mapping[str, Tensor], chunks: Sequence[int]) -> dict[str, Tensor]:
-    """ids [B, T] int64, short rows first; taught [B, T] bool, the tokens whose prediction is taught; teacher [B, M], each row's
-    teacher as a mask; part [B] int64, the part in which each row is read; chunks [P] int64, of each part's tokens (`reading`).
-    """
-    parts = _divided(rows, len(chunks))
-    rows = [row for part in parts for row in part]
-    ids = pad([row.ids for row in rows])
-    taught = torch.zeros(ids.shape, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        taught[i, row.start : len(row.ids)] = True
+def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
+    """trunk [B, T, D], positions [B, T] int64, taught [B, T] bool, the tokens whose prediction is taught; of these teacher [N, D],
+    written [N] int64, before [N] and advantage [N]."""
+    lengths = [len(lesson.row.ids) for lesson in lessons]
+    bins, ordered = pack(lengths), _in_rows(lessons)
+    taught = [torch.arange(length) >= max(lesson.row.start, 1) for lesson, length in zip(lessons, lengths, strict=True)]
     return {
-        "ids": ids,
-        "taught": taught,
-        "teacher": torch.stack([masks[row.teacher] for row in rows]),
-        "part": torch.tensor([number for number, part in enumerate(parts) for _ in part]),
-        "chunks": torch.tensor(chunks),
+        "trunk": lay(bins, [lesson.trunk for lesson in lessons]),
+        "positions": positions(bins, lengths),
+        "taught": lay(bins, taught),
+        "teacher": torch.cat([lesson.teacher for lesson in ordered]),
+        "written": torch.tensor([token for lesson in ordered for token in lesson.row.ids[max(lesson.row.start, 1) :]]),
+        "before": torch.cat(
+            [torch.zeros(len(lesson.teacher)) if lesson.before is None else lesson.before.cpu() for lesson in ordered]
+        ),
+        "advantage": torch.cat([torch.full((len(lesson.teacher),), lesson.advantage) for lesson in ordered]),
     }
 
 
-def knowledge_seeding_loss(model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec) -> Tensor:
-    """Mean divergence over the taught tokens, nats; gradients reach only the expert that is being written."""
-    divergences = []
-    for number, chunks in enumerate(batch["chunks"].tolist()):
-        part = batch["part"] == number
-        taught = batch["taught"][part, 1:]
-        ends = taught.any(0).nonzero()
-        # Where nothing is taught two tokens are read all the same: the other processes read theirs, and each has a shard of the weights.
-        length = int(ends.max()) + 2 if len(ends) else 2
-        taught, trunk = taught[:, : length - 1], model.lower(batch["ids"][part, :length])
-        with torch.no_grad():
-            teacher = model.upper(trunk, batch["teacher"][part])[:, :-1][taught]
-        student = model.upper(trunk, student_view)[:, :-1][taught]
-        divergences.append(token_divergence(spec.divergence, teacher, student, model.lm_head, chunks))
-    every = torch.cat(divergences)
-    return every.sum() / max(1, len(every))
+def knowledge_seeding_loss(
+    model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec, chunks: int = 1
+) -> Tensor:
+    """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written."""
+    student = _student(model, batch, student_view)
+    divergences, now = compare(spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks)
+    losses = spec.alpha * divergences
+    if spec.alpha < 1:
+        losses = losses + (1 - spec.alpha) * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
+    return losses.sum() / max(1, len(losses))
 
 
-def _divided(rows: Sequence[TaughtRow], parts: int) -> list[list[TaughtRow]]:
-    """The rows in parts of (nearly) equal number, short rows first."""
-    rows = sorted(rows, key=lambda row: len(row.ids))
-    return [rows[i * len(rows) // parts : (i + 1) * len(rows) // parts] for i in range(parts)]
+def _student(model: Grafted, batch: dict[str, Tensor], view: Tensor) -> Tensor:
+    """The student's final hidden states where it predicts the taught tokens, [N, D]."""
+    trunk = model.trunk(batch["trunk"].to(model.device), batch["positions"].to(model.device))
+    return model.upper(trunk, view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
 
 
-def _taught(row: TaughtRow) -> int:
-    """Tokens whose prediction is taught."""
-    return len(row.ids) - max(row.start, 1)
+def _in_rows(lessons: Sequence[Lesson]) -> list[Lesson]:
+    """The lessons in the order in which they are packed."""
+    return [lessons[text] for row in pack([len(lesson.row.ids) for lesson in lessons]) for text in row]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,17 +21,27 @@ Kind = Literal["day", "old", "free"]
 
 
 @dataclass(frozen=True)
+class Imitated:
+    """What a completion is measured by: the teacher's own, the group of completions it is one of, and a judge's word, if one was asked."""
+
+    wanted: tuple[int, ...]
+    group: int
+    semantic: bool | None = None
+
+
+@dataclass(frozen=True)
 class TaughtRow:
     """A cue and what was written after it.
 
     ids [T]; start: tokens of the cue, whose own prediction is not taught; teacher: the view that teaches the rest;
-    kind: a cue of the day, of an earlier night, or free running.
+    kind: a cue of the day, of an earlier night, or free running; imitated: of the student's rows that are rewarded.
     """
 
     ids: tuple[int, ...]
     start: int
     teacher: Teacher
     kind: Kind
+    imitated: Imitated | None = None
 
 
 def render_rows(rows: Iterable[TaughtRow]) -> str:
@@ -41,8 +51,14 @@ def render_rows(rows: Iterable[TaughtRow]) -> str:
 
 def parse_rows(text: str) -> list[TaughtRow]:
     """The inverse of render_rows."""
-    lines = [json.loads(line) for line in text.splitlines()]
-    return [TaughtRow(tuple(line["ids"]), line["start"], line["teacher"], line["kind"]) for line in lines]
+    return [_row(json.loads(line)) for line in text.splitlines()]
+
+
+def _row(line: dict[str, Any]) -> TaughtRow:
+    imitated = line["imitated"] and Imitated(
+        tuple(line["imitated"]["wanted"]), line["imitated"]["group"], line["imitated"]["semantic"]
+    )
+    return TaughtRow(tuple(line["ids"]), line["start"], line["teacher"], line["kind"], imitated)
 
 
 def write_rows(path: Path, rows: Iterable[TaughtRow]) -> None:

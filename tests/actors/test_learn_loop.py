@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from actors.learn_loop import OtherRequest, OutOfTime, learn_loop, lr_at
 from actors.learn_request import Deliveries, LearnRequest, LearnResult
 from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
+from actors.replies import Read
 from circadian.events import EventLog
 from circadian.memory.delivery import Receipt, receive
 from circadian.memory.graft import Grafted
@@ -28,6 +30,7 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.version import load_tokenizer, load_version
 from circadian.objectives.rows import read_rows
+from circadian.specs import ImitationSpec
 
 TASKS = ("fast_learning", "seeding")
 
@@ -89,6 +92,7 @@ class Student:
         view: Sequence[float],
         prompts: list[list[int]],
         *,
+        samples: int,
         max_tokens: int,
         temperature: float,
         seed: int,
@@ -96,13 +100,22 @@ class Student:
     ) -> list[list[int]]:
         self.views.add(tuple(view))
         mask, completions = torch.tensor([float(entry) for entry in view]), []
-        for i, prompt in enumerate(prompts):
+        for i, prompt in enumerate(prompt for prompt in prompts for _ in range(samples)):
             generator, ids = torch.Generator().manual_seed(seed + i), list(prompt)
             while len(ids) < len(prompt) + max_tokens and ids[-1] not in stop:
                 logits = self.model(input_ids=torch.tensor([ids]), view=mask).logits[0, -1] / temperature
                 ids.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
             completions.append(ids[len(prompt) :])
         return completions
+
+    @torch.no_grad()
+    def read(self, view: Sequence[float], tokens: list[list[int]]) -> list[list[Read]]:
+        rows = []
+        for text in tokens:
+            logprobs = self.model(input_ids=torch.tensor([text]), view=torch.tensor(view)).logits[0, :-1].log_softmax(-1)
+            places = zip(text[1:], logprobs, strict=True)
+            rows.append([Read(token, float(place[token]), int(place.argmax()) == token) for token, place in places])
+        return rows
 
 
 def with_student(request: LearnRequest) -> LearnRequest:
@@ -162,6 +175,7 @@ def test_only_the_written_expert_has_gradients_and_adam_state_and_nothing_else_c
     model, learned = learning_model(request, torch.float32), build_task(request)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     engine = LearnEngine(model, ExpertId(*request.writes), learned, request.learner, max_grad_norm=1.0)
+    engine.prepare()
     for step in range(3):
         engine.step(learned.share(step, Group()), LR)
     after = dict(model.named_parameters())
@@ -177,13 +191,14 @@ def test_only_the_written_expert_has_gradients_and_adam_state_and_nothing_else_c
 def test_shares_of_several_processes_add_up_to_the_whole_step(world: LearnerWorld, task: str) -> None:
     request = world.request(task, f"shares-{task}")
     model, learned = learning_model(request, torch.float32), build_task(request)
+    learned.prepare(model)
     for size in (2, 3):
         for step in range(4):
             whole = learned.share(step, Group())
             parts = [learned.share(step, Group(rank, size)) for rank in range(size)]
-            mean = sum(part.weight * learned.loss(model, part.tensors) for part in parts) / size
+            mean = sum(part.weight * learned.loss(model, part.tensors, part.chunks) for part in parts) / size
             assert whole.weight == 1.0
-            torch.testing.assert_close(mean, learned.loss(model, whole.tensors))
+            torch.testing.assert_close(mean, learned.loss(model, whole.tensors, whole.chunks))
     with pytest.raises(ValueError, match="set rows to at least 9"):
         learned.share(0, Group(8, 9))
 
@@ -269,3 +284,58 @@ def test_a_task_that_takes_too_long_stops(world: LearnerWorld, tmp_path: Path) -
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (50, 1.0), (75, 0.5), (99, 0.02)])
 def test_the_learning_rate_falls_over_the_second_half(step: int, expected: float) -> None:
     assert math.isclose(lr_at(step, 100, 1.0), expected)
+
+
+def imitating(request: LearnRequest, **imitation: object) -> LearnRequest:
+    """The same task with imitation, on a student that writes."""
+    seeding = request.seeding.model_copy(
+        update={"alpha": 0.5, "imitation": ImitationSpec.model_validate({"group": 3, **imitation})}
+    )
+    return with_student(request.model_copy(update={"seeding": seeding}))
+
+
+def test_the_student_completes_what_a_teacher_wrote_in_groups(world: LearnerWorld, tmp_path: Path) -> None:
+    request, folders = imitating(world.request("seeding", "imitates")), Folders(tmp_path)
+    finished(learn_loop(request, folders, [Student(world.version)]))
+    taught = {row.ids: row for row in read_rows(Path(request.rows))}
+    rows = read_rows(folders.kept[-1] / "student_rows.jsonl")
+    assert {row.kind for row in rows if row.imitated} == {"day", "old"}
+    assert {row.kind for row in rows if not row.imitated} == {"free"}
+    for row in (row for row in rows if row.imitated):
+        wanted = row.ids[: row.start] + row.imitated.wanted
+        assert wanted in taught, "the prefix and what was wanted are a teacher's row"
+        assert taught[wanted].start <= row.start < len(wanted)
+        assert len(row.ids) <= taught[wanted].start + request.seeding.completion_tokens
+    sizes = Counter(row.imitated.group for row in rows if row.imitated)
+    assert set(sizes.values()) == {3}
+
+
+@pytest.mark.parametrize(
+    "judge", [{"kind": "none"}, {"kind": "embedding", "threshold": 0.5}, {"kind": "base", "yes": " oslo", "no": " lima"}]
+)
+def test_imitation_that_is_broken_off_makes_the_same_expert(world: LearnerWorld, tmp_path: Path, judge: dict[str, object]) -> None:
+    kind = judge["kind"]
+    whole = finished(
+        learn_loop(
+            imitating(world.request("seeding", f"whole-{kind}"), judge=judge), Folders(tmp_path / "whole"), [Student(world.version)]
+        )
+    )
+    request, folders = imitating(world.request("seeding", f"killed-{kind}"), judge=judge), Folders(tmp_path / "killed", die_after=2)
+    with pytest.raises(Killed):
+        learn_loop(request, folders, [Student(world.version)])
+    folders.die_after = None
+    resumed = finished(learn_loop(request, folders, [Student(world.version)]))
+    assert (resumed.checksum, resumed.final_loss) == (whole.checksum, whole.final_loss)
+    plain = finished(
+        learn_loop(with_student(world.request("seeding", f"plain-{kind}")), Folders(tmp_path / "plain"), [Student(world.version)])
+    )
+    assert plain.checksum != whole.checksum
+
+
+def test_a_judge_that_is_away_is_said_and_the_night_goes_on(world: LearnerWorld, tmp_path: Path) -> None:
+    judge = {"kind": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "m", "seconds": 1.0}
+    request = imitating(world.request("seeding", "away"), judge=judge)
+    finished(learn_loop(request, Folders(tmp_path), [Student(world.version)]))
+    told = [event for event in EventLog(Path(request.home)).read() if event["type"] == "sleep.judge_failed"]
+    assert len(told) == REFRESHES
+    assert all(event["data"]["judge"] == "endpoint" and event["data"]["completions"] > 0 for event in told)

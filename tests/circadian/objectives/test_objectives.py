@@ -6,47 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from circadian.experience import Row
 from circadian.memory.graft import Grafted
 from circadian.memory.version import found_version, load_version
 from circadian.objectives import fast_learning, knowledge_seeding
-from circadian.objectives.divergence import DIVERGENCES, token_divergence
-from circadian.objectives.rows import TaughtRow, read_rows, write_rows
-from circadian.specs import Level, MemorySpec, SeedingSpec
+from circadian.objectives.judges import alike_by_embedding
+from circadian.objectives.rows import Imitated, TaughtRow, read_rows, write_rows
+from circadian.specs import ImitationSpec, Level, MemorySpec, SeedingSpec
 
-N, D, V = 37, 8, 50
-
-
-@pytest.mark.parametrize("name", sorted(DIVERGENCES))
-@pytest.mark.parametrize("chunks", [1, 8, 50])
-def test_divergence_in_chunks_is_the_divergence(name: str, chunks: int) -> None:
-    torch.manual_seed(0)
-    teacher, head = torch.randn(N, D), nn.Linear(D, V)
-    student = torch.randn(N, D, requires_grad=True)
-    p, q = head(teacher).softmax(-1), head(student).softmax(-1)
-    first, second = (p, q) if name == "forward_kl" else (q, p)
-    expected = (first * (first.log() - second.log())).sum(-1)
-    (wanted,) = torch.autograd.grad(expected.mean(), student)
-    measured = token_divergence(name, teacher, student, head, chunks)
-    (gradient,) = torch.autograd.grad(measured.mean(), student)
-    torch.testing.assert_close(measured, expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", sorted(DIVERGENCES))
-def test_a_student_that_equals_its_teacher_has_nothing_to_learn(name: str) -> None:
-    torch.manual_seed(0)
-    hidden, head = torch.randn(N, D), nn.Linear(D, V)
-    assert torch.equal(token_divergence(name, hidden, hidden.clone(), head, 8), torch.zeros(N))
-
-
-def test_no_gradient_reaches_the_teacher() -> None:
-    teacher, student = torch.randn(4, D, requires_grad=True), torch.randn(4, D, requires_grad=True)
-    token_divergence("forward_kl", teacher, student, nn.Linear(D, V), 2).sum().backward()
-    assert teacher.grad is None
-    assert student.grad is not None
+D = 8
 
 
 @pytest.fixture
@@ -84,7 +53,7 @@ def test_each_row_is_taught_by_its_own_teacher_on_its_completion_only(model: Gra
         divergences += [float((p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum()) for i in range(row.start, len(row.ids))]
     masks = {view: model.mask(view) for view in ("awake", "rested")}
     loss = knowledge_seeding.knowledge_seeding_loss(
-        model, knowledge_seeding.collate(rows, masks, (2, 1)), model.mask("student"), SeedingSpec()
+        model, knowledge_seeding.collate(knowledge_seeding.teach(model, rows, masks)), model.mask("student"), SeedingSpec(), 2
     )
     assert len(divergences) == 6
     assert float(loss) == pytest.approx(sum(divergences) / 6, abs=1e-5)
@@ -96,7 +65,7 @@ def test_rows_without_a_taught_token_add_nothing(model: Grafted) -> None:
     losses = [
         float(
             knowledge_seeding.knowledge_seeding_loss(
-                model, knowledge_seeding.collate(r, masks, (1,) * len(r)), model.mask("student"), SeedingSpec()
+                model, knowledge_seeding.collate(knowledge_seeding.teach(model, r, masks)), model.mask("student"), SeedingSpec()
             )
         )
         for r in ([empty], [taught], [empty, taught])
@@ -106,26 +75,57 @@ def test_rows_without_a_taught_token_add_nothing(model: Grafted) -> None:
     assert losses[2] == pytest.approx(losses[1], abs=1e-6)
 
 
-def test_processes_read_in_step_however_many_rows_and_tokens_each_has() -> None:
-    def row(tokens: int) -> TaughtRow:
-        return TaughtRow((1, *range(5, 5 + tokens)), 1, "awake", "day")
+def test_processes_agree_on_the_chunks_of_a_step() -> None:
+    def lesson(tokens: int) -> knowledge_seeding.Lesson:
+        return knowledge_seeding.Lesson(
+            TaughtRow(tuple(range(tokens + 1)), 1, "awake", "day"), torch.zeros(tokens + 1, D), torch.zeros(tokens, D)
+        )
 
-    shares = [[row(2), row(30), row(3)], [row(9), row(4)]]
-    chunks = knowledge_seeding.reading(shares, token_chunk=10)
-    assert chunks == (1, 4), "two parts, as the smaller share has rows; 3 + 30 tokens at once are too many in the second"
-    masks = {"awake": torch.ones(3)}
-    for share in shares:
-        batch = knowledge_seeding.collate(share, masks, chunks)
-        assert batch["part"].unique().tolist() == [0, 1]
-        assert batch["chunks"].tolist() == [1, 4]
-        assert batch["taught"].sum() == sum(len(r.ids) - 1 for r in share)
+    shares = [[lesson(2), lesson(30), lesson(3)], [lesson(9), lesson(4)]]
+    assert knowledge_seeding.chunks(shares, token_chunk=10) == 4, "35 tokens of the first are the most"
+    assert knowledge_seeding.chunks([[]], token_chunk=10) == 1
+
+
+def test_imitation_is_the_surrogate_of_the_rewards_beside_the_divergence(model: Grafted) -> None:
+    prefix, wanted = (1, 5, 6), (7, 8, 2)
+    completions = [(7, 8, 2), (7, 9, 2), (9, 9, 9)]
+    rows = [TaughtRow((*prefix, *own), 3, "awake", "day", Imitated(wanted, group=0)) for own in completions]
+    rows.append(TaughtRow((1, 9, 10, 2), 1, "rested", "free"))
+    masks = {view: model.mask(view) for view in ("awake", "rested")}
+    spec = SeedingSpec(alpha=0.7, imitation=ImitationSpec(threshold=2))
+    lessons = knowledge_seeding.teach(model, rows, masks)
+    lessons[:3] = knowledge_seeding.rewarded(model, lessons[:3], model.mask("student"), spec.imitation, [None] * 3)
+    rewards = torch.tensor([1.0, 1 - 1 / 3, 0.0], dtype=torch.float64)
+    advantage = (rewards - rewards.mean()) / rewards.std(correction=0)
+    torch.testing.assert_close(
+        torch.tensor([lesson.advantage for lesson in lessons[:3]], dtype=torch.float64), advantage, atol=1e-5, rtol=0
+    )
+    for lesson in lessons[:3]:
+        with torch.no_grad():
+            q = F.log_softmax(model(input_ids=torch.tensor([lesson.row.ids]), view="student").logits[0], -1)
+        expected = torch.stack([q[i - 1, lesson.row.ids[i]] for i in range(3, 6)])
+        torch.testing.assert_close(lesson.before, expected, atol=1e-5, rtol=0)
+    batch = knowledge_seeding.collate(lessons)
+    whole, distilled = (
+        float(knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), s)) for s in (spec, SeedingSpec())
+    )
+    # Nothing has been learned since the rows were written: every ratio is 1, and the surrogate minus the advantage.
+    surrogate = -float((advantage * 3).sum()) / 12
+    assert whole == pytest.approx(0.7 * distilled + 0.3 * surrogate, abs=1e-5)
+
+
+def test_meaning_by_the_bases_own_hidden_states(model: Grafted) -> None:
+    def row(own: tuple[int, ...]) -> TaughtRow:
+        return TaughtRow((1, 5, 6, *own), 3, "awake", "day", Imitated((7, 8, 2), group=0))
+
+    assert alike_by_embedding(model, [row((7, 8, 2)), row((30, 31)), row(())], threshold=0.999) == [True, False, False]
 
 
 def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
     (where,) = (w for w in model.memory_state.ids() if w.level == 1 and model.memory_state[w] == "open")
     own = {id(p) for expert in model.begin_writing(where) for p in expert.parameters()}
     masks = {view: model.mask(view) for view in ("awake", "rested")}
-    batch = knowledge_seeding.collate([TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks, (1,))
+    batch = knowledge_seeding.collate(knowledge_seeding.teach(model, [TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks))
     knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), SeedingSpec()).backward()
     assert {id(p) for p in model.parameters() if p.grad is not None} == own
 
@@ -145,6 +145,7 @@ def test_the_mixture_keeps_its_shares(nights: int, old_of_past: float) -> None:
 
 
 def test_rows_survive_their_file(tmp_path: Path) -> None:
-    rows = [TaughtRow((1, 5, 2), 1, "awake", "day"), TaughtRow((1, 2), 1, "rested", "old")]
+    imitated = Imitated((4, 2), group=3, semantic=True)
+    rows = [TaughtRow((1, 5, 2), 1, "awake", "day", imitated), TaughtRow((1, 2), 1, "rested", "old")]
     write_rows(tmp_path / "rows.jsonl", rows)
     assert read_rows(tmp_path / "rows.jsonl") == rows

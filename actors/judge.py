@@ -1,0 +1,148 @@
+"""Judges of meaning that answer a question: the deployment's base, or a model behind an endpoint.
+
+consumes     student-written rows that imitate (from the student's writer, in rank 0)
+produces     for each, whether it means what the teacher wrote; None where no answer could be had
+waits for    a rollout worker or the endpoint, each within its own bound
+unblocked by the answer, or the bound; after FAILURES failures in a row the rest is not asked
+
+A row without an answer is rewarded by lexical closeness, and so is its whole group: what is compared must be measured alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Protocol
+
+import httpx
+from transformers import PreTrainedTokenizerBase
+
+from actors.replies import Read
+from circadian.memory.state import MemoryState
+from circadian.objectives.rows import TaughtRow
+from circadian.specs import BaseJudge, EndpointJudge, ImitationSpec
+
+log = logging.getLogger(__name__)
+FAILURES = 3
+"""In a row, after which a judge is not asked any more for these rows."""
+LONGEST_ANSWER = 4
+"""Tokens that an endpoint may answer with."""
+Question = tuple[str, str, str]
+"""Prefix, what the teacher wanted, what the student wrote."""
+Answer = Callable[[Sequence[Question]], list[bool | None]]
+
+
+class Reader(Protocol):
+    """A model that says how likely it finds texts."""
+
+    def read(self, view: Sequence[float], tokens: list[list[int]]) -> list[list[Read]]: ...
+
+
+def judged(rows: Sequence[TaughtRow], answer: Answer, tokenizer: PreTrainedTokenizerBase) -> tuple[list[TaughtRow], int]:
+    """The rows with the judge's word where their whole group got one, and how many rows got none."""
+
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    imitating = [i for i, row in enumerate(rows) if row.imitated is not None]
+    questions = [
+        (text(rows[i].ids[: rows[i].start]), text(imitated.wanted), text(rows[i].ids[rows[i].start :]))
+        for i in imitating
+        if (imitated := rows[i].imitated)
+    ]
+    known = dict.fromkeys(questions)
+    known |= dict(zip(known, answer(list(known)), strict=True))
+    words = {i: known[question] for i, question in zip(imitating, questions, strict=True)}
+    groups = {i: imitated.group for i in imitating if (imitated := rows[i].imitated)}
+    silent = {groups[i] for i, word in words.items() if word is None}
+    done = list(rows)
+    for i, word in words.items():
+        if groups[i] not in silent and (imitated := rows[i].imitated):
+            done[i] = replace(rows[i], imitated=replace(imitated, semantic=word))
+    return done, sum(group in silent for group in groups.values())
+
+
+class AskBase:
+    """The deployment's base weighs `yes` against `no` after the question."""
+
+    def __init__(self, spec: BaseJudge, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState) -> None:
+        self.spec, self.reader, self.tokenizer = spec, reader, tokenizer
+        self.view = [float(heard) for heard in state.view("base")]
+
+    def __call__(self, questions: Sequence[Question]) -> list[bool | None]:
+        if not questions:
+            return []
+        asked = [_fill(self.spec.question, question) for question in questions]
+        yes, no = ([self._ids(text + word) for text in asked] for word in (self.spec.yes, self.spec.no))
+        read = self.reader.read(self.view, yes + no)
+        # Where the two texts part the word begins; a tokenizer may cut a word off its question.
+        return [
+            _from(read[i], _common(yes[i], no[i])) > _from(read[i + len(asked)], _common(yes[i], no[i])) for i in range(len(asked))
+        ]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text)["input_ids"])
+
+
+class AskEndpoint:
+    """A model behind an OpenAI-compatible interface answers in words."""
+
+    def __init__(self, spec: EndpointJudge) -> None:
+        self.spec = spec
+        self.failures = 0
+
+    def __call__(self, questions: Sequence[Question]) -> list[bool | None]:
+        self.failures = 0
+        key = os.environ.get(self.spec.key_variable, "") if self.spec.key_variable else ""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with (
+            httpx.Client(base_url=self.spec.url, headers=headers, timeout=self.spec.seconds) as client,
+            ThreadPoolExecutor(self.spec.at_once) as pool,
+        ):
+            return list(pool.map(lambda question: self._ask(client, question), questions))
+
+    def _ask(self, client: httpx.Client, question: Question) -> bool | None:
+        if self.failures >= FAILURES:
+            return None
+        messages = [{"role": "user", "content": _fill(self.spec.question, question)}]
+        body = {"model": self.spec.model, "messages": messages, "max_tokens": LONGEST_ANSWER, "temperature": 0.0}
+        try:
+            answer = client.post("/chat/completions", json=body).raise_for_status().json()["choices"][0]["message"]["content"]
+        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            self.failures += 1
+            log.warning("the judge at %s does not answer: %r", self.spec.url, error)
+            return None
+        self.failures = 0
+        return _yes_or_no(answer)
+
+
+def judge_of(spec: ImitationSpec, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState) -> Answer | None:
+    """Who answers, of the judges that do."""
+    if isinstance(spec.judge, BaseJudge):
+        return AskBase(spec.judge, reader, tokenizer, state)
+    return AskEndpoint(spec.judge) if isinstance(spec.judge, EndpointJudge) else None
+
+
+def _fill(template: str, question: Question) -> str:
+    """In one go: a text may hold braces of its own."""
+    texts = dict(zip(("prefix", "wanted", "written"), question, strict=True))
+    return re.sub(r"\{(prefix|wanted|written)\}", lambda found: texts[found[1]], template)
+
+
+def _yes_or_no(answer: object) -> bool | None:
+    """None where it is neither."""
+    word = answer.strip().lower() if isinstance(answer, str) else ""
+    return True if word.startswith("yes") else False if word.startswith("no") else None
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _from(read: Sequence[Read], start: int) -> float:
+    """Log-prob of a text from its token `start` on, nats; `read` begins at token 1."""
+    return sum(token.logprob for token in read[start - 1 :])

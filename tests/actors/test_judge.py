@@ -1,0 +1,164 @@
+"""Judges of meaning: answers, silence, nonsense. The endpoint is a real HTTP server in a thread."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from actors.judge import FAILURES, AskBase, AskEndpoint, judged
+from actors.replies import Read
+from circadian.memory.state import MemoryState
+from circadian.nursery.text import build_tokenizer
+from circadian.nursery.world import World
+from circadian.objectives.rows import Imitated, TaughtRow
+from circadian.specs import BaseJudge, EndpointJudge
+
+TOKENIZER = build_tokenizer(World(0))
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+
+
+def row(prefix: str, wanted: str, written: str, group: int) -> TaughtRow:
+    return TaughtRow(ids(prefix) + ids(written), len(ids(prefix)), "awake", "day", Imitated(ids(wanted), group))
+
+
+ROWS = [
+    row("the city of", "oslo", "oslo", 0),
+    row("the city of", "oslo", "paris", 0),
+    row("the pet of", "dog", "cat", 1),
+    TaughtRow(ids("the pet"), 1, "rested", "free"),
+]
+
+
+def test_a_group_is_judged_as_a_whole_or_not_at_all() -> None:
+    answers = {"oslo": True, "paris": False, "cat": None}
+    rows, silent = judged(ROWS, lambda questions: [answers[written] for _, _, written in questions], TOKENIZER)
+    assert [r.imitated.semantic if r.imitated else "-" for r in rows] == [True, False, None, "-"]
+    assert silent == 1
+    answers["paris"] = None
+    rows, silent = judged(ROWS, lambda questions: [answers[written] for _, _, written in questions], TOKENIZER)
+    assert [r.imitated.semantic if r.imitated else "-" for r in rows] == [None, None, None, "-"]
+    assert silent == 3
+
+
+def test_the_same_question_is_asked_once() -> None:
+    asked: list[Any] = []
+
+    def answer(questions: Sequence[Any]) -> list[bool | None]:
+        asked.extend(questions)
+        return [True] * len(questions)
+
+    judged([ROWS[0], ROWS[0], ROWS[1]], answer, TOKENIZER)
+    assert asked == [("the city of", "oslo", "oslo"), ("the city of", "oslo", "paris")]
+
+
+class Prefers:
+    """A model that finds texts likelier the more often a word is in them; it remembers what it was shown."""
+
+    def __init__(self, word: str) -> None:
+        self.word = ids(word)[0]
+        self.views: list[Sequence[float]] = []
+
+    def read(self, view: Sequence[float], tokens: list[list[int]]) -> list[list[Read]]:
+        self.views.append(view)
+        return [[Read(token, 0.0 if token == self.word else -1.0, True) for token in text[1:]] for text in tokens]
+
+
+@pytest.mark.parametrize(("word", "expected"), [("oslo", True), ("paris", False)])
+def test_the_base_weighs_yes_against_no(word: str, expected: bool) -> None:
+    state, reader = MemoryState.parse([["open"], ["sealed", "open"]]), Prefers(word)
+    judge = AskBase(BaseJudge(question="{prefix} {wanted} {written}", yes=" oslo", no=" paris"), reader, TOKENIZER, state)
+    assert judge([("the city of", "lima", "lima")]) == [expected]
+    assert judge([]) == []
+    assert reader.views == [[0.0, 0.0, 0.0]], "asked without any memory"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A body as it is."""
+
+    body: str
+
+
+@contextmanager
+def served(*answers: str | Raw | None, seconds: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An endpoint that gives these answers, the last one for ever: words, a body, or (None) a server error; and what it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))) | {"path": self.path})
+            time.sleep(seconds)
+            answer = answers[min(len(asked), len(answers)) - 1]
+            body = answer.body if isinstance(answer, Raw) else json.dumps({"choices": [{"message": {"content": answer}}]})
+            self.send_response(500 if answer is None else 200)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def questions(count: int) -> list[tuple[str, str, str]]:
+    return [("the city of", "oslo", f"answer {i}") for i in range(count)]
+
+
+def ask(url: str, **spec: Any) -> AskEndpoint:
+    return AskEndpoint(EndpointJudge(url=url, model="m", at_once=1, **spec))
+
+
+def test_an_endpoint_answers_in_words() -> None:
+    with served("Yes.", "no", "It depends") as (url, asked):
+        assert ask(url)(questions(3)) == [True, False, None]
+    assert [body["path"] for body in asked] == ["/v1/chat/completions"] * 3
+    assert "answer 1" in asked[1]["messages"][0]["content"]
+
+
+def test_a_text_with_braces_of_its_own_is_asked_about_as_it_is() -> None:
+    with served("yes") as (url, asked):
+        ask(url)([("the {wanted}", "oslo", "{prefix}")])
+    content = asked[0]["messages"][0]["content"]
+    assert "Text: the {wanted}" in content
+    assert "Second continuation: {prefix}" in content
+
+
+@pytest.mark.parametrize("nonsense", [None, Raw("not json"), Raw("{}"), Raw('{"choices": [null]}')], ids=str)
+def test_an_endpoint_that_fails_is_soon_left_alone(nonsense: Raw | None) -> None:
+    with served(nonsense) as (url, asked):
+        assert ask(url)(questions(10)) == [None] * 10
+    assert len(asked) == FAILURES
+
+
+def test_an_endpoint_that_does_not_answer_in_time_is_bounded_and_left_alone() -> None:
+    with served("yes", seconds=1.0) as (url, asked):
+        assert ask(url, seconds=0.05)(questions(10)) == [None] * 10
+    assert len(asked) <= FAILURES
+
+
+def test_an_endpoint_that_is_not_there_is_no_error() -> None:
+    assert ask("http://127.0.0.1:1/v1", seconds=1.0)(questions(5)) == [None] * 5
+
+
+def test_a_failure_between_answers_costs_one_answer() -> None:
+    with served("yes", None, "yes") as (url, _):
+        assert ask(url)(questions(4)) == [True, None, True, True]

@@ -1,0 +1,90 @@
+"""Divergences against their definitions, written out in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from circadian.objectives.divergence import DIVERGENCES, compare
+from circadian.specs import DivergenceSpec
+
+N, D, V = 37, 8, 50
+SPECS = [
+    *[DivergenceSpec(kind=kind) for kind in ("forward_kl", "reverse_kl")],
+    *[DivergenceSpec(kind="jsd", beta=beta) for beta in (0.1, 0.5, 0.9)],
+    *[DivergenceSpec(kind="top_k", k=k) for k in (1, 7, V, V + 1)],
+]
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    return (p * (p.log() - q.log())).sum(-1)
+
+
+def expected(spec: DivergenceSpec, p: Tensor, q: Tensor) -> Tensor:
+    """p, q: probabilities [N, V], float64"""
+    if spec.kind == "jsd":
+        m = spec.beta * p + (1 - spec.beta) * q
+        return spec.beta * kl(p, m) + (1 - spec.beta) * kl(q, m)
+    if spec.kind == "top_k" and spec.k < V:
+        kept = p.argsort(-1, descending=True)[:, : spec.k]
+        p, q = (torch.cat([x.gather(-1, kept), 1 - x.gather(-1, kept).sum(-1, keepdim=True)], -1) for x in (p, q))
+    return kl(q, p) if spec.kind == "reverse_kl" else kl(p, q)
+
+
+@pytest.fixture
+def states() -> tuple[Tensor, Tensor, Tensor, nn.Linear]:
+    """Teacher [N, D], student [N, D], what was written [N], and a head."""
+    torch.manual_seed(0)
+    return torch.randn(N, D), torch.randn(N, D, requires_grad=True), torch.randint(0, V, (N,)), nn.Linear(D, V)
+
+
+def test_every_divergence_is_tested() -> None:
+    assert {spec.kind for spec in SPECS} == DIVERGENCES.keys()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("chunks", [1, 8, 50])
+def test_a_divergence_in_chunks_is_the_divergence(
+    spec: DivergenceSpec, chunks: int, states: tuple[Tensor, Tensor, Tensor, nn.Linear]
+) -> None:
+    teacher, student, written, head = states
+    p, q = (nn.functional.linear(x.double(), head.weight.double(), head.bias.double()).softmax(-1) for x in (teacher, student))
+    wanted = expected(spec, p, q)
+    (gradient,) = torch.autograd.grad(wanted.mean(), student, retain_graph=True)
+    divergences, log_probs = compare(spec, teacher, student, written, head, chunks)
+    (got,) = torch.autograd.grad(divergences.mean(), student)
+    torch.testing.assert_close(divergences.double(), wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got, gradient, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(log_probs.double(), q.log().gather(-1, written[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
+    spec: DivergenceSpec, states: tuple[Tensor, Tensor, Tensor, nn.Linear]
+) -> None:
+    teacher, _, written, head = states
+    divergences, _ = compare(spec, teacher, teacher.clone(), written, head, 5)
+    assert divergences.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_telling_fewer_tokens_apart_never_shows_more(k: int, states: tuple[Tensor, Tensor, Tensor, nn.Linear]) -> None:
+    teacher, student, written, head = states
+    few, whole = (compare(DivergenceSpec(kind="top_k", k=n), teacher, student, written, head)[0] for n in (k, V))
+    assert (few <= whole + 1e-6).all()
+    assert few.mean() < whole.mean()
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    teacher, student = torch.randn(4, D, requires_grad=True), torch.randn(4, D, requires_grad=True)
+    divergences, log_probs = compare(DivergenceSpec(), teacher, student, torch.zeros(4, dtype=torch.long), nn.Linear(D, V), 2)
+    (divergences.sum() + log_probs.sum()).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_a_mixture_of_one_side_is_refused(beta: float) -> None:
+    with pytest.raises(ValueError, match="beta"):
+        DivergenceSpec(kind="jsd", beta=beta)
