@@ -14,7 +14,7 @@ B rows, T tokens, D model width, V vocabulary, M experts over all levels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,17 +184,36 @@ class Grafted(PreTrainedModel):
                 layer.erase(ExpertId(level, expert))
         self.memory_state = self.memory_state.pruned(level)
 
-    def begin_writing(self, where: ExpertId) -> list[Expert]:
+    def begin_writing(
+        self, where: ExpertId, fresh: int | None = None, views: Sequence[Mask] | None = None, before: Sequence[Mask] = ()
+    ) -> list[Expert]:
         """Freeze everything but one expert and its router row; returns its parameters, layer by layer.
 
-        Until end_writing() no view may hear an expert that holds nothing now: those are not computed.
+        fresh: seed of an expert that begins anew, apart from what its bank holds; else it begins as it is there.
+        views: all that will be read until end_writing(), unless it is awake, rested and student; before: those that will be read
+        `as_it_was`. Experts that none of them hears are not computed.
         """
         self.requires_grad_(False)
-        experts = [layer.begin_writing(where).requires_grad_(True) for layer in self.memory_layers.values()]
-        heard = tuple(a or s for a, s in zip(self.memory_state.view("awake"), self.memory_state.view("student"), strict=True))
+        generator = None if fresh is None else torch.Generator().manual_seed(fresh)
         for layer in self.memory_layers.values():
-            layer.narrow(heard)
-        return experts
+            start = None if generator is None else layer.fresh(where, generator)
+            layer.begin_writing(where, start).requires_grad_(True)
+        views = [self.memory_state.view("awake"), self.memory_state.view("student")] if views is None else views
+        views = [self.memory_state.without(view, where) for view in views]
+        for layer in self.memory_layers.values():
+            layer.narrow(tuple(any(heard) for heard in zip(*views, *before, strict=True)))
+        return [layer.writing for layer in self.memory_layers.values() if layer.writing is not None]
+
+    @contextmanager
+    def as_it_was(self) -> Iterator[None]:
+        """Read the written expert as its bank holds it: what stood in its place before the writing."""
+        for layer in self.memory_layers.values():
+            layer.as_it_was = True
+        try:
+            yield
+        finally:
+            for layer in self.memory_layers.values():
+                layer.as_it_was = False
 
     def end_writing(self) -> None:
         """Put what was learned back into the banks."""

@@ -82,6 +82,8 @@ class MemoryLayer(nn.Module):
         self.sizes = [level.experts for level in spec.levels]
         self.writing: Expert | None = None
         self.written: ExpertId | None = None
+        self.as_it_was = False
+        """While True the written expert is not heard, and its bank is: what stood there before the writing."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x [..., D]; mask [M], or where x is [B, T, D] also [B, M] or [B, T, M] -> what memory adds to the MLP's output, [..., D]"""
@@ -89,26 +91,30 @@ class MemoryLayer(nn.Module):
         if mask.ndim == 2:
             mask = mask.unsqueeze(1)
         parts = list(mask.split(self.sizes, dim=-1))
-        if self.written is not None:
+        heard = None
+        if self.written is not None and not self.as_it_was:
             apart = torch.zeros(self.sizes[self.written.level], device=x.device, dtype=x.dtype)
             apart[self.written.expert] = 1.0
             heard = (parts[self.written.level] * apart).sum(-1, keepdim=mask.ndim == 3)
             parts[self.written.level] = parts[self.written.level] * (1 - apart)
         out = sum((level(x, part) for level, part in zip(self.levels, parts, strict=True)), torch.zeros_like(x))
-        return out + self.writing(x, heard) if self.writing is not None else out
+        return out if self.writing is None or heard is None else out + self.writing(x, heard)
 
     def bank(self, level: int) -> LevelBank:
         """The experts of a level."""
         return cast(LevelBank, self.levels[level])
 
+    def fresh(self, where: ExpertId, generator: torch.Generator) -> dict[str, Tensor]:
+        """A fresh expert: A ~ N(0, 1/D), everything else zero, so that it adds nothing yet and its gate stands at one half."""
+        tensors = {part: torch.zeros_like(tensor) for part, tensor in self.bank(where.level).slices(where.expert).items()}
+        tensors["A"].copy_(torch.randn(tensors["A"].shape, generator=generator) / math.sqrt(tensors["A"].shape[1]))
+        return tensors
+
     @torch.no_grad()
     def initialise(self, where: ExpertId, generator: torch.Generator) -> None:
-        """A fresh expert: A ~ N(0, 1/D), everything else zero, so that it adds nothing yet and its gate stands at one half."""
-        tensors = self.bank(where.level).slices(where.expert)
-        for tensor in tensors.values():
-            tensor.zero_()
-        drawn = torch.randn(tensors["A"].shape, generator=generator) / math.sqrt(tensors["A"].shape[1])
-        tensors["A"].copy_(drawn)
+        """Put a fresh expert into its bank."""
+        for part, tensor in self.fresh(where, generator).items():
+            self.bank(where.level).slices(where.expert)[part].copy_(tensor)
 
     @torch.no_grad()
     def erase(self, where: ExpertId) -> None:
@@ -116,19 +122,19 @@ class MemoryLayer(nn.Module):
         for tensor in self.bank(where.level).slices(where.expert).values():
             tensor.zero_()
 
-    def begin_writing(self, where: ExpertId) -> Expert:
-        """Take one expert out of its bank, as parameters of its own that can learn."""
+    def begin_writing(self, where: ExpertId, start: dict[str, Tensor] | None = None) -> Expert:
+        """One expert as parameters of its own that can learn, beginning as `start`, or else as it is in its bank."""
         if self.written is not None:
             raise RuntimeError(f"expert {self.written} is being written; end_writing() first")
-        self.writing, self.written = Expert(self.bank(where.level).slices(where.expert)), where
+        self.writing, self.written = Expert(start or self.bank(where.level).slices(where.expert)), where
         return self.writing
 
     def narrow(self, heard: Mask) -> None:
-        """Compute no more of each level than its last expert that `heard` [M] has; the written expert is apart and does not count."""
+        """Compute no more of each level than its last expert that `heard` [M] has."""
         for number in range(len(self.sizes)):
             level = self.bank(number)
             first = sum(self.sizes[:number])
-            experts = [e for e in range(level.experts) if heard[first + e] and ExpertId(number, e) != self.written]
+            experts = [expert for expert in range(level.experts) if heard[first + expert]]
             level.span = max(experts, default=-1) + 1
 
     @torch.no_grad()

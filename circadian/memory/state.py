@@ -1,7 +1,7 @@
 """The life of an expert, and which experts a view sees. Plain Python: no torch.
 
              open_expert            seal
-    reserved -----------> open -----------> sealed            (frozen for good)
+    reserved -----------> open -----------> sealed            (frozen, until its level is merged or its knowledge moves on)
        ^                    |                  |
        |                    | prune            | prune         (only in a level whose knowledge moved on)
        |                    v                  v
@@ -18,6 +18,7 @@ Consolidation moves knowledge from level `into - 1` to level `into`:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
@@ -95,6 +96,19 @@ class MemoryState:
         if self[where] is not ExpertState.OPEN:
             raise ValueError(f"expert {where} is {self[where]}, only an open expert can be sealed")
         return self._with(where, ExpertState.SEALED)
+
+    def reopened(self, where: ExpertId) -> MemoryState:
+        """A sealed expert open, to be written anew."""
+        if self[where] is not ExpertState.SEALED:
+            raise ValueError(f"expert {where} is {self[where]}, only a sealed expert can be written anew")
+        return self._with(where, ExpertState.OPEN)
+
+    def freed(self, places: Iterable[ExpertId]) -> MemoryState:
+        """These experts masked and free again."""
+        state = self
+        for where in places:
+            state = state._with(where, ExpertState.PRUNED)
+        return state
 
     def pruned(self, level: int) -> MemoryState:
         """Every open or sealed expert of the level masked and free again."""
