@@ -59,7 +59,8 @@ class LearnEngine:
 
     def __init__(self, model: Grafted, where: ExpertId, task: Task, learner: LearnerSpec, max_grad_norm: float) -> None:
         self.model, self.where, self.task, self.group = model, where, task, Group(dist.get_rank(), dist.get_world_size())
-        self.written = [parameter for expert in model.begin_writing(where) for parameter in expert.parameters()]
+        experts = model.begin_writing(where, task.fresh, task.views, task.before)
+        self.written = [parameter for expert in experts for parameter in expert.parameters()]
         self.adam = torch.optim.AdamW(self.written, lr=0.0, weight_decay=0.0)
         _leave_out_shared_memory_op()
         self.deepspeed, *_ = deepspeed.initialize(
@@ -140,12 +141,14 @@ def deepspeed_config(zero_stage: int, max_grad_norm: float, dtype: torch.dtype) 
 
 
 def learning_model(request: LearnRequest, dtype: torch.dtype | None) -> Grafted:
-    """The version's model with the overlay written and the expert to write ready: fresh, unless version or overlay hold it."""
+    """The version's model with the overlays written and the expert to write ready: fresh, unless version or overlay hold it, or it
+    is written anew apart from what it holds."""
     where = ExpertId(*request.writes)
     model = load_version(Path(request.version), dtype)
-    overlay = load_file(request.overlay) if request.overlay else {}
+    overlay = {name: tensor for path in request.overlays for name, tensor in load_file(path).items()}
     held = {parse_name(name)[1] for name in overlay}
-    if where not in held and model.memory_state[where] is not ExpertState.OPEN:
+    rewrites = request.transfer is not None and request.transfer.rewrites
+    if where not in held and model.memory_state[where] is not ExpertState.OPEN and not rewrites:
         generator = torch.Generator().manual_seed(request.expert_seed)
         for layer in model.memory_layers.values():
             layer.initialise(where, generator)

@@ -19,7 +19,6 @@ from typing import Protocol
 
 import torch
 from safetensors.torch import save
-from transformers import AutoConfig
 
 from actors.learn_engine import LearnEngine, broadcast, learning_model
 from actors.learn_request import Deliveries, LearnRequest, LearnResult
@@ -29,6 +28,7 @@ from circadian.events import EventLog
 from circadian.files import write_whole
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum
+from circadian.memory.version import served_dtype
 from circadian.objectives.rows import parse_rows, render_rows
 from circadian.specs import Spec
 
@@ -125,7 +125,7 @@ class _Loop:
         """Let the student write its rows afresh."""
         if not (isinstance(self.task, Seeding) and self.request.rollouts):
             return
-        expert, text = self.engine.expert(served_dtype(self.request)), ""
+        expert, text = self.engine.expert(served_dtype(Path(self.request.version))), ""
         if self.writer is not None:
             rows, deliveries = self.writer.write(step, expert, self.facts.deliveries)
             self.facts, text = self.facts.model_copy(update={"deliveries": deliveries}), render_rows(rows)
@@ -207,8 +207,3 @@ class _Loop:
         return sum(
             e["type"] == STARTED and isinstance(e["data"], dict) and started <= e["data"].items() for e in self.events.read()
         )
-
-
-def served_dtype(request: LearnRequest) -> torch.dtype:
-    """What the version is served in, hence what rollout workers hold."""
-    return AutoConfig.from_pretrained(request.version).dtype

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from circadian.memory.transfer import Transfer
 from circadian.specs import EngineSpec, FastLearningSpec, LearnerSpec, SeedingSpec, Spec
 
 TaskName = Literal["fast_learning", "seeding"]
@@ -24,12 +25,15 @@ class LearnRequest(Spec):
     """Folder for checkpoints and for the result."""
     version: str
     """Folder of the parent version."""
-    overlay: str | None = None
-    """Safetensors file of expert tensors to write over the version's: what the fast level learned at dusk."""
+    overlays: tuple[str, ...] = ()
+    """Safetensors files of expert tensors to write over the version's, in order: what the fast level learned at dusk, and what earlier
+    transfers of this night wrote."""
     experts: list[list[str]]
     """The state of every expert during the task, as MemoryState.names() gives it."""
     writes: tuple[int, int]
     """Level and expert to write; it is open."""
+    transfer: Transfer | None = None
+    """seeding: who teaches and what the student hears; `experts` and `writes` are its own."""
     rows: str
     """fast_learning: a JSONL file of `{"ids", "weight"}`; seeding: of teacher-written rows."""
     cues: str | None = None
@@ -46,6 +50,14 @@ class LearnRequest(Spec):
     fast_learning: FastLearningSpec = FastLearningSpec()
     seeding: SeedingSpec = SeedingSpec()
 
+    @model_validator(mode="after")
+    def _seeding_is_a_transfer(self) -> Self:
+        if self.task == "seeding" and (
+            self.transfer is None or (self.transfer.experts, self.transfer.into) != (self.experts, self.writes)
+        ):
+            raise ValueError("transfer: a seeding task needs one, and `experts` and `writes` are to be its `experts` and `into`")
+        return self
+
     @property
     def recipe(self) -> FastLearningSpec | SeedingSpec:
         """The settings of the task at hand."""
@@ -60,7 +72,8 @@ class LearnRequest(Spec):
     def expert_seed(self) -> int:
         """Of a fresh expert's first weights: no two experts start alike, and one seed always starts the same."""
         level, expert = self.writes
-        digest = hashlib.sha256(f"{self.seed}/{level}/{expert}".encode()).digest()
+        again = "/again" if self.transfer is not None and self.transfer.rewrites else ""
+        digest = hashlib.sha256(f"{self.seed}/{level}/{expert}{again}".encode()).digest()
         return int.from_bytes(digest[:8]) >> 1  # torch takes 63 bits
 
     @property

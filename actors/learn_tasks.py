@@ -23,7 +23,7 @@ from torch import Tensor
 from actors.learn_request import LearnRequest
 from circadian.experience import Row
 from circadian.memory.graft import Grafted
-from circadian.memory.state import FIRST_SLOW_LEVEL, Mask, MemoryState
+from circadian.memory.state import Mask
 from circadian.objectives import fast_learning, knowledge_seeding
 from circadian.objectives.judges import alike_by_embedding
 from circadian.objectives.knowledge_seeding import Lesson
@@ -53,7 +53,11 @@ class Share:
 
 
 class Task(ABC):
-    """What the learner learns."""
+    """What the learner learns; `fresh`, `views` and `before` are those of Grafted.begin_writing."""
+
+    fresh: int | None = None
+    views: Sequence[Mask] | None = None
+    before: Sequence[Mask] = ()
 
     def prepare(self, model: Grafted) -> None:
         """Compute what the coming steps need and do not change; called before the first one and whenever the student has written."""
@@ -102,9 +106,11 @@ class Seeding(Task):
 
     def __init__(self, request: LearnRequest) -> None:
         self.spec, self.seed, self.nights_before = request.seeding, request.seed, request.nights_before
-        state, into = MemoryState.parse(request.experts), max(request.writes[0], FIRST_SLOW_LEVEL)
-        self.student_view: Mask = state.view("student", into)
-        self.teachers = {name: torch.tensor(state.view(name, into), dtype=torch.float32) for name in ("awake", "rested")}
+        transfer = request.transfer
+        assert transfer is not None, "the request was checked"
+        self.fresh = request.expert_seed if transfer.rewrites else None
+        self.views, self.before, self.student_view = [transfer.student], [transfer.awake, transfer.rested], transfer.student
+        self.teachers = {"awake": torch.tensor(transfer.awake).float(), "rested": torch.tensor(transfer.rested).float()}
         self.teacher_written = by_kind(read_rows(Path(request.rows)))
         if not self.teacher_written["day"]:
             raise ValueError(

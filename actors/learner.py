@@ -39,7 +39,7 @@ DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() is paced by it, 2 s if unset
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs appear in the dashboard's Train tab
 }
-PATHS = ("home", "storage", "version", "overlay", "rows", "cues")
+PATHS = ("home", "storage", "version", "rows", "cues")
 
 
 class LearnerFailed(Exception):
@@ -136,4 +136,5 @@ def _set_driver_environment(spec: LearnerSpec) -> None:
 def _absolute(request: LearnRequest) -> LearnRequest:
     """Learner processes run in a folder of their own."""
     paths = {name: getattr(request, name) for name in PATHS}
-    return request.model_copy(update={name: str(Path(path).resolve()) for name, path in paths.items() if path is not None})
+    absolute = {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None}
+    return request.model_copy(update=absolute | {"overlays": tuple(str(Path(path).resolve()) for path in request.overlays)})

@@ -71,6 +71,8 @@ class ExpertRecord(Spec):
     expert: int
     sleep: str
     """The sleep that wrote it."""
+    nights: tuple[str, ...]
+    """The sleeps whose days it knows: one, or several where knowledge was handed on or merged."""
     data_sha256: str
     """Of the manifest of experiences it was written from."""
     metrics: dict[str, float] = {}
@@ -86,6 +88,8 @@ class VersionRecord(Spec):
     """Unix seconds."""
     memory_sha256: str = ""
     """Checksum of memory.safetensors."""
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that were learned awake since the deployment was founded: the clock of the levels' periods."""
     lineage: tuple[ExpertRecord, ...] = ()
     """Every expert that holds something, oldest first."""
 
@@ -292,6 +296,9 @@ class Recipe(Spec):
     learner: LearnerSpec = LearnerSpec()
     rollouts: RolloutSpec = RolloutSpec()
     gate: GateSpec = GateSpec()
+    when_full: Literal["refuse", "merge"] = "merge"
+    """What a night does that finds no free expert in a level: refuse before any work, or first merge the two that hold the fewest
+    nights."""
     cue_limit: PositiveInt = 4096
     """Cues of earlier nights that a version carries."""
     max_row_tokens: PositiveInt = 2048

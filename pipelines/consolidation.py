@@ -1,78 +1,153 @@
-"""Consolidation of level l-1 into level l: the stages of a night that are the paper's section 4.
+"""Consolidation: the stages of a night that are the paper's section 4, once for every transfer that is due.
 
-Teacher and student are views of one set of weights (circadian/memory/state.py), so a snapshot is a record of states and checksums, not a
-copy of a model: everything the teachers are made of is frozen while the student learns, and `check_teachers` proves it.
+Teacher and student are masks of one set of weights (circadian/memory/transfer.py), so a snapshot is a record of states and checksums,
+not a copy of a model: everything the teachers are made of is frozen while the student learns, and `check_teachers` proves it.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self
 
+import torch
 from safetensors.torch import load_file
 
 from actors import names
 from actors.learner import LearnRequest, learn
 from circadian.experience import Reader
-from circadian.memory.state import FIRST_SLOW_LEVEL, ExpertId, MemoryState
-from circadian.memory.tensors import checksum
-from circadian.memory.version import MEMORY_FILE, load_tokenizer, version_state
+from circadian.memory.delivery import pack_tensors
+from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.tensors import checksum, parse_name, written_experts
+from circadian.memory.transfer import Place, Transfer
+from circadian.memory.version import MEMORY_FILE, load_tokenizer, read_record, served_dtype
 from circadian.objectives.rows import Kind, TaughtRow, Teacher, write_rows
 from circadian.specs import NightJob
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
 from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
-from pipelines.wake import FAST_LEVEL, NothingToLearn
+from pipelines.wake import Move, NothingToLearn, hold_back
 
 SHORTEST_DOCUMENT = 3
 """Tokens; what the rested self writes from nothing and is shorter teaches nothing."""
-HELD_BACK = 0.1
-"""Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
-T = TypeVar("T")
 
 
-def snapshot_teacher(job: NightJob, fast: Outputs) -> Outputs:
-    """The two teachers, by what they are made of: the parent's memory and the fast level learned at dusk."""
+@dataclass(frozen=True)
+class Memory:
+    """The memory as a night has made it so far.
+
+    overlays: files below the night's home with the expert tensors that were written, in order; nights: which sleeps' knowledge each
+    sealed expert of a slow level holds, and the open fast level tonight's.
+    """
+
+    state: MemoryState
+    overlays: tuple[str, ...]
+    nights: dict[Place, tuple[str, ...]]
+    touched: frozenset[Place] = frozenset()
+    """Experts that are not the parent's any more."""
+
+    @classmethod
+    def at_dusk(cls, job: NightJob, fast: Outputs) -> Self:
+        """The parent's memory with the fast level learned today."""
+        state = MemoryState.parse(fast["experts"])
+        nights = {(record.level, record.expert): record.nights for record in read_record(Path(job.parent)).lineage}
+        today = {(where.level, where.expert): (job.sleep,) for where in state.ids() if where.level == 0 and state[where] == "open"}
+        return cls(state, (fast["tensors_file"],), nights | today, frozenset(today))
+
+    def moved(self, transfer: Transfer, tensors_file: str) -> Memory:
+        """After a transfer."""
+        sources = dict.fromkeys((*([transfer.into] if transfer.rewrites else []), *transfer.emptied))
+        held = tuple(sleep for place in sources for sleep in self.nights.get(place, ()))
+        nights = {place: sleeps for place, sleeps in self.nights.items() if place not in sources} | {transfer.into: held}
+        return replace(
+            self,
+            state=transfer.after(),
+            overlays=(*self.overlays, tensors_file),
+            nights=nights,
+            touched=self.touched | {transfer.into, *transfer.emptied},
+        )
+
+    def on_its_way(self, transfer: Transfer) -> set[str]:
+        """The sleeps whose knowledge a transfer moves."""
+        sources = (*([transfer.into] if transfer.rewrites else []), *transfer.emptied)
+        return {sleep for place in sources for sleep in self.nights.get(place, ())}
+
+    def staying(self, transfer: Transfer) -> set[str]:
+        """The sleeps of whose knowledge the rested self can tell."""
+        heard = {(where.level, where.expert) for where, heard in zip(self.state.ids(), transfer.rested, strict=True) if heard}
+        return {sleep for place in heard for sleep in self.nights.get(place, ())} - self.on_its_way(transfer)
+
+    def tensors(self, job: NightJob, also: frozenset[Place] = frozenset()) -> dict[str, torch.Tensor]:
+        """The experts that hold something and are not the parent's, or are in `also`, in the dtype that is served."""
+        held = {
+            name: tensor
+            for name, tensor in load_file(Path(job.parent) / MEMORY_FILE).items()
+            if _place(name) in self.touched | also
+        }
+        for file in self.overlays:
+            held |= load_file(Path(job.home) / file)
+        alive = {(where.level, where.expert) for where in written_experts(self.state)}
+        dtype = served_dtype(Path(job.parent))
+        return {name: tensor.to(dtype) for name, tensor in held.items() if _place(name) in alive}
+
+    def delivery(self, job: NightJob, version: str, also: frozenset[Place] = frozenset()) -> bytes:
+        """What makes a worker this memory, whichever of tonight's it holds; `also`: experts that later ones of the night touch."""
+        return pack_tensors(self.tensors(job, also), self.state, version)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The memory after a transfer, and what made it so; at dusk there is no transfer yet."""
+
+    memory: Memory
+    transfer: Transfer | None = None
+    corpus: Outputs = field(default_factory=dict)
+    seeded: Outputs = field(default_factory=dict)
+    teachers: Outputs = field(default_factory=dict)
+
+
+def planned(memory: Memory, move: Move) -> Transfer:
+    """The transfer of a planned move: a fresh expert, or one of two that is written anew."""
+    kind, what = move
+    if kind == "merge":
+        first, second = (ExpertId(*place) for place in what)  # type: ignore[union-attr]
+        return Transfer.merge(memory.state, first, second)
+    return Transfer.consolidation(memory.state, what)  # type: ignore[arg-type]
+
+
+def snapshot_teacher(job: NightJob, memory: Memory) -> Outputs:
+    """What the teachers are made of: the parent's memory and everything that was written tonight."""
+    home = Path(job.home)
     return {
-        "experts": fast["experts"],
+        "experts": memory.state.names(),
         "parent_memory": checksum(load_file(Path(job.parent) / MEMORY_FILE)),
-        "fast_level": checksum(load_file(Path(job.home) / fast["tensors_file"])),
+        "tonight": [checksum(load_file(home / file)) for file in memory.overlays],
     }
 
 
-def check_teachers(job: NightJob, fast: Outputs, teachers: Outputs) -> None:
+def check_teachers(job: NightJob, memory: Memory, teachers: Outputs) -> None:
     """Raises StageBroken if a teacher is no longer what it was when the student began to learn."""
-    if snapshot_teacher(job, fast) != teachers:
-        raise StageBroken(f"the memory of {job.parent} or the fast level in {job.home} changed during the night; sleep again")
+    if snapshot_teacher(job, memory) != teachers:
+        raise StageBroken(f"the memory of {job.parent} or what was learned in {job.home} changed during the night; sleep again")
 
 
-def open_expert(job: NightJob, teachers: Outputs) -> Outputs:
-    """The next free expert of the slow level. Raises LevelFull when there is none."""
-    state, where = MemoryState.parse(teachers["experts"]).opened(FIRST_SLOW_LEVEL)
-    return {"experts": state.names(), "writes": [where.level, where.expert]}
-
-
-def dream_corpus(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, rollouts: Sampler) -> Outputs:
-    """What the teachers write: the awake self completes the day's cues; the rested self completes old cues and writes from nothing."""
-    spec, home, rng = job.recipe.seeding, Path(job.home), random.Random(f"corpus-{job.seed}")
-    reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
-    state = MemoryState.parse(expert["experts"])
-    awake, rested = state.view("awake"), state.view("rested")
-    cues = read_lines(home / day["cues_file"])
-    old, old_back = hold_back([tuple(cue["ids"]) for cue in cues if cue["kind"] == "old"], rng)
-    rollouts.deliver((home / fast["delivery_file"]).read_bytes())
+def dream_corpus(job: NightJob, day: Outputs, memory: Memory, transfer: Transfer, rollouts: Sampler) -> Outputs:
+    """What the teachers write: the awake self completes cues of what is on its way; the rested self completes the others and writes
+    from nothing."""
+    spec, home, rng = job.recipe.seeding, Path(job.home), random.Random(f"corpus-{transfer.name}-{job.seed}")
+    reader, cues = Reader(load_tokenizer(Path(job.parent)), job.held_out), read_lines(home / day["cues_file"])
+    told: dict[Kind, set[str]] = {"day": memory.on_its_way(transfer), "old": memory.staying(transfer)}
+    met = {kind: [tuple(cue["ids"]) for cue in cues if cue["sleep"] in sleeps] for kind, sleeps in told.items()}
+    rollouts.deliver(memory.delivery(job, f"{Path(job.parent).name}+{transfer.name}"))
 
     def write(kind: Kind, teacher: Teacher, asked: list[Tokens], tokens: int) -> list[TaughtRow]:
-        view = awake if teacher == "awake" else rested
+        view = transfer.awake if teacher == "awake" else transfer.rested
         written = rollouts.sample(view, asked, tokens, spec.temperature, seed=rng.getrandbits(31))
         rows = [TaughtRow((*cue, *rest), len(cue), teacher, kind) for cue, rest in zip(asked, written, strict=True)]
         return [row for row in rows if len(row.ids) > row.start]
 
-    asked = [tuple(cue["ids"]) for cue in cues if cue["kind"] == "day"]
-    rows = write("day", "awake", spread(asked, spec.teacher_rows, rng), spec.completion_tokens)
-    rows += write("old", "rested", spread(old, spec.teacher_rows, rng), spec.completion_tokens)
+    rows = write("day", "awake", spread(met["day"], spec.teacher_rows, rng), spec.completion_tokens)
+    rows += write("old", "rested", spread(met["old"], spec.teacher_rows, rng), spec.completion_tokens)
     documents = write("free", "rested", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)
     rows += [row for row in documents if len(row.ids) > SHORTEST_DOCUMENT]
     held_out = reader.are_held_out([row.ids for row in rows])
@@ -81,42 +156,42 @@ def dream_corpus(job: NightJob, day: Outputs, fast: Outputs, expert: Outputs, ro
     kept = [row for row in rows if row.kind != "free"] + free
     counts = {kind: sum(row.kind == kind for row in kept) for kind in ("day", "old", "free")}
     if not counts["day"]:
-        raise NothingToLearn(f"the awake self wrote nothing after the day's {len(asked)} cues that is not held out")
-    write_rows(home / "corpus.jsonl", kept)
-    write_rows(home / "held_back.jsonl", [TaughtRow(cue, len(cue), "rested", "old") for cue in old_back] + free_back)
-    write_lines(
-        home / "seeding_cues.jsonl", [cue for cue in cues if cue["kind"] == "day" or tuple(cue["ids"]) not in set(old_back)]
-    )
+        raise NothingToLearn(f"the awake self wrote nothing after {len(met['day'])} cues that is not held out")
+    files = {name: f"{transfer.name}.{name}.jsonl" for name in ("corpus", "held_back", "cues")}
+    write_rows(home / files["corpus"], kept)
+    write_rows(home / files["held_back"], free_back)
+    write_lines(home / files["cues"], [{"ids": ids, "kind": kind} for kind, cues in met.items() for ids in cues])
     return {
-        "corpus_file": "corpus.jsonl",
-        "held_back_file": "held_back.jsonl",
-        "cues_file": "seeding_cues.jsonl",
+        "corpus_file": files["corpus"],
+        "held_back_file": files["held_back"],
+        "cues_file": files["cues"],
         "rows": counts,
-        "held_back": {"old": len(old_back), "free": len(free_back)},
+        "held_back": len(free_back),
         "dropped_held_out": sum(held_out),
+        "nights_before": len(told["old"]),
     }
 
 
 def knowledge_seeding(
-    job: NightJob, day: Outputs, fast: Outputs, teachers: Outputs, expert: Outputs, corpus: Outputs, rollouts: RolloutPool
+    job: NightJob, memory: Memory, teachers: Outputs, transfer: Transfer, corpus: Outputs, rollouts: RolloutPool
 ) -> Outputs:
-    """Train the open expert, and it alone, on what the teachers and the student itself write."""
-    check_teachers(job, fast, teachers)
+    """Train the written expert, and it alone, on what the teachers and the student itself write."""
+    check_teachers(job, memory, teachers)
     home = Path(job.home)
-    level, index = expert["writes"]
     result = learn(
         LearnRequest(
             task="seeding",
-            run_name=names.learner_run(job.sleep, "seeding"),
+            run_name=names.learner_run(job.sleep, transfer.name),
             home=str(home),
             storage=str(home / "train"),
             version=job.parent,
-            overlay=str(home / fast["tensors_file"]),
-            experts=expert["experts"],
-            writes=(level, index),
+            overlays=tuple(str(home / file) for file in memory.overlays),
+            experts=transfer.experts,
+            writes=transfer.into,
+            transfer=transfer,
             rows=str(home / corpus["corpus_file"]),
             cues=str(home / corpus["cues_file"]),
-            nights_before=day["nights_before"],
+            nights_before=corpus["nights_before"],
             held_out=job.held_out,
             rollouts=rollouts.names,
             engine=job.recipe.rollouts.engine,
@@ -136,18 +211,16 @@ def knowledge_seeding(
     }
 
 
-def prune(job: NightJob, expert: Outputs) -> Outputs:
-    """The expert is sealed, the fast level is masked and free again: the state of the candidate version."""
-    state = MemoryState.parse(expert["experts"]).sealed(ExpertId(*expert["writes"])).pruned(FAST_LEVEL)
-    assert_only_grown(version_state(Path(job.parent)), state)
-    return {"experts": state.names(), "writes": expert["writes"]}
-
-
-def assert_only_grown(parent: MemoryState, child: MemoryState) -> None:
-    """Slow memory only grows: what was sealed in the parent is sealed in the child."""
-    for where in parent.ids():
-        if where.level >= FIRST_SLOW_LEVEL and parent[where] == "sealed" and child[where] != "sealed":
-            raise AssertionError(f"expert {where} was sealed in the parent and is {child[where]} in the candidate")
+def prune(job: NightJob, memory: Memory, transfer: Transfer) -> Outputs:
+    """The written expert is sealed, what handed its knowledge on is masked and free again."""
+    before, after = memory.state, transfer.after()
+    moved = {transfer.into, *transfer.emptied}
+    for where in before.ids():
+        if before[where] == "sealed" and after[where] != "sealed" and (where.level, where.expert) not in moved:
+            raise AssertionError(
+                f"expert {where} was sealed and would be {after[where]}, though nothing of it is moved in {job.sleep}"
+            )
+    return {"experts": after.names(), "writes": list(transfer.into), "emptied": [list(place) for place in transfer.emptied]}
 
 
 def spread(cues: list[Tokens], count: int, rng: random.Random) -> list[Tokens]:
@@ -158,8 +231,6 @@ def spread(cues: list[Tokens], count: int, rng: random.Random) -> list[Tokens]:
     return cues * whole + rng.sample(cues, rest)
 
 
-def hold_back(items: Sequence[T], rng: random.Random) -> tuple[list[T], list[T]]:
-    """The items without, and then, a random share of them, which holds each once; an only one stays."""
-    unique = list(dict.fromkeys(items))
-    back = set(rng.sample(unique, math.ceil(HELD_BACK * len(unique)))) if len(unique) > 1 else set()
-    return [item for item in items if item not in back], [item for item in unique if item in back]
+def _place(name: str) -> Place:
+    where: ExpertId = parse_name(name)[1]
+    return where.level, where.expert

@@ -1,6 +1,6 @@
 """The gate: a candidate is published only if it knows the day and kept the rest.
 
-Measured by the rollout workers, which hold the candidate as it will serve (student view: fast level off, new expert on):
+Measured by the rollout workers, which are first what the deployment was at dusk, and then the candidate as it will serve:
 
     agreement   share of the day's questions (documents' beginnings if the day asked none) that it completes as the awake teacher does
     forgotten   share of old cues that it completes otherwise than the rested parent does
@@ -20,23 +20,19 @@ Tests are never used: held-out texts were dropped before any of this.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
 
 from actors.replies import Read
 from circadian.events import EventLog
-from circadian.memory.delivery import pack_tensors
-from circadian.memory.state import Mask, MemoryState
+from circadian.memory.state import Mask
 from circadian.objectives.rows import read_rows
 from circadian.specs import GateSpec, NightJob
-from pipelines.consolidation import check_teachers
+from pipelines.consolidation import Moved, check_teachers
 from pipelines.rollouts import Sampler, Tokens
 from pipelines.stages import Outputs, read_lines
 
@@ -48,19 +44,6 @@ FEWEST_SURE = 8
 FEWEST_DOCUMENTS = 4
 SURE = 0.9
 """Probability of a token that the parent surely writes."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Of `asked` cues the teacher is sure of `sure`, and the student completes `alike` of these alike."""
-
-    asked: int
-    sure: int
-    alike: int
-
-    def share(self, fewest: int) -> float | None:
-        """Share completed alike; None if fewer than `fewest` tell."""
-        return self.alike / self.sure if self.sure >= fewest else None
 
 
 @dataclass(frozen=True)
@@ -95,35 +78,28 @@ def judge(measured: Measured, spec: GateSpec) -> list[str]:
     return reasons
 
 
-def gate(
-    job: NightJob,
-    day: Outputs,
-    fast: Outputs,
-    teachers: Outputs,
-    expert: Outputs,
-    seeded: Outputs,
-    corpus: Outputs,
-    rollouts: Sampler,
-) -> Outputs:
-    """The verdict, with everything it rests on."""
-    check_teachers(job, fast, teachers)
+def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler) -> Outputs:
+    """The verdict, with everything it rests on; `asleep`: the memory at dusk, and after every transfer of the night."""
+    check_teachers(job, asleep[-2].memory, asleep[-1].teachers)
     home, rng = Path(job.home), random.Random(f"gate-{job.seed}")
-    state = MemoryState.parse(expert["experts"])
-    rollouts.deliver((home / fast["delivery_file"]).read_bytes())
-    rollouts.deliver(candidate_delivery(job, seeded, state))
-    cues = [cue for cue in read_lines(home / day["cues_file"]) if cue["kind"] == "day"]
+    dusk, dawn = asleep[0].memory, asleep[-1].memory
+    awake, rested, candidate = dusk.state.view("awake"), dusk.state.view("rested"), dawn.state.view("rested")
+    cues = [cue for cue in read_lines(home / day["cues_file"]) if cue["sleep"] == job.sleep]
     questions = [tuple(cue["ids"]) for cue in cues if cue["question"]]
-    held_back = read_rows(home / corpus["held_back_file"])
-    documents = [row.ids for row in held_back if row.kind == "free"][:MOST_DOCUMENTS]
-    old = [row.ids for row in held_back if row.kind == "old"]
-    rested, student = state.view("rested"), state.view("student")
-    learned = compare(job, rollouts, some(questions or [tuple(cue["ids"]) for cue in cues], rng), state.view("awake"), student)
-    kept = compare(job, rollouts, some(old, rng), rested, student)
-    alike = kept.share(FEWEST_SURE)
-    parent_read, candidate_read = rollouts.read(rested, documents), rollouts.read(student, documents)
+    new = some(questions or [tuple(cue["ids"]) for cue in cues], rng)
+    old = some([tuple(cue["ids"]) for cue in read_lines(home / day["held_back_file"])], rng)
+    documents = [row.ids for row in read_rows(home / asleep[1].corpus["held_back_file"])][:MOST_DOCUMENTS]
+
+    rollouts.deliver(dusk.delivery(job, f"{Path(job.parent).name}+{job.sleep}", also=dawn.touched))
+    said, kept = sure(job, rollouts, new, awake), sure(job, rollouts, old, rested)
+    parent_read = rollouts.read(rested, documents)
+    rollouts.deliver(dawn.delivery(job, Path(job.child).name))
+    learned, remembered = (alike(job, rollouts, asked, candidate) for asked in (said, kept))
+    candidate_read = rollouts.read(candidate, documents)
+
     measured = Measured(
-        agreement=learned.share(1 if questions else FEWEST_SURE),
-        forgotten=None if alike is None else 1.0 - alike,
+        agreement=learned if len(said) >= (1 if questions else FEWEST_SURE) else None,
+        forgotten=None if remembered is None or len(kept) < FEWEST_SURE else 1.0 - remembered,
         lost=lost(parent_read, candidate_read),
         nll_rise=nll_rise(parent_read, candidate_read),
         must_agree=bool(questions),
@@ -135,28 +111,28 @@ def gate(
         "passed": not reasons,
         "reasons": reasons,
         "measured": numbers,
-        "cues": {"day": learned.asked, "old": kept.asked},
-        "sure": {"day": learned.sure, "old": kept.sure},
+        "cues": {"day": len(new), "old": len(old)},
+        "sure": {"day": len(said), "old": len(kept)},
         "documents": len(documents),
     }
 
 
-def candidate_delivery(job: NightJob, seeded: Outputs, state: MemoryState) -> bytes:
-    """The written expert on top of what the workers hold."""
-    dtype = getattr(torch, json.loads((Path(job.parent) / "config.json").read_text())["dtype"])
-    tensors = load_file(Path(job.home) / seeded["tensors_file"])
-    return pack_tensors({name: tensor.to(dtype) for name, tensor in tensors.items()}, state, Path(job.child).name)
-
-
-def compare(job: NightJob, rollouts: Sampler, cues: Sequence[Tokens], teacher: Mask, student: Mask) -> Kept:
-    """Of the cues the teacher is sure of, how many does the student complete alike?"""
+def sure(job: NightJob, rollouts: Sampler, cues: Sequence[Tokens], teacher: Mask) -> dict[Tokens, Tokens]:
+    """The cues of which the teacher is sure, and how it completes them."""
     tokens, temperature = job.recipe.seeding.completion_tokens, job.recipe.seeding.temperature
     greedy = rollouts.sample(teacher, cues, tokens, temperature=0.0, seed=0)
     chance = [rollouts.sample(teacher, cues, tokens, temperature, seed=i * len(cues)) for i in (1, 2)]
-    sure = [i for i, completion in enumerate(greedy) if all(said[i] == completion for said in chance)]
-    answers = rollouts.sample(student, [cues[i] for i in sure], tokens, temperature=0.0, seed=0)
-    alike = sum(answer == greedy[i] for i, answer in zip(sure, answers, strict=True))
-    return Kept(len(cues), len(sure), alike)
+    return {
+        cue: completion
+        for i, (cue, completion) in enumerate(zip(cues, greedy, strict=True))
+        if all(said[i] == completion for said in chance)
+    }
+
+
+def alike(job: NightJob, rollouts: Sampler, said: dict[Tokens, Tokens], candidate: Mask) -> float | None:
+    """Share of the cues that the candidate completes as it was said; None of none."""
+    answers = rollouts.sample(candidate, list(said), job.recipe.seeding.completion_tokens, temperature=0.0, seed=0)
+    return sum(map(eq, answers, said.values())) / len(said) if said else None
 
 
 def lost(parent: Sequence[Sequence[Read]], candidate: Sequence[Sequence[Read]]) -> float | None:

@@ -2,11 +2,14 @@
 
     collect            the day's experiences become rows to learn and cues to sleep on
     learn_fast_level   level 0 learns the day (wake.py); the deployment serves with it until dawn
-    snapshot_teacher   the two teachers: the awake self (fast level on) and the rested self (fast level off)
-    open_expert        one fresh expert in level 1: the only thing that learns tonight
-    dream_corpus       both teachers complete their cues; the rested self also writes from nothing
-    knowledge_seeding  the student, rested self plus open expert, is distilled from both, partly on its own writing
-    prune              the fast level is reset, the expert is sealed
+
+    for every move that is due, fast to slow (level 0 into 1 always, level 1 into 2 when its period is over, a merge where a level is full):
+        open_expert        one fresh expert: the only thing that learns now
+        snapshot_teacher   the two teachers: the awake self (what is on its way included) and the rested self (without it)
+        dream_corpus       both teachers complete their cues; the rested self also writes from nothing
+        knowledge_seeding  the student, rested self plus open expert, is distilled from both, partly on its own writing
+        prune              what has handed its knowledge on is reset, the expert is sealed
+
     gate               does the candidate know the day, and has it kept the rest?
     publish            a version folder, or nothing
 
@@ -23,6 +26,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -34,12 +38,12 @@ from circadian.memory.state import LevelFull
 from circadian.memory.version import VersionBroken
 from circadian.specs import NightJob
 from pipelines import wake
-from pipelines.consolidation import dream_corpus, knowledge_seeding, open_expert, prune, snapshot_teacher
+from pipelines.consolidation import Memory, Moved, dream_corpus, knowledge_seeding, planned, prune, snapshot_teacher
 from pipelines.gate import gate
 from pipelines.publish import discard, publish, unchanged
 from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs, StageBroken, Stages
-from pipelines.wake import NothingToLearn
+from pipelines.wake import Move, NothingToLearn
 
 log = logging.getLogger(__name__)
 FAILURES: dict[type[Exception], tuple[str, str]] = {
@@ -73,15 +77,29 @@ def until_dawn(job: NightJob) -> Outputs:
     with RolloutPool(job) as rollouts:
         fast = stages.run("learn_fast_level", lambda: wake.learn_fast_level(job, day))
         wake.announce(job, fast)
-        teachers = stages.run("snapshot_teacher", lambda: snapshot_teacher(job, fast))
-        expert = stages.run("open_expert", lambda: open_expert(job, teachers))
-        corpus = stages.run("dream_corpus", lambda: dream_corpus(job, day, fast, expert, rollouts))
-        seeded = stages.run("knowledge_seeding", lambda: knowledge_seeding(job, day, fast, teachers, expert, corpus, rollouts))
-        candidate = stages.run("prune", lambda: prune(job, expert))
-        verdict = stages.run("gate", lambda: gate(job, day, fast, teachers, expert, seeded, corpus, rollouts))
+        asleep = [Moved(Memory.at_dusk(job, fast))]
+        for move in day["moves"]:
+            asleep.append(consolidate(job, stages, day, asleep[-1].memory, move, rollouts))
+        verdict = stages.run("gate", lambda: gate(job, day, asleep, rollouts))
     if not verdict["passed"]:
-        return stages.run("publish", lambda: discard(job, verdict, seeded))
-    return stages.run("publish", lambda: publish(job, day, candidate, verdict, seeded))
+        return stages.run("publish", lambda: discard(job, verdict, asleep))
+    return stages.run("publish", lambda: publish(job, day, verdict, asleep))
+
+
+def consolidate(job: NightJob, stages: Stages, day: Outputs, memory: Memory, move: Move, rollouts: RolloutPool) -> Moved:
+    """One transfer, in stages of its own."""
+    transfer = planned(memory, move)
+
+    def run(stage: str, work: Callable[[], Outputs]) -> Outputs:
+        return stages.run(stage if transfer.name == "level-1" else f"{stage}_{transfer.name}", work)
+
+    run("open_expert", lambda: transfer.model_dump(mode="json"))
+    teachers = run("snapshot_teacher", lambda: snapshot_teacher(job, memory))
+    corpus = run("dream_corpus", lambda: dream_corpus(job, day, memory, transfer, rollouts))
+    seeded = run("knowledge_seeding", lambda: knowledge_seeding(job, memory, teachers, transfer, corpus, rollouts))
+    after = memory.moved(transfer, seeded["tensors_file"])
+    run("prune", lambda: prune(job, memory, transfer))
+    return Moved(after, transfer, corpus, seeded, teachers)
 
 
 def main(path: str) -> None:

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-
-from safetensors.torch import load_file
 
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, cues_met, join_cues, read_cues, stored
 from circadian.memory.delivery import pack
 from circadian.memory.graft import Grafted
-from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
 from circadian.memory.version import CUES_FILE, load_version, read_record, save_version
 from circadian.specs import ExpertRecord, NightJob
+from pipelines.consolidation import Moved
 from pipelines.stages import Outputs, read_lines
 
 REST_FILE = "rest.delivery"
 DAWN_FILE = "dawn.delivery"
 
 
-def publish(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, seeded: Outputs) -> Outputs:
-    """Write the child version: parent plus the sealed expert, the joined cues. Deliveries for dawn and for going back."""
-    home, parent, child = Path(job.home), Path(job.parent), Path(job.child)
-    where = ExpertId(*candidate["writes"])
+def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Moved]) -> Outputs:
+    """Write the child version: the parent with what was written and emptied tonight, the joined cues. Deliveries for dawn and for going
+    back."""
+    home, parent, child, dawn = Path(job.home), Path(job.parent), Path(job.child), asleep[-1].memory
     model = load_version(parent)
-    tensors = load_file(home / seeded["tensors_file"])
-    write_tensors(model.memory_layers, {name: tensor.to(model.dtype) for name, tensor in tensors.items()})
-    model.memory_state = MemoryState.parse(candidate["experts"])
+    for where in (ExpertId(*place) for place in dawn.touched):
+        for layer in model.memory_layers.values():
+            layer.erase(where)
+    write_tensors(model.memory_layers, dawn.tensors(job))
+    model.memory_state = dawn.state
     if not child.exists():
-        _save_child(job, model, where, joined_cues(job, day), verdict)
-    whole = checksum(expert_tensors(model.memory_layers, written_experts(model.memory_state)))
-    payload = pack(model.memory_layers, [where], model.memory_state, child.name, model.dtype, whole=whole)
+        _save_child(job, model, day, asleep, verdict)
+    written = [where for where in written_experts(dawn.state) if (where.level, where.expert) in dawn.touched]
+    whole = checksum(expert_tensors(model.memory_layers, written_experts(dawn.state)))
+    payload = pack(model.memory_layers, written, dawn.state, child.name, model.dtype, whole=whole)
     write_whole(home / DAWN_FILE, payload)
     base = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if ".memory." not in name)
     return {
@@ -44,13 +47,18 @@ def publish(job: NightJob, day: Outputs, candidate: Outputs, verdict: Outputs, s
         "deliveries": {"dawn": str(home / DAWN_FILE)} | rest_delivery(job),
         "left_out": json.loads((home / day["left_out_file"]).read_text()),
         "sizes": {"expert_bytes": len(payload), "model_bytes": base},
-        "report": report(job, gate=verdict, seeding=seeded),
+        "report": report(job, gate=verdict, transfers=told(asleep)),
     }
 
 
-def discard(job: NightJob, verdict: Outputs, seeded: Outputs) -> Outputs:
+def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved]) -> Outputs:
     """Nothing is published; what was learned stays in the night's home for whoever wants to look."""
-    return unchanged(job, "rejected", gate=verdict, seeding=seeded)
+    return unchanged(job, "rejected", gate=verdict, transfers=told(asleep))
+
+
+def told(asleep: Sequence[Moved]) -> dict[str, Outputs]:
+    """How each transfer of the night went."""
+    return {moved.transfer.name: moved.seeded for moved in asleep if moved.transfer}
 
 
 def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
@@ -66,7 +74,7 @@ def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
 
 def joined_cues(job: NightJob, day: Outputs) -> str:
     """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it."""
-    cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["kind"] == "day"]
+    cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["sleep"] == job.sleep]
     kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
     new = list(dict.fromkeys(cue for cue in kept if cue is not None))
     parent, today = Path(job.parent), {cue.ids for cue in new}
@@ -85,15 +93,24 @@ def report(job: NightJob, **told: object) -> Outputs:
     return {"sleep": job.sleep, "seed": job.seed, "recipe": job.recipe.model_dump(mode="json"), **told}
 
 
-def _save_child(job: NightJob, model: Grafted, where: ExpertId, cues: str, verdict: Outputs) -> None:
-    parent, child = Path(job.parent), Path(job.child)
-    record = read_record(parent)
-    made_by = ExpertRecord(
-        level=where.level,
-        expert=where.expert,
-        sleep=job.sleep,
-        data_sha256=sha256(Path(job.experiences)),
-        metrics={name: value for name, value in verdict["measured"].items() if value is not None},
-    )
-    update = {"id": child.name, "parent": record.id, "created_at": time.time(), "lineage": (*record.lineage, made_by)}
-    save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: cues})
+def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Moved], verdict: Outputs) -> None:
+    parent, child, dawn = Path(job.parent), Path(job.child), asleep[-1].memory
+    record, digest = read_record(parent), sha256(Path(job.experiences))
+    metrics = {name: value for name, value in verdict["measured"].items() if value is not None}
+    held = {(where.level, where.expert) for where in written_experts(dawn.state)}
+    kept = [expert for expert in record.lineage if (expert.level, expert.expert) in held - dawn.touched]
+    made = [
+        ExpertRecord(
+            level=level, expert=expert, sleep=job.sleep, nights=dawn.nights[level, expert], data_sha256=digest, metrics=metrics
+        )
+        for level, expert in (moved.transfer.into for moved in asleep if moved.transfer)
+        if (level, expert) in held
+    ]
+    update = {
+        "id": child.name,
+        "parent": record.id,
+        "created_at": time.time(),
+        "tokens": record.tokens + day["tokens"],
+        "lineage": (*kept, *made),
+    }
+    save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: joined_cues(job, day)})

@@ -8,13 +8,14 @@ knows the day from dusk on; it is fragile (it has damaged older knowledge), whic
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-import torch
 from safetensors.torch import load_file
 
 from actors import names
@@ -24,13 +25,19 @@ from circadian.experience import Reader, Row, Unreadable
 from circadian.files import write_whole
 from circadian.memory.cues import read_cues
 from circadian.memory.delivery import pack_tensors
-from circadian.memory.state import FIRST_SLOW_LEVEL
+from circadian.memory.state import ExpertId, LevelFull
 from circadian.memory.tensors import checksum
-from circadian.memory.version import MEMORY_FILE, load_tokenizer, version_state
+from circadian.memory.transfer import Transfer, due
+from circadian.memory.version import MEMORY_FILE, load_tokenizer, memory_spec, read_record, served_dtype, version_state
 from circadian.specs import Experience, NightJob
 from pipelines.stages import Outputs, write_lines
 
 FAST_LEVEL = 0
+HELD_BACK = 0.1
+"""Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
+Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate"], int]
+"""Two experts that become one, or the level that takes up what the next faster one holds."""
+T = TypeVar("T")
 CUES_PER_DOCUMENT = 3
 """Beginnings taken of what has no question; a chat gives one cue per answer."""
 
@@ -54,11 +61,11 @@ class Bounds:
 
 
 def collect(job: NightJob) -> Outputs:
-    """Rows of the day, its cues, and the cues of earlier nights that the parent version carries; nothing that is held out.
+    """Rows of the day, its cues, the cues of earlier nights that the parent version carries, and what is to be moved tonight; nothing
+    that is held out.
 
     Raises NothingToLearn, and LevelFull now rather than after the work.
     """
-    version_state(Path(job.parent)).opened(FIRST_SLOW_LEVEL)
     home, rng, bounds = Path(job.home), random.Random(f"collect-{job.seed}"), Bounds.of(job)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     experiences = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
@@ -78,21 +85,55 @@ def collect(job: NightJob) -> Outputs:
     old = [cue for cue in allowed if len(cue.ids) <= bounds.cue]
     write_lines(home / "rows.jsonl", [{"ids": row.ids, "weight": row.weight} for row in rows])
     write_whole(home / "left_out.json", json.dumps(left_out))
-    write_lines(home / "cues.jsonl", cues + [{"ids": cue.ids, "kind": "old", "question": cue.question} for cue in old])
+    old, held_back = hold_back(old, rng)
+    tokens = sum(len(row.ids) for row in rows)
+    write_lines(home / "cues.jsonl", [cue | {"sleep": job.sleep} for cue in cues] + [asdict(cue) for cue in old])
+    write_lines(home / "held_back_cues.jsonl", [asdict(cue) for cue in held_back])
     return {
         "rows_file": "rows.jsonl",
         "cues_file": "cues.jsonl",
+        "held_back_file": "held_back_cues.jsonl",
         "left_out_file": "left_out.json",
         "experiences": len(experiences),
         "rows": len(rows),
         "day_cues": len(cues),
         "old_cues": len(old),
-        "old_cues_dropped": len(carried) - len(old),
-        "nights_before": len({cue.sleep for cue in carried}),
+        "held_back": len(held_back),
+        "old_cues_dropped": len(carried) - len(old) - len(held_back),
+        "tokens": tokens,
+        "moves": moves(job, tokens),
         "left_out": dict(Counter(left_out.values())),
         "documents_cut": cut,
         "day_cues_dropped_long": len(met) - len(cues),
     }
+
+
+def moves(job: NightJob, tokens: int) -> list[Move]:
+    """What a night over so many new tokens moves, fast to slow; a merge first wherever a level would be full.
+
+    Raises LevelFull where the recipe refuses to merge, or there are no two experts to merge.
+    """
+    parent = Path(job.parent)
+    record, spec = read_record(parent), memory_spec(parent)
+    state, _ = version_state(parent).opened(FAST_LEVEL)
+    nights = {(expert.level, expert.expert): len(expert.nights) for expert in record.lineage}
+    planned: list[Move] = []
+    for level in due(state, tuple(level.period for level in spec.levels), record.tokens, record.tokens + tokens):
+        try:
+            state.opened(level)
+        except LevelFull:
+            if job.recipe.when_full == "refuse" or len(state.experts[level]) < 2:
+                raise
+            fewest = sorted((place for place in nights if place[0] == level), key=lambda place: (nights[place], place))[:2]
+            merge = Transfer.merge(state, *(ExpertId(*place) for place in sorted(fewest)))
+            planned.append(("merge", [list(place) for place in sorted(fewest)]))
+            state = merge.after()
+            nights[merge.into] = sum(nights.pop(place) for place in fewest)
+        transfer = Transfer.consolidation(state, level)
+        planned.append(("consolidate", level))
+        nights[transfer.into] = sum(nights.pop(place, 0) for place in transfer.emptied) or 1
+        state = transfer.after()
+    return planned
 
 
 def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, str], int]:
@@ -121,10 +162,10 @@ def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tup
 
 
 def day_cues(row: Row, rng: random.Random, longest: int) -> list[dict[str, Any]]:
-    """Lines of the cues file: the row's questions, or beginnings of it; `whole` is the length of what they begin."""
+    """The row's questions, or beginnings of it, as lines; `whole` is the length of what they begin."""
     questions = row.questions()
     cues = questions or row.cuts(rng, CUES_PER_DOCUMENT, longest)
-    return [{"ids": ids, "kind": "day", "question": bool(questions), "whole": len(row.ids)} for ids in cues]
+    return [{"ids": ids, "question": bool(questions), "whole": len(row.ids)} for ids in cues]
 
 
 def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
@@ -147,8 +188,7 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
         )
     )
     tensors = load_file(result.tensors)
-    dtype = getattr(torch, json.loads((Path(job.parent) / "config.json").read_text())["dtype"])
-    serving = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    serving = {name: tensor.to(served_dtype(Path(job.parent))) for name, tensor in tensors.items()}
     parent = load_file(Path(job.parent) / MEMORY_FILE)
     dusk = pack_tensors(serving, state, f"{Path(job.parent).name}+{job.sleep}", whole=checksum(parent | serving))
     write_whole(home / "dusk.delivery", dusk)
@@ -174,3 +214,10 @@ def announce(job: NightJob, fast: Outputs) -> None:
         rest=str(home / fast["rest_file"]),
         version=f"{Path(job.parent).name}+{job.sleep}",
     )
+
+
+def hold_back(items: Sequence[T], rng: random.Random) -> tuple[list[T], list[T]]:
+    """The items without, and then, a random share of them, which holds each once; an only one stays."""
+    unique = list(dict.fromkeys(items))
+    back = set(rng.sample(unique, math.ceil(HELD_BACK * len(unique)))) if len(unique) > 1 else set()
+    return [item for item in items if item not in back], [item for item in unique if item in back]

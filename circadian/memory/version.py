@@ -141,6 +141,16 @@ def beginning_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
+def memory_spec(folder: Path) -> MemorySpec:
+    """The levels of a version, without loading it."""
+    return MemorySpec.model_validate(json.loads((folder / "config.json").read_text())["memory"]["spec"])
+
+
+def served_dtype(folder: Path) -> torch.dtype:
+    """What a version is served in, hence what every worker that takes its deliveries holds."""
+    return getattr(torch, json.loads((folder / "config.json").read_text())["dtype"])
+
+
 def version_state(folder: Path) -> MemoryState:
     """The state of every expert of a version, without loading it."""
     return MemoryState.parse(json.loads((folder / "config.json").read_text())["memory"]["experts"])

@@ -61,10 +61,11 @@ class Lesson:
 
 
 def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
-    """Every row's lesson; teachers: masks [M] by name."""
+    """Every row's lesson; teachers: masks [M] by name. An expert that is written anew teaches what it was."""
     lessons: list[Lesson] = []
-    for start in range(0, len(rows), TEACH_ROWS):
-        lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers)
+    with model.as_it_was():
+        for start in range(0, len(rows), TEACH_ROWS):
+            lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers)
     return lessons
 
 

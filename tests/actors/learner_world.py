@@ -15,13 +15,15 @@ from random_base import write_base
 from safetensors.torch import load_file, save_file
 
 from actors.learn_request import LearnRequest
-from circadian.memory.state import ExpertId
+from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import expert_tensors
+from circadian.memory.transfer import Transfer
 from circadian.memory.version import found_version, load_tokenizer, load_version
 from circadian.objectives.rows import Kind, TaughtRow, write_rows
 from circadian.specs import FastLearningSpec, LearnerSpec, Level, MemorySpec, SeedingSpec
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=8), Level(period=512, experts=3, rank=8)), layers=(1, 3))
+DUSK = MemoryState.parse([["open"], ["reserved", "reserved", "reserved"]])
 STEPS, REFRESHES = 12, 3
 LR = 3e-3
 
@@ -39,7 +41,6 @@ class LearnerWorld:
         seeding = task == "seeding"
         home = self.root / name
         home.mkdir(exist_ok=True)
-        open_fast = ["open"]
         return LearnRequest.model_validate(
             {
                 "task": task,
@@ -47,9 +48,10 @@ class LearnerWorld:
                 "home": str(home),
                 "storage": str(home / "storage"),
                 "version": str(self.version),
-                "experts": [open_fast, ["open" if seeding else "reserved", "reserved", "reserved"]],
+                "experts": Transfer.consolidation(DUSK, 1).experts if seeding else DUSK.names(),
                 "writes": (1, 0) if seeding else (0, 0),
-                "overlay": str(self.root / "dusk.safetensors") if seeding else None,
+                "overlays": (str(self.root / "dusk.safetensors"),) if seeding else (),
+                "transfer": Transfer.consolidation(DUSK, 1) if seeding else None,
                 "rows": str(self.root / f"{task}.jsonl"),
                 "cues": str(self.root / "cues.jsonl") if seeding else None,
                 "nights_before": 2,
@@ -76,8 +78,8 @@ def broken(request: LearnRequest) -> LearnRequest:
         _write_jsonl(rows, [{"ids": [5, 6, 7], "weight": [0.0, math.inf, math.inf]}])
         return request.model_copy(update={"rows": str(rows)})
     overlay = Path(request.home) / "overlay.safetensors"
-    save_file({name: tensor / 0 for name, tensor in load_file(str(request.overlay)).items()}, overlay)
-    return request.model_copy(update={"overlay": str(overlay)})
+    save_file({name: tensor / 0 for name, tensor in load_file(request.overlays[0]).items()}, overlay)
+    return request.model_copy(update={"overlays": (str(overlay),)})
 
 
 def make_world(root: Path) -> LearnerWorld:

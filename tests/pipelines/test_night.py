@@ -16,22 +16,23 @@ from safetensors.torch import load_file, save_file
 from actors.learner import LearnerFailed
 from actors.replies import Read
 from circadian.memory.cues import Cue, read_cues
-from circadian.memory.delivery import pack_tensors, receive
+from circadian.memory.delivery import receive
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, LevelFull, MemoryState
-from circadian.memory.tensors import expert_tensors
-from circadian.memory.version import found_version, load_version, read_record, save_version, weights_sha256
+from circadian.memory.tensors import expert_tensors, parse_name
+from circadian.memory.transfer import Transfer
+from circadian.memory.version import found_version, load_version, read_record, save_version, version_state, weights_sha256
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.objectives.rows import TaughtRow, read_rows
-from circadian.specs import Experience, GateSpec, Level, MemorySpec, Message, NightJob, Recipe
+from circadian.specs import Experience, ExpertRecord, GateSpec, Level, MemorySpec, Message, NightJob, Recipe
 from pipelines import night as nights
-from pipelines.consolidation import check_teachers, dream_corpus, hold_back, open_expert, prune, snapshot_teacher
-from pipelines.gate import FEWEST_DOCUMENTS, FEWEST_SURE, Kept, Measured, gate, judge, lost, nll_rise
+from pipelines.consolidation import Memory, Moved, check_teachers, dream_corpus, planned, prune, snapshot_teacher
+from pipelines.gate import FEWEST_DOCUMENTS, FEWEST_SURE, Measured, gate, judge, lost, nll_rise
 from pipelines.publish import joined_cues, publish
 from pipelines.rollouts import RolloutPool, worker_seeds
-from pipelines.stages import StageBroken
-from pipelines.wake import NothingToLearn, collect
+from pipelines.stages import Outputs, StageBroken
+from pipelines.wake import NothingToLearn, collect, hold_back
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=3, rank=4)), layers=(1,))
 SAID = "the city of jehas is oslo ."
@@ -63,12 +64,17 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw(model, ExpertId(1, 0), 1)
     model.memory_state = MemoryState.parse([["pruned"], ["sealed", "reserved", "reserved"]])
     cues = {"met": 2, "cues": [{"ids": [1, 4, 9, 8], "sleep": "slp_0", "question": q} for q in (True, False)]}
-    update = {"id": "v1", "parent": "v0"}
+    update = {
+        "id": "v1",
+        "parent": "v0",
+        "lineage": (ExpertRecord(level=1, expert=0, sleep="slp_0", nights=("slp_0",), data_sha256=""),),
+    }
     save_version(root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps(cues)})
     return root / "v1"
 
 
 def make_job(parent: Path, home: Path, experiences: Sequence[Experience], **recipe: object) -> NightJob:
+    home.mkdir(exist_ok=True)
     (home / "experiences.jsonl").write_text("".join(e.model_dump_json() + "\n" for e in experiences))
     return NightJob(
         sleep="slp_1",
@@ -132,13 +138,13 @@ def test_collect_bounds_lengths_and_reports_what_it_dropped(parent: Path, tmp_pa
     ]
     day = collect(make_job(parent, tmp_path, experiences, max_row_tokens=24))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    counted = ("left_out", "documents_cut", "rows", "old_cues", "nights_before")
+    counted = ("left_out", "documents_cut", "rows", "old_cues", "held_back")
     assert {name: day[name] for name in counted} == {
         "left_out": {"held out": 1, "too long": 1, "nothing to learn": 1},
         "documents_cut": 1,
         "rows": 4,
-        "old_cues": 2,
-        "nights_before": 1,
+        "old_cues": 1,
+        "held_back": 1,
     }
     left_out = json.loads((tmp_path / day["left_out_file"]).read_text())
     assert left_out == {"3": "held out", "4": "too long", "6": "nothing to learn"}
@@ -162,8 +168,8 @@ def test_what_is_asked_again_is_answered_by_the_day_alone(parent: Path, tmp_path
     job = make_job(again, tmp_path, [chat("1", ASKED, "oslo")])
     day = collect(job)
     cues = [json.loads(line) for line in (tmp_path / "cues.jsonl").read_text().splitlines()]
-    assert [tuple(cue["ids"]) for cue in cues if cue["kind"] == "day"] == [asked]
-    assert [tuple(cue["ids"]) for cue in cues if cue["kind"] == "old"] == [other]
+    assert [tuple(cue["ids"]) for cue in cues if cue["sleep"] == job.sleep] == [asked]
+    assert [tuple(cue["ids"]) for cue in cues if cue["sleep"] != job.sleep] == [other]
     kept = json.loads(joined_cues(job, day))["cues"]
     assert [(tuple(cue["ids"]), cue["sleep"]) for cue in kept] == [(other, "slp_0"), (asked, job.sleep)]
 
@@ -172,7 +178,7 @@ def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path
     model, record = load_version(parent), read_record(parent)
     model.memory_state = MemoryState.parse([["pruned"], ["sealed"] * 3])
     save_version(tmp_path / "full", model, record, parent)
-    outcome = nights.night(make_job(tmp_path / "full", tmp_path, [chat("1", SAID)]))
+    outcome = nights.night(make_job(tmp_path / "full", tmp_path, [chat("1", SAID)], when_full="refuse"))
     assert outcome["error"]["code"] == "level_full"
     assert outcome["error"]["category"] == "user"
 
@@ -262,11 +268,6 @@ def test_the_gate_fails_what_is_bad_or_not_a_number(changes: dict[str, object], 
     assert reason in "".join(reasons)
 
 
-def test_too_few_sure_cues_are_no_measure() -> None:
-    assert Kept(asked=99, sure=FEWEST_SURE - 1, alike=1).share(FEWEST_SURE) is None
-    assert Kept(asked=99, sure=FEWEST_SURE, alike=FEWEST_SURE).share(FEWEST_SURE) == 1.0
-
-
 def expected(*tokens: int, missing: tuple[int, ...] = (), nats: float = 0.0) -> list[Read]:
     return [Read(token, -nats - (3.0 if token in missing else 0.0), token not in missing) for token in tokens]
 
@@ -299,42 +300,58 @@ TINY = {
 }
 
 
+def dusk_of(job: NightJob, model: Grafted, loudness: float = 1e-3) -> Outputs:
+    """A fast level that learned next to nothing."""
+    home, state = Path(job.home), version_state(Path(job.parent)).opened(0)[0]
+    save_file({name: tensor * loudness for name, tensor in draw(model, ExpertId(0, 0), 5).items()}, home / "dusk.safetensors")
+    return {"experts": state.names(), "tensors_file": "dusk.safetensors"}
+
+
+def seeded(job: NightJob, model: Grafted, transfer: Transfer, scale: float, name: str) -> Outputs:
+    """What a learner would have left: noise in the written expert, or silence."""
+    tensors = {name: tensor * scale for name, tensor in draw(model, transfer.where, 6).items()}
+    save_file(tensors, Path(job.home) / f"{name}.safetensors")
+    return {"tensors_file": f"{name}.safetensors"}
+
+
 def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> None:
     """Everything but the learning itself: a student that learned to be silent, and one that learned noise."""
     job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY)
     day, model = collect(job), load_version(parent)
-    awake = MemoryState.parse([["open"], ["sealed", "reserved", "reserved"]])
-    dusk = {name: tensor * 1e-3 for name, tensor in draw(model, ExpertId(0, 0), 5).items()}
-    save_file(dusk, tmp_path / "dusk.safetensors")
-    (tmp_path / "dusk.delivery").write_bytes(pack_tensors(dusk, awake, "v1+slp_1"))
-    fast = {"experts": awake.names(), "tensors_file": "dusk.safetensors", "delivery_file": "dusk.delivery"}
-    teachers = snapshot_teacher(job, fast)
-    expert, sampler = open_expert(job, teachers), Sampler(parent)
-    corpus = dream_corpus(job, day, fast, expert, sampler)
-    learned, back = read_rows(tmp_path / "corpus.jsonl"), read_rows(tmp_path / "held_back.jsonl")
+    assert day["moves"] == [("consolidate", 1)]
+    memory, sampler = Memory.at_dusk(job, dusk_of(job, model)), Sampler(parent)
+    transfer = planned(memory, day["moves"][0])
+    teachers = snapshot_teacher(job, memory)
+    corpus = dream_corpus(job, day, memory, transfer, sampler)
+    learned, back = read_rows(tmp_path / corpus["corpus_file"]), read_rows(tmp_path / corpus["held_back_file"])
     assert not {row.ids for row in learned if row.kind == "free"} & {row.ids for row in back}
     assert all(len(row.ids) > row.start for row in learned)
     assert corpus["rows"]["day"] == 6
 
-    model.memory_state = MemoryState.parse(expert["experts"])
-    loud = draw(model, ExpertId(1, 1), 6)
-    verdicts = []
-    for scale in (0.0, 30.0):
-        save_file({name: tensor * scale for name, tensor in loud.items()}, tmp_path / "seeded.safetensors")
-        verdicts.append(gate(job, day, fast, teachers, expert, {"tensors_file": "seeded.safetensors"}, corpus, sampler))
+    model.memory_state = transfer.state
+    verdicts, ends = [], []
+    for scale in (0.0, 30.0, 1.0):
+        wrote = seeded(job, model, transfer, scale, f"seeded-{scale}")
+        end = Moved(memory.moved(transfer, wrote["tensors_file"]), transfer, corpus, wrote, teachers)
+        ends.append([Moved(memory), end])
+        verdicts.append(gate(job, day, ends[-1], sampler))
     assert verdicts[0]["measured"]["agreement"] == 1.0
     assert verdicts[0]["passed"]
     assert not verdicts[1]["passed"]
     assert verdicts[0]["sure"]["day"] >= 1
 
-    save_file(loud, tmp_path / "seeded.safetensors")
     base = weights_sha256(parent.parent / "base")
-    outcome = publish(job, day, prune(job, expert), verdicts[0], {"tensors_file": "seeded.safetensors"})
-    check_teachers(job, fast, teachers)
+    prune(job, memory, transfer)
+    outcome = publish(job, day, verdicts[0], ends[2])
+    check_teachers(job, memory, teachers)
+    loud = load_file(tmp_path / "seeded-1.0.safetensors")
     before, after = load_file(parent / "memory.safetensors"), load_file(Path(job.child) / "memory.safetensors")
     assert {name for name in after if ".levels.1.experts.1." in name} == after.keys() - before.keys() == loud.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in (before | loud).items())
-    assert read_record(Path(job.child)).base.sha256 == base == weights_sha256(parent.parent / "base")
+    record = read_record(Path(job.child))
+    assert record.base.sha256 == base == weights_sha256(parent.parent / "base")
+    assert [(made.level, made.expert, made.nights) for made in record.lineage] == [(1, 0, ("slp_0",)), (1, 1, (job.sleep,))]
+    assert record.tokens == day["tokens"] > 0
     assert (tmp_path / outcome["dawn_file"]) == Path(outcome["deliveries"]["dawn"])
     cues = read_cues(Path(job.child))
     assert cues[:2] == read_cues(parent)
@@ -342,9 +359,112 @@ def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> 
     assert cues[2:]
     assert all(said not in cue.ids for cue in cues)
 
-    save_file({name: tensor + 1 for name, tensor in dusk.items()}, tmp_path / "dusk.safetensors")
+    save_file(
+        {name: tensor + 1 for name, tensor in load_file(tmp_path / "dusk.safetensors").items()}, tmp_path / "dusk.safetensors"
+    )
     with pytest.raises(StageBroken, match="changed during the night"):
-        check_teachers(job, fast, teachers)
+        check_teachers(job, memory, teachers)
+
+
+def grown(
+    root: Path, levels: Sequence[Level], states: list[list[str]], nights: Sequence[tuple[int, int, str]], tokens: int
+) -> Path:
+    """A version that has slept: `nights` are level, expert and the sleep whose day it knows."""
+    base = write_base(root / "base", width=32, mlp_width=64, layers=2, heads=2, head_width=16)
+    record = found_version(str(base), None, MemorySpec(levels=tuple(levels), layers=(1,)), root / "v0")
+    model = load_version(root / "v0")
+    made = [
+        ExpertRecord(level=level, expert=expert, sleep=sleep, nights=(sleep,), data_sha256="") for level, expert, sleep in nights
+    ]
+    for record_of in made:
+        draw(model, ExpertId(record_of.level, record_of.expert), record_of.expert)
+    model.memory_state = MemoryState.parse(states)
+    cues = [{"ids": [1, 4, 9 + i, 8], "sleep": sleep, "question": True} for i, (_, _, sleep) in enumerate(nights)]
+    update = {"id": "v1", "parent": "v0", "lineage": tuple(made), "tokens": tokens}
+    save_version(
+        root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps({"met": 9, "cues": cues})}
+    )
+    return root / "v1"
+
+
+def asleep(job: NightJob, day: Outputs, model: Grafted, sampler: Sampler) -> list[Moved]:
+    """All transfers of a night, with learners that write noise."""
+    moved = [Moved(Memory.at_dusk(job, dusk_of(job, model)))]
+    for move in day["moves"]:
+        memory = moved[-1].memory
+        transfer, teachers = planned(memory, move), snapshot_teacher(job, memory)
+        corpus = dream_corpus(job, day, memory, transfer, sampler)
+        wrote = seeded(job, model, transfer, 1.0, transfer.name)
+        prune(job, memory, transfer)
+        moved.append(Moved(memory.moved(transfer, wrote["tensors_file"]), transfer, corpus, wrote, teachers))
+    return moved
+
+
+def held(folder: Path) -> set[tuple[int, int]]:
+    places = {parse_name(name)[1] for name in load_file(folder / "memory.safetensors")}
+    return {(where.level, where.expert) for where in places}
+
+
+def test_a_night_of_two_levels_hands_knowledge_on(tmp_path: Path) -> None:
+    levels = [Level(period=4, experts=1, rank=4), Level(period=400, experts=2, rank=4), Level(period=4000, experts=2, rank=4)]
+    parent = grown(tmp_path, levels, [["pruned"], ["sealed", "reserved"], ["reserved"] * 2], [(1, 0, "slp_0")], tokens=399)
+    job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY)
+    day, sampler = collect(job), Sampler(parent)
+    assert day["moves"] == [("consolidate", 1), ("consolidate", 2)]
+    night = asleep(job, day, load_version(parent), sampler)
+    assert night[2].corpus["nights_before"] == 0
+    cues = [json.loads(line) for line in (tmp_path / night[2].corpus["cues_file"]).read_text().splitlines()]
+    assert {cue["kind"] for cue in cues} == {"day"}, "level 1's nights, tonight's among them, are on their way"
+    verdict = gate(job, day, night, sampler)
+    outcome = publish(job, day, verdict, night)
+    child = Path(job.child)
+    record = read_record(child)
+    assert [(made.level, made.expert, made.nights) for made in record.lineage] == [(2, 0, ("slp_0", job.sleep))]
+    assert version_state(child) == MemoryState.parse([["pruned"], ["pruned", "pruned"], ["sealed", "reserved"]])
+    assert held(child) == {(2, 0)}
+    assert outcome["report"]["transfers"].keys() == {"level-1", "level-2"}
+
+    replica = load_version(parent)
+    _, replica.memory_state = receive(replica.memory_layers, Path(outcome["deliveries"]["dawn"]).read_bytes())
+    ids = torch.tensor([[1, 7, 9, 12]])
+    assert torch.equal(replica(input_ids=ids).logits, load_version(child)(input_ids=ids).logits)
+
+    again = make_job(child, tmp_path / "next", [chat("1", SAID)], seeding=TINY)
+    assert collect(again)["moves"] == [("consolidate", 1)], "a pruned level has room again, and its period is not over"
+
+
+def test_a_full_level_is_merged_or_refused(tmp_path: Path) -> None:
+    levels = [Level(period=4, experts=1, rank=4), Level(period=8, experts=3, rank=4)]
+    nights_of = [(1, 0, "slp_old0"), (1, 1, "slp_old1"), (1, 2, "slp_old2")]
+    parent = grown(tmp_path, levels, [["pruned"], ["sealed"] * 3], nights_of, tokens=7)
+    experiences = [chat("1", SAID), chat("2", ASKED, "oslo")]
+    with pytest.raises(LevelFull, match=r"memory\.levels\[1\]"):
+        collect(make_job(parent, tmp_path, experiences, seeding=TINY, when_full="refuse"))
+    job = make_job(parent, tmp_path, experiences, seeding=TINY)
+    day, sampler = collect(job), Sampler(parent)
+    assert day["moves"] == [("merge", [[1, 0], [1, 1]]), ("consolidate", 1)]
+    night = asleep(job, day, load_version(parent), sampler)
+    cues = [json.loads(line) for line in (tmp_path / night[1].corpus["cues_file"]).read_text().splitlines()]
+    stored = {tuple(cue.ids): cue.sleep for cue in read_cues(parent)}
+    assert {cue["kind"] for cue in cues if stored[tuple(cue["ids"])] in ("slp_old0", "slp_old1")} <= {"day"}
+    assert {cue["kind"] for cue in cues if stored[tuple(cue["ids"])] == "slp_old2"} <= {"old"}
+    assert cues, "and none of tonight's, of which the experts that are merged know nothing"
+    publish(job, day, gate(job, day, night, sampler), night)
+    child = Path(job.child)
+    assert [(made.level, made.expert, made.nights) for made in read_record(child).lineage] == [
+        (1, 2, ("slp_old2",)),
+        (1, 0, ("slp_old0", "slp_old1")),
+        (1, 1, (job.sleep,)),
+    ]
+    before, after = load_file(parent / "memory.safetensors"), load_file(child / "memory.safetensors")
+    kept = {name for name in before if ".experts.2." in name}
+    assert kept
+    assert all(torch.equal(before[name], after[name]) for name in kept), "who is not merged stays as it is, bit for bit"
+    assert not any(
+        torch.equal(before[name], after[name]) for name in before.keys() & after.keys() - kept if name.endswith((".A", ".B"))
+    )
+    again = make_job(child, tmp_path / "next", [chat("1", SAID)], seeding=TINY)
+    assert collect(again)["moves"][0] == ("merge", [[1, 1], [1, 2]]), "those that hold the fewest nights"
 
 
 def test_errors_of_a_night_have_their_names() -> None:
