@@ -181,7 +181,7 @@ def knowledge_seeding(
     result = learn(
         LearnRequest(
             task="seeding",
-            run_name=names.learner_run(job.sleep, transfer.name),
+            run_name=names.learner_run(job.sleep, f"seeding-{transfer.name}"),
             home=str(home),
             storage=str(home / "train"),
             version=job.parent,
