@@ -34,9 +34,9 @@ from services.stack import Stack, StackSpec
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
 
 SEED = 1
-LEARNED = ("rows", "cues", "seeding_cues")
+LEARNED = ("rows.jsonl", "cues.jsonl", "held_back_cues.jsonl", "*.cues.jsonl")
 """Files of a night whose rows are wake rows or prompts from end to end."""
-WRITTEN = ("corpus.jsonl", "held_back.jsonl", "**/student_rows.jsonl")
+WRITTEN = ("*.corpus.jsonl", "*.held_back.jsonl", "**/student_rows.jsonl")
 """Files of a night whose rows are prompts up to `start`, and written by the model from there on."""
 KILL_AFTER_STEP = 110
 """Of knowledge seeding: between two checkpoints."""
@@ -255,8 +255,9 @@ def test_no_wake_row_and_no_sleep_prompt_uses_a_form_of_the_test(life: Life, num
     def lines(pattern: str) -> list[dict[str, Any]]:
         return [json.loads(line) for path in home.glob(pattern) for line in path.read_text().splitlines()]
 
-    learned = [line["ids"] for name in LEARNED for line in lines(f"{name}.jsonl")]
+    learned = [line["ids"] for pattern in LEARNED for line in lines(pattern)]
     prompts = [line["ids"][: line["start"]] for pattern in WRITTEN for line in lines(pattern)]
+    assert all(list(home.glob(pattern)) for pattern in LEARNED)
     assert all(lines(pattern) for pattern in WRITTEN)
     texts = [" ".join(words[i] for i in ids) for ids in learned + prompts]
     day = life.days[number]
