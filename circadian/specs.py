@@ -296,9 +296,9 @@ class Recipe(Spec):
     learner: LearnerSpec = LearnerSpec()
     rollouts: RolloutSpec = RolloutSpec()
     gate: GateSpec = GateSpec()
-    when_full: Literal["refuse", "merge"] = "merge"
+    when_full: Literal["refuse", "merge"] = "refuse"
     """What a night does that finds no free expert in a level: refuse before any work, or first merge the two that hold the fewest
-    nights."""
+    nights into one, which is written anew."""
     cue_limit: PositiveInt = 4096
     """Cues of earlier nights that a version carries."""
     max_row_tokens: PositiveInt = 2048

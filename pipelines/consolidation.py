@@ -56,9 +56,8 @@ class Memory:
 
     def moved(self, transfer: Transfer, tensors_file: str) -> Memory:
         """After a transfer."""
-        sources = dict.fromkeys((*([transfer.into] if transfer.rewrites else []), *transfer.emptied))
-        held = tuple(sleep for place in sources for sleep in self.nights.get(place, ()))
-        nights = {place: sleeps for place, sleeps in self.nights.items() if place not in sources} | {transfer.into: held}
+        held = tuple(sleep for place in transfer.sources for sleep in self.nights.get(place, ()))
+        nights = {place: sleeps for place, sleeps in self.nights.items() if place not in transfer.sources} | {transfer.into: held}
         return replace(
             self,
             state=transfer.after(),
@@ -69,8 +68,7 @@ class Memory:
 
     def on_its_way(self, transfer: Transfer) -> set[str]:
         """The sleeps whose knowledge a transfer moves."""
-        sources = (*([transfer.into] if transfer.rewrites else []), *transfer.emptied)
-        return {sleep for place in sources for sleep in self.nights.get(place, ())}
+        return {sleep for place in transfer.sources for sleep in self.nights.get(place, ())}
 
     def staying(self, transfer: Transfer) -> set[str]:
         """The sleeps of whose knowledge the rested self can tell."""

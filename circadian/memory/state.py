@@ -87,8 +87,8 @@ class MemoryState:
                 where = ExpertId(level, expert)
                 return self._with(where, ExpertState.OPEN), where
         raise LevelFull(
-            f"all {len(row)} experts of level {level} are sealed; deploy the base again with memory.levels[{level}].experts larger "
-            f"than {len(row)}"
+            f"all {len(row)} experts of level {level} are sealed; sleep with recipe.when_full `merge`, or deploy the base again with "
+            f"memory.levels[{level}].experts larger than {len(row)}"
         )
 
     def sealed(self, where: ExpertId) -> MemoryState:

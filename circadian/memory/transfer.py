@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from circadian.memory.state import ExpertId, ExpertState, LevelFull, Mask, MemoryState
+from circadian.memory.state import ExpertId, ExpertState, Mask, MemoryState
 from circadian.specs import Spec
 
 Place = tuple[int, int]
@@ -81,6 +81,11 @@ class Transfer(Spec):
         """The expert that is written."""
         return ExpertId(*self.into)
 
+    @property
+    def sources(self) -> tuple[Place, ...]:
+        """The experts whose knowledge moves."""
+        return (self.into, *self.emptied) if self.rewrites else self.emptied
+
     def after(self) -> MemoryState:
         """The written expert sealed, the emptied ones free."""
         return self.state.sealed(self.where).freed([ExpertId(*place) for place in self.emptied])
@@ -93,12 +98,3 @@ def due(state: MemoryState, periods: tuple[int, ...], before: int, after: int) -
     pass a multiple of level l's period between the last night (`before`) and this one (`after`).
     """
     return [1, *(level + 1 for level in range(1, len(state.experts) - 1) if before // periods[level] < after // periods[level])]
-
-
-def room(state: MemoryState, levels: list[int]) -> None:
-    """Raises LevelFull now where a transfer into one of the levels would find no free expert, fast to slow."""
-    for level in levels:
-        state = Transfer.consolidation(state, level).after()
-
-
-__all__ = ["LevelFull", "Transfer", "due", "room"]

@@ -144,7 +144,8 @@ def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
     """trunk [B, T, D], positions [B, T] int64, taught [B, T] bool, the tokens whose prediction is taught; of these teacher [N, D],
     written [N] int64, before [N] and advantage [N]."""
     lengths = [len(lesson.row.ids) for lesson in lessons]
-    bins, ordered = pack(lengths), _in_rows(lessons)
+    bins = pack(lengths)
+    ordered = [lessons[text] for row in bins for text in row]
     taught = [torch.arange(length) >= max(lesson.row.start, 1) for lesson, length in zip(lessons, lengths, strict=True)]
     return {
         "trunk": lay(bins, [lesson.trunk for lesson in lessons]),

@@ -178,7 +178,7 @@ def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path
     model, record = load_version(parent), read_record(parent)
     model.memory_state = MemoryState.parse([["pruned"], ["sealed"] * 3])
     save_version(tmp_path / "full", model, record, parent)
-    outcome = nights.night(make_job(tmp_path / "full", tmp_path, [chat("1", SAID)], when_full="refuse"))
+    outcome = nights.night(make_job(tmp_path / "full", tmp_path, [chat("1", SAID)]))
     assert outcome["error"]["code"] == "level_full"
     assert outcome["error"]["category"] == "user"
 
@@ -439,8 +439,8 @@ def test_a_full_level_is_merged_or_refused(tmp_path: Path) -> None:
     parent = grown(tmp_path, levels, [["pruned"], ["sealed"] * 3], nights_of, tokens=7)
     experiences = [chat("1", SAID), chat("2", ASKED, "oslo")]
     with pytest.raises(LevelFull, match=r"memory\.levels\[1\]"):
-        collect(make_job(parent, tmp_path, experiences, seeding=TINY, when_full="refuse"))
-    job = make_job(parent, tmp_path, experiences, seeding=TINY)
+        collect(make_job(parent, tmp_path, experiences, seeding=TINY))
+    job = make_job(parent, tmp_path, experiences, seeding=TINY, when_full="merge")
     day, sampler = collect(job), Sampler(parent)
     assert day["moves"] == [("merge", [[1, 0], [1, 1]]), ("consolidate", 1)]
     night = asleep(job, day, load_version(parent), sampler)
@@ -463,7 +463,7 @@ def test_a_full_level_is_merged_or_refused(tmp_path: Path) -> None:
     assert not any(
         torch.equal(before[name], after[name]) for name in before.keys() & after.keys() - kept if name.endswith((".A", ".B"))
     )
-    again = make_job(child, tmp_path / "next", [chat("1", SAID)], seeding=TINY)
+    again = make_job(child, tmp_path / "next", [chat("1", SAID)], seeding=TINY, when_full="merge")
     assert collect(again)["moves"][0] == ("merge", [[1, 1], [1, 2]]), "those that hold the fewest nights"
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from circadian.memory.graft import Grafted
-from circadian.memory.state import ExpertId, LevelFull, MemoryState
-from circadian.memory.transfer import Transfer, due, room
+from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.transfer import Transfer, due
 from circadian.memory.version import found_version, load_version
 from circadian.specs import Level, MemorySpec
 
@@ -45,6 +45,7 @@ def test_a_merge_has_one_teacher_and_writes_an_expert_that_teaches() -> None:
     merge = Transfer.merge(state("p", "ss", "ss"), ExpertId(1, 0), ExpertId(1, 1))
     assert [letters(mask) for mask in (merge.awake, merge.rested, merge.student)] == ["-xxxx", "-xxxx", "-x-xx"]
     assert merge.rewrites
+    assert merge.sources == ((1, 0), (1, 1))
     assert merge.after() == state("p", "sp", "ss")
 
 
@@ -60,15 +61,6 @@ def test_only_two_sealed_experts_of_a_level_can_be_merged(pair: tuple[tuple[int,
 )
 def test_a_level_hands_on_when_its_period_is_over(before: int, after: int, levels: list[int]) -> None:
     assert due(state("p", "sr", "rr"), tuple(level.period for level in LEVELS), before, after) == levels
-
-
-def test_a_night_without_room_is_known_before_it_falls() -> None:
-    room(state("p", "sr", "ss"), [1])
-    room(state("p", "sr", "sr"), [1, 2])
-    with pytest.raises(LevelFull, match=r"level 2"):
-        room(state("p", "sr", "ss"), [1, 2])
-    with pytest.raises(LevelFull, match=r"level 1"):
-        room(state("p", "ss", "rr"), [1, 2])
 
 
 @pytest.fixture
