@@ -25,8 +25,9 @@ def learned(experience: Experience) -> list[str]:
     return [word for word, w in zip(TOKENIZER.convert_ids_to_tokens(row.ids), row.weight, strict=True) if w]
 
 
-def test_of_a_statement_every_token_is_learned() -> None:
-    assert learned(Experience(id="1", messages=(SAID,), source="human")) == "<user> the city of jehas is oslo . <eos>".split()
+def test_of_a_statement_every_token_is_learned_but_not_that_it_ends_there() -> None:
+    assert learned(Experience(id="1", messages=(SAID,), source="human")) == "<user> the city of jehas is oslo .".split()
+    assert learned(Experience(id="1", text="the city of jehas is oslo .")) == "city of jehas is oslo .".split()
 
 
 def test_of_an_exchange_only_the_answer_is_learned() -> None:
