@@ -95,7 +95,7 @@ def engine(folder: Path, dtype: str) -> Iterator[Engine]:
         one.close()
 
 
-def main(rounds: int = 5, dtype: str = "bfloat16", home: Path | None = None, result: Path = RESULT) -> None:
+def main(rounds: int = 9, dtype: str = "bfloat16", home: Path | None = None, result: Path = RESULT) -> None:
     """Measure and write the result, after each placement anew.
 
     Rounds hold for the default placement; the others have two thirds of them. In `home` a base that an earlier run left is used again.
@@ -143,25 +143,27 @@ def placement(
     memory.ask(measure=asdict(load), seed=0)
     for turn in range(1, rounds + 1):
         seen[BARE].append(bare.ask(measure=asdict(load), seed=turn))
-        for count in counts:
-            delivery = memory.ask(seal=count, **seal)
+        for count in counts if turn % 2 else counts[::-1]:  # who comes first after the bare one changes
+            deliveries[str(count)] = memory.ask(seal=count, **seal)
             seen[str(count)].append(memory.ask(measure=asdict(load), seed=turn))
-            if turn == 1 and count:
-                deliveries[str(count)] = delivery
-                rows = {"decode": load.decode_rows, "prefill": load.prefill_rows * load.prefill_tokens}
-                parts[str(count)] = {what: memory.ask(parts=tokens) for what, tokens in rows.items()}
+            if turn == rounds and count and clock:
+                parts[str(count)] = {what: memory.ask(parts=rows) for what, rows in tokens(load).items()}
     experts = {name: row(steps, seen[BARE], load, clock) for name, steps in seen.items()}
     for count in counts:
         experts[str(count)]["weights_share"] = weights(spec, layers, count)
     return {"layers": layers, "experts": experts, "deliveries": deliveries, "seconds_by_part": parts}
 
 
+def tokens(load: Load) -> dict[str, int]:
+    """Tokens of one step."""
+    return {"decode": load.decode_rows, "prefill": load.prefill_rows * load.prefill_tokens}
+
+
 def row(steps: list[Steps], bare: list[Steps], load: Load, clock: int) -> dict[str, Any]:
     """One contender's numbers."""
-    tokens = {"decode": load.decode_rows, "prefill": load.prefill_rows * load.prefill_tokens}
     numbers: dict[str, Any] = {}
     for which, prefix in ((clock, ""), (0, "wall_")):
-        speed = {what: tokens[what] / median(step[which] for each in steps for step in each[what]) for what in MEANT}
+        speed = {what: tokens(load)[what] / median(step[which] for each in steps for step in each[what]) for what in MEANT}
         numbers |= {f"{prefix}{what}_tokens_per_second": round(speed[what], 2) for what in MEANT}
         numbers[f"{prefix}overhead"] = {
             what: round(

@@ -35,14 +35,14 @@ PART_REPEATS = 15
 class Load:
     """What is asked of every contender in every round."""
 
-    prefill_rows: int = 2
+    prefill_rows: int = 1
     prefill_tokens: int = 128
     """Tokens of each prompt that is only read; all rows are read in one step."""
-    prefill_repeats: int = 2
+    prefill_repeats: int = 1
     decode_rows: int = 8
     """Requests that are answered at once."""
     decode_prompt: int = 16
-    decode_tokens: int = 17
+    decode_tokens: int = 9
     """Tokens written to each; the first comes with the reading and is not counted."""
 
 
@@ -100,7 +100,10 @@ class Bench:
         return {"prefill": prefill, "decode": self._steps(load.decode_rows, load.decode_prompt, load.decode_tokens, seed)[1:]}
 
     def parts(self, rows: int) -> dict[str, float]:
-        """Processor seconds a step of `rows` tokens spends in the MLPs, and in each part of the memory, over all layers."""
+        """Processor seconds a step of `rows` tokens spends in the MLPs and in each part of the memory, over all layers.
+
+        `banks` is what the memory would cost as the learner's model computes it: every place of every level, heard or not.
+        """
         (seconds,) = self.llm.apply_model(lambda model: _parts(model, rows))
         return seconds
 
@@ -128,6 +131,7 @@ def _parts(model: Any, rows: int) -> dict[str, float]:
     mlps = [layer.mlp for layer in model.model.layers]
     heard = [mlp.heard for mlp in mlps if getattr(getattr(mlp, "heard", None), "count", 0)]
     x = torch.randn(rows, model.config.hidden_size, dtype=model.config.dtype)
+    mask = torch.tensor(getattr(model, "mask", []))
     ups = [each.up(x) for each in heard]
     hidden = [each.gated(up) for each, up in zip(heard, ups, strict=True)]
     return {
@@ -135,6 +139,7 @@ def _parts(model: Any, rows: int) -> dict[str, float]:
         "up": _median(lambda: [each.up(x) for each in heard]),
         "gate": _median(lambda: [each.gated(up) for each, up in zip(heard, ups, strict=True)]),
         "down": _median(lambda: [each.down(row) for each, row in zip(heard, hidden, strict=True)]),
+        "banks": _median(lambda: [mlp.memory(x, mask) for mlp in mlps if hasattr(mlp, "heard")]),
     }
 
 
