@@ -5,7 +5,7 @@ SEED   ?= 0
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: demo test lint nursery lock clean
+.PHONY: demo test lint nursery bench-serving lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -21,6 +21,9 @@ lint: $(READY)  ## style, types, and the four floors
 
 nursery: $(READY)  ## train the small model that ships again, about fifteen minutes on one core
 	$(BIN)/circadian nursery train
+
+bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about ten minutes; writes benchmarks/results/serving.json
+	$(BIN)/python -m benchmarks.serving
 
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.

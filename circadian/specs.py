@@ -38,7 +38,7 @@ class MemorySpec(Spec):
     )
     """Level 0 is written while awake; every slower level is written by sleep alone."""
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Decoder layers that carry the memory, ascending; None means all of them."""
+    """Decoder layers that carry the memory, ascending; None means all of a base of at most eight, and every fourth of a deeper one."""
 
     @model_validator(mode="after")
     def _periods_divide(self) -> Self:

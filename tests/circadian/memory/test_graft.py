@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, Qwen3Config
 
 from circadian.memory import delivery
 from circadian.memory.graft import Grafted, NoGraft, memory_config
@@ -166,6 +166,14 @@ def test_a_layer_the_base_does_not_have_is_refused(base: Path, tmp_path: Path) -
     with pytest.raises(NoGraft, match=r"memory\.layers: layer 9 does not exist"):
         found_version(str(base), None, MemorySpec(levels=SPEC.levels, layers=(0, 9)), tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("depth", "chosen"), [(4, [0, 1, 2, 3]), (8, list(range(8))), (9, [3, 7]), (28, [3, 7, 11, 15, 19, 23, 27])]
+)
+def test_a_deep_base_carries_memory_in_every_fourth_layer_and_says_so(depth: int, chosen: list[int]) -> None:
+    config = memory_config(Qwen3Config(num_hidden_layers=depth), SPEC)
+    assert config.memory["spec"]["layers"] == chosen
 
 
 def test_a_delivery_makes_the_receiver_equal_to_the_sender(model: Grafted, folder: Path) -> None:
