@@ -299,8 +299,9 @@ class Recipe(Spec):
     when_full: Literal["refuse", "merge"] = "refuse"
     """What a night does that finds no free expert in a level: refuse before any work, or first merge the two that hold the fewest
     nights into one, which is written anew."""
-    cue_limit: PositiveInt = 4096
-    """Cues of earlier nights that a version carries."""
+    cue_bytes: Annotated[int, Field(ge=4096)] = 1 << 20
+    """Bytes of the cue store that a version carries (cues.json); above it a fair sample of all cues that were ever met stays. A question
+    of twenty tokens takes about 150."""
     max_row_tokens: PositiveInt = 2048
     """Longest row that is learned: longer documents are cut there, longer chats are left out."""
 
