@@ -214,7 +214,11 @@ class SeedingSpec(Spec):
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
     old_share: Fraction = 0.6
-    """Share of rows that keep the past: cues of earlier nights and free running, taught by the rested self."""
+    """Share of rows that keep the past: cues of earlier nights, taught by the rested self, and free running."""
+    free_share: Fraction = 0.3
+    """Share of all rows that is free running, a part of `old_share`; all of it while there are no cues of earlier nights."""
+    free_teacher: Literal["rested", "base"] = "rested"
+    """Who writes free running from nothing and teaches it: the rested self, or the base, which knows of no night."""
     teacher_rows: PositiveInt = 512
     """Teacher-written rows of each kind, written once."""
     student_rows: PositiveInt = 256
@@ -223,11 +227,20 @@ class SeedingSpec(Spec):
     """Steps between two deliveries of the student to the rollout workers; also between two checkpoints."""
     completion_tokens: PositiveInt = 8
     free_run_rows: PositiveInt = 512
-    """Documents the rested self writes from nothing."""
+    """Documents that are written from nothing."""
     free_run_tokens: PositiveInt = 48
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     token_chunk: PositiveInt = 4096
     """Tokens whose logits [chunk, V] exist at once."""
+
+    @model_validator(mode="after")
+    def _free_running_is_of_the_past(self) -> Self:
+        if self.free_share > self.old_share:
+            raise ValueError(
+                f"free_share {self.free_share} is a part of old_share {self.old_share} and cannot be larger; lower free_share, or "
+                "raise old_share"
+            )
+        return self
 
 
 class LearnerSpec(Spec):
