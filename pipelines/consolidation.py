@@ -137,7 +137,7 @@ def dream_corpus(job: NightJob, day: Outputs, memory: Memory, transfer: Transfer
     reader, cues = Reader(load_tokenizer(Path(job.parent)), job.held_out), read_lines(home / day["cues_file"])
     told: dict[Kind, set[str]] = {"day": memory.on_its_way(transfer), "old": memory.staying(transfer)}
     met = {kind: [tuple(cue["ids"]) for cue in cues if cue["sleep"] in sleeps] for kind, sleeps in told.items()}
-    rollouts.deliver(memory.delivery(job, f"{Path(job.parent).name}+{transfer.name}"))
+    rollouts.deliver(memory.delivery(job, before_label(job, transfer)))
 
     def write(kind: Kind, asked: list[Tokens], tokens: int) -> list[TaughtRow]:
         teacher = teacher_of(kind, spec)
@@ -177,6 +177,8 @@ def knowledge_seeding(
     """Train the written expert, and it alone, on what the teachers and the student itself write."""
     check_teachers(job, memory, teachers)
     home = Path(job.home)
+    # Again: the workers of a night that resumes here are the parent's, and the student may hear what earlier transfers wrote.
+    rollouts.deliver(memory.delivery(job, before_label(job, transfer)))
     result = learn(
         LearnRequest(
             task="seeding",
@@ -219,6 +221,11 @@ def prune(job: NightJob, memory: Memory, transfer: Transfer) -> Outputs:
                 f"expert {where} was sealed and would be {after[where]}, though nothing of it is moved in {job.sleep}"
             )
     return {"experts": after.names(), "writes": list(transfer.into), "emptied": [list(place) for place in transfer.emptied]}
+
+
+def before_label(job: NightJob, transfer: Transfer) -> str:
+    """What the workers are called before a transfer's student writes."""
+    return f"{Path(job.parent).name}+{transfer.name}"
 
 
 def spread(cues: list[Tokens], count: int, rng: random.Random) -> list[Tokens]:
