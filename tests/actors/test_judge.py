@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -91,8 +91,11 @@ class Raw:
 
 
 @contextmanager
-def served(*answers: str | Raw | None, seconds: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """An endpoint that gives these answers, the last one for ever: words, a body, or (None) a server error; and what it was asked."""
+def served(*answers: str | Raw | None, seconds: float = 0.0, trickles: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An endpoint that gives these answers, the last one for ever: words, a body, or (None) a server error; and what it was asked.
+
+    It answers after `seconds`, and where it trickles, byte by byte with so many seconds in between.
+    """
     asked: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -103,12 +106,17 @@ def served(*answers: str | Raw | None, seconds: float = 0.0) -> Iterator[tuple[s
             body = answer.body if isinstance(answer, Raw) else json.dumps({"choices": [{"message": {"content": answer}}]})
             self.send_response(500 if answer is None else 200)
             self.end_headers()
-            self.wfile.write(body.encode())
+            pieces = [bytes([byte]) for byte in body.encode()] if trickles else [body.encode()]
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for piece in pieces:
+                    self.wfile.write(piece)
+                    time.sleep(trickles)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -153,6 +161,21 @@ def test_an_endpoint_that_does_not_answer_in_time_is_bounded_and_left_alone() ->
     with served("yes", seconds=1.0) as (url, asked):
         assert ask(url, seconds=0.05)(questions(10)) == [None] * 10
     assert len(asked) <= FAILURES
+
+
+def test_an_endpoint_whose_answer_trickles_in_is_bounded_as_a_whole() -> None:
+    """Every byte comes in time, the answer never does."""
+    with served("yes" * 1000, trickles=0.1) as (url, asked):
+        started = time.monotonic()
+        assert ask(url, seconds=0.5)(questions(10)) == [None] * 10
+        assert time.monotonic() - started < 0.5 * FAILURES + 5.0
+    assert len(asked) == FAILURES
+
+
+def test_an_endpoint_that_answers_beside_the_question_is_soon_left_alone() -> None:
+    with served("It depends") as (url, asked):
+        assert ask(url)(questions(10)) == [None] * 10
+    assert len(asked) == FAILURES
 
 
 def test_an_endpoint_that_is_not_there_is_no_error() -> None:
