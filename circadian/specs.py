@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -40,17 +41,23 @@ class MemorySpec(Spec):
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Decoder layers that carry the memory, ascending; None means all of them."""
 
-    @model_validator(mode="after")
-    def _periods_divide(self) -> Self:
-        for fast, slow in zip(self.levels, self.levels[1:], strict=False):
+    @field_validator("levels")
+    @classmethod
+    def _periods_divide(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        for fast, slow in pairwise(levels):
             if slow.period <= fast.period or slow.period % fast.period:
                 raise ValueError(
-                    f"levels: period {slow.period} is not a larger multiple of {fast.period}; give each level a period that "
-                    "the next slower one is a multiple of, for example 1024 and 8192"
+                    f"period {slow.period} is not a larger multiple of {fast.period}; give each level a period that the next slower "
+                    "one is a multiple of, for example 1024 and 8192"
                 )
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers: {list(self.layers)} is not ascending without repeats; sort it")
-        return self
+        return levels
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_ascend(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise ValueError(f"{list(layers)} is not ascending without repeats; sort it")
+        return layers
 
 
 class BaseModelRef(Spec):
