@@ -38,7 +38,6 @@ class LearnRequest(Spec):
     """fast_learning: a JSONL file of `{"ids", "weight"}`; seeding: of teacher-written rows."""
     cues: str | None = None
     """seeding: a JSONL file of `{"ids", "kind"}`, cues that the student completes."""
-    nights_before: int = 0
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: what the student writes is not learned where it contains one of them."""
     rollouts: tuple[str, ...] = ()

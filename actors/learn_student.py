@@ -29,10 +29,8 @@ from circadian.experience import Reader
 from circadian.memory.delivery import Receipt, pack_tensors
 from circadian.memory.state import MemoryState
 from circadian.memory.version import beginning_token, load_tokenizer
-from circadian.objectives.rows import Imitated, Kind, TaughtRow, Teacher
-
-TEACHER: dict[Kind, Teacher] = {"day": "awake", "old": "rested", "free": "rested"}
-"""Who teaches a row of each kind."""
+from circadian.objectives.knowledge_seeding import shares, teacher_of
+from circadian.objectives.rows import Imitated, Kind, TaughtRow
 
 
 class Rollouts(Protocol):
@@ -94,10 +92,8 @@ class StudentWriter:
 
     def _counts(self) -> dict[Kind, int]:
         """Rows of each kind, in the proportion in which `mix` draws them."""
-        n, old_share = self.request.nights_before, self.spec.old_share
-        old = old_share * n / (n + 1.5)
-        shares: dict[Kind, float] = {"day": 1 - old_share, "old": old, "free": old_share - old}
-        return {kind: max(1, round(share * self.spec.student_rows)) if share > 0 else 0 for kind, share in shares.items()}
+        rows, weights = self.spec.student_rows, shares(self.spec, bool(self.task.teacher_written["old"]))
+        return {kind: max(1, round(share * rows)) if share > 0 else 0 for kind, share in weights.items()}
 
     def _cues(self, kind: Kind, count: int, rng: random.Random) -> list[tuple[int, ...]]:
         """`count` cues of a kind. A longer beginning of free running would be a prompt that nobody checked against the tests."""
@@ -109,8 +105,8 @@ class StudentWriter:
     def _rows(self, kind: Kind, cues: list[tuple[int, ...]], rng: random.Random) -> list[TaughtRow]:
         """The student's completions of the cues."""
         tokens = self.spec.free_run_tokens if kind == "free" else self.spec.completion_tokens
-        written = self._write(cues, tokens, 1, rng)
-        return [TaughtRow((*cue, *own), len(cue), TEACHER[kind], kind) for cue, (own,) in zip(cues, written, strict=True) if own]
+        written, teacher = self._write(cues, tokens, 1, rng), teacher_of(kind, self.spec)
+        return [TaughtRow((*cue, *own), len(cue), teacher, kind) for cue, (own,) in zip(cues, written, strict=True) if own]
 
     def _imitating(self, kind: Kind, count: int, groups: Iterator[int], rng: random.Random) -> list[TaughtRow]:
         """About `count` rows: groups of completions of beginnings that a teacher went on with."""
@@ -126,7 +122,7 @@ class StudentWriter:
         ):
             room = row.start + spec.completion_tokens - cut  # as much as the teacher had
             imitated = Imitated(row.ids[cut:], group)
-            rows += [TaughtRow((*row.ids[:cut], *tokens[:room]), cut, TEACHER[kind], kind, imitated) for tokens in own if tokens]
+            rows += [TaughtRow((*row.ids[:cut], *tokens[:room]), cut, row.teacher, kind, imitated) for tokens in own if tokens]
         return rows
 
     def _judged(self, rows: list[TaughtRow]) -> list[TaughtRow]:

@@ -105,12 +105,12 @@ class Seeding(Task):
     """The opened expert of a slower level learns from the awake and the rested self."""
 
     def __init__(self, request: LearnRequest) -> None:
-        self.spec, self.seed, self.nights_before = request.seeding, request.seed, request.nights_before
+        self.spec, self.seed = request.seeding, request.seed
         transfer = request.transfer
         assert transfer is not None, "the request was checked"
         self.fresh = request.expert_seed if transfer.rewrites else None
-        self.views, self.before, self.student_view = [transfer.student], [transfer.awake, transfer.rested], transfer.student
-        self.teachers = {"awake": torch.tensor(transfer.awake).float(), "rested": torch.tensor(transfer.rested).float()}
+        self.views, self.before, self.student_view = [transfer.student], [*transfer.teachers.values()], transfer.student
+        self.teachers = {name: torch.tensor(mask).float() for name, mask in transfer.teachers.items()}
         self.teacher_written = by_kind(read_rows(Path(request.rows)))
         if not self.teacher_written["day"]:
             raise ValueError(
@@ -142,7 +142,7 @@ class Seeding(Task):
 
     def share(self, step: int, group: Group) -> Share:
         rng = random.Random(f"{self.seed}/{step}")
-        lessons = knowledge_seeding.mix(self.taught, self.wrote, self.nights_before, self.spec, self.spec.rows, rng)
+        lessons = knowledge_seeding.mix(self.taught, self.wrote, self.spec, self.spec.rows, rng)
         mine, weight = _shared(lessons, group, lambda lesson: len(lesson.teacher))
         chunks = knowledge_seeding.chunks([lessons[rank :: group.size] for rank in range(group.size)], self.spec.token_chunk)
         return Share(knowledge_seeding.collate(mine), weight, chunks)

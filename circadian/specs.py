@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -40,17 +41,23 @@ class MemorySpec(Spec):
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Decoder layers that carry the memory, ascending; None means all of a base of at most eight, and every fourth of a deeper one."""
 
-    @model_validator(mode="after")
-    def _periods_divide(self) -> Self:
-        for fast, slow in zip(self.levels, self.levels[1:], strict=False):
+    @field_validator("levels")
+    @classmethod
+    def _periods_divide(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        for fast, slow in pairwise(levels):
             if slow.period <= fast.period or slow.period % fast.period:
                 raise ValueError(
-                    f"levels: period {slow.period} is not a larger multiple of {fast.period}; give each level a period that "
-                    "the next slower one is a multiple of, for example 1024 and 8192"
+                    f"period {slow.period} is not a larger multiple of {fast.period}; give each level a period that the next slower "
+                    "one is a multiple of, for example 1024 and 8192"
                 )
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers: {list(self.layers)} is not ascending without repeats; sort it")
-        return self
+        return levels
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_ascend(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise ValueError(f"{list(layers)} is not ascending without repeats; sort it")
+        return layers
 
 
 class BaseModelRef(Spec):
@@ -214,7 +221,11 @@ class SeedingSpec(Spec):
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
     old_share: Fraction = 0.6
-    """Share of rows that keep the past: cues of earlier nights and free running, taught by the rested self."""
+    """Share of rows that keep the past: cues of earlier nights, taught by the rested self, and free running."""
+    free_share: Fraction = 0.3
+    """Share of all rows that is free running, a part of `old_share`; all of it while there are no cues of earlier nights."""
+    free_teacher: Literal["rested", "base"] = "rested"
+    """Who writes free running from nothing and teaches it: the rested self, or the base, which knows of no night."""
     teacher_rows: PositiveInt = 512
     """Teacher-written rows of each kind, written once."""
     student_rows: PositiveInt = 256
@@ -223,11 +234,20 @@ class SeedingSpec(Spec):
     """Steps between two deliveries of the student to the rollout workers; also between two checkpoints."""
     completion_tokens: PositiveInt = 8
     free_run_rows: PositiveInt = 512
-    """Documents the rested self writes from nothing."""
+    """Documents that are written from nothing."""
     free_run_tokens: PositiveInt = 48
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     token_chunk: PositiveInt = 4096
     """Tokens whose logits [chunk, V] exist at once."""
+
+    @model_validator(mode="after")
+    def _free_running_is_of_the_past(self) -> Self:
+        if self.free_share > self.old_share:
+            raise ValueError(
+                f"free_share {self.free_share} is a part of old_share {self.old_share} and cannot be larger; lower free_share, or "
+                "raise old_share"
+            )
+        return self
 
 
 class LearnerSpec(Spec):
@@ -299,8 +319,9 @@ class Recipe(Spec):
     when_full: Literal["refuse", "merge"] = "refuse"
     """What a night does that finds no free expert in a level: refuse before any work, or first merge the two that hold the fewest
     nights into one, which is written anew."""
-    cue_limit: PositiveInt = 4096
-    """Cues of earlier nights that a version carries."""
+    cue_bytes: Annotated[int, Field(ge=4096)] = 1 << 20
+    """Bytes of the cue store that a version carries (cues.json); above it a fair sample of all cues that were ever met stays. A question
+    of twenty tokens takes about 150."""
     max_row_tokens: PositiveInt = 2048
     """Longest row that is learned: longer documents are cut there, longer chats are left out."""
 

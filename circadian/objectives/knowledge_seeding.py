@@ -10,8 +10,8 @@ student-written rows are rewarded for imitating the teacher (imitation.py), in t
 
 Changed against the paper: **two teachers**. The paper's teacher is the awake self alone, whose fast level has already damaged the
 earlier nights, and a faithful student copies the damage. Here every row names its teacher: cues of the day are taught by the *awake*
-self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off). Teacher and student are one set of
-weights in two views.
+self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off), or free running by the *base*.
+Teacher and student are one set of weights in two views.
 
 A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
 written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
@@ -34,7 +34,7 @@ from circadian.memory.graft import Grafted
 from circadian.objectives.divergence import compare
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
-from circadian.objectives.rows import Kind, TaughtRow
+from circadian.objectives.rows import Kind, TaughtRow, Teacher
 from circadian.specs import DivergenceSpec, ImitationSpec, SeedingSpec
 
 TEACH_ROWS = 32
@@ -115,19 +115,22 @@ def rewarded(
     return done
 
 
-def mix(
-    teacher_written: Pools[R], student_written: Pools[R], nights_before: int, spec: SeedingSpec, rows: int, rng: random.Random
-) -> list[R]:
-    """The rows of one step.
+def teacher_of(kind: Kind, spec: SeedingSpec) -> Teacher:
+    """Who writes rows of a kind, and teaches them whoever wrote them."""
+    return "awake" if kind == "day" else "rested" if kind == "old" else spec.free_teacher
 
-    spec.old_share of them keep the past; of these, cues of earlier nights take n / (n + 1.5) after n nights and free running the rest.
-    spec.on_policy_share of each kind is the student's own writing.
-    """
+
+def shares(spec: SeedingSpec, old_cues: bool) -> dict[Kind, float]:
+    """The mixing weights: of all rows the share of each kind, where there are cues of earlier nights, or are none yet."""
+    free = spec.free_share if old_cues else spec.old_share
+    return {"day": 1 - spec.old_share, "old": spec.old_share - free, "free": free}
+
+
+def mix(teacher_written: Pools[R], student_written: Pools[R], spec: SeedingSpec, rows: int, rng: random.Random) -> list[R]:
+    """The rows of one step: of each kind its share, and of each kind spec.on_policy_share (lambda) the student's own writing."""
+    kinds, weights = zip(*shares(spec, bool(teacher_written["old"])).items(), strict=True)
     batch = []
-    for _ in range(rows):
-        kind: Kind = "day"
-        if rng.random() < spec.old_share:
-            kind = "old" if rng.random() < nights_before / (nights_before + 1.5) else "free"
+    for kind in rng.choices(kinds, weights, k=rows):
         pool = (student_written if rng.random() < spec.on_policy_share else teacher_written)[kind] or teacher_written[kind]
         batch.append(rng.choice(pool or teacher_written["day"]))
     return batch

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circadian.files import write_whole
 
-Teacher = Literal["awake", "rested"]
+Teacher = Literal["awake", "rested", "base"]
 Kind = Literal["day", "old", "free"]
 
 

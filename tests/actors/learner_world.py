@@ -54,7 +54,6 @@ class LearnerWorld:
                 "transfer": Transfer.consolidation(DUSK, 1) if seeding else None,
                 "rows": str(self.root / f"{task}.jsonl"),
                 "cues": str(self.root / "cues.jsonl") if seeding else None,
-                "nights_before": 2,
                 "seed": seed,
                 "learner": LearnerSpec(**learner),
                 "fast_learning": FastLearningSpec(steps=steps, rows=6, lr=LR, checkpoint_steps=steps // REFRESHES),

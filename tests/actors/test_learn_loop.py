@@ -13,7 +13,6 @@ from shutil import copytree
 
 import pytest
 import torch
-import torch.distributed as dist
 from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken, make_world
 from safetensors.torch import load_file
 
@@ -30,25 +29,15 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.version import load_tokenizer, load_version
 from circadian.objectives.rows import read_rows
-from circadian.specs import ImitationSpec
+from circadian.specs import ImitationSpec, SeedingSpec
 
 TASKS = ("fast_learning", "seeding")
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
     return make_world(tmp_path_factory.mktemp("learner"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path_factory.mktemp('group') / 'store'}", rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        patch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-        yield
-    dist.destroy_process_group()
 
 
 class Killed(Exception):
@@ -253,6 +242,30 @@ def test_the_student_writes_with_what_it_was_delivered_last(world: LearnerWorld,
         rows = read_rows(folder / "student_rows.jsonl")
         assert {(row.kind, row.teacher) for row in rows} == {("day", "awake"), ("old", "rested"), ("free", "rested")}
         assert all(row.start < len(row.ids) <= row.start + request.seeding.free_run_tokens for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("seeding", "old_cues", "expected"),
+    [
+        ({}, True, {"day": 8, "old": 6, "free": 6}),
+        ({"free_share": 0.0}, True, {"day": 8, "old": 12, "free": 0}),
+        ({}, False, {"day": 8, "old": 0, "free": 12}),
+        ({"free_teacher": "base"}, True, {"day": 8, "old": 6, "free": 6}),
+    ],
+)
+def test_the_student_writes_in_the_proportion_in_which_rows_are_mixed(
+    world: LearnerWorld, seeding: dict[str, object], old_cues: bool, expected: dict[str, int]
+) -> None:
+    request = with_student(world.request("seeding", "proportion"))
+    spec = SeedingSpec.model_validate(request.seeding.model_dump() | {"student_rows": 20, **seeding})
+    request = request.model_copy(update={"seeding": spec})
+    task = Seeding(request)
+    if not old_cues:
+        task.teacher_written["old"] = []
+    rows, _ = StudentWriter(request, task, [Student(world.version)]).write(0, start_tensors(request), Deliveries())
+    assert dict(Counter(row.kind for row in rows)) == {kind: count for kind, count in expected.items() if count}
+    free = seeding.get("free_teacher", "rested")
+    assert {(row.kind, row.teacher) for row in rows} <= {("day", "awake"), ("old", "rested"), ("free", free)}
 
 
 def test_what_the_student_writes_is_dropped_where_it_contains_a_held_out_text(world: LearnerWorld) -> None:

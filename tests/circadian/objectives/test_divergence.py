@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, kl_divergence
 
-from circadian.objectives.divergence import DIVERGENCES, compare
+from circadian.objectives.divergence import DIVERGENCES, compare, forward_kl, jsd, reverse_kl, top_k
 from circadian.specs import DivergenceSpec
 
 N, D, V = 37, 8, 50
@@ -88,3 +91,54 @@ def test_no_gradient_reaches_the_teacher() -> None:
 def test_a_mixture_of_one_side_is_refused(beta: float) -> None:
     with pytest.raises(ValueError, match="beta"):
         DivergenceSpec(kind="jsd", beta=beta)
+
+
+@pytest.fixture
+def sharp() -> tuple[Tensor, Tensor]:
+    """Log-probs of teacher and student [N, V], float64, from nearly even to nearly certain."""
+    generator = torch.Generator().manual_seed(1)
+    scale = torch.logspace(-1, 1.3, N, dtype=torch.float64)[:, None]
+    return tuple(torch.randn(N, V, generator=generator, dtype=torch.float64).mul(scale).log_softmax(-1) for _ in range(2))  # type: ignore[return-value]
+
+
+def test_kullback_and_leibler_as_the_library_has_them(sharp: tuple[Tensor, Tensor]) -> None:
+    teacher, student = (Categorical(logits=log_probs) for log_probs in sharp)
+    torch.testing.assert_close(forward_kl(*sharp), kl_divergence(teacher, student), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(reverse_kl(*sharp), kl_divergence(student, teacher), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_the_generalised_jensen_shannon_divergence_as_the_library_has_its_halves(beta: float, sharp: tuple[Tensor, Tensor]) -> None:
+    p, q = (Categorical(logits=log_probs) for log_probs in sharp)
+    m = Categorical(probs=beta * p.probs + (1 - beta) * q.probs)
+    wanted = beta * kl_divergence(p, m) + (1 - beta) * kl_divergence(q, m)
+    got = jsd(*sharp, beta)
+    torch.testing.assert_close(got, wanted, rtol=1e-7, atol=1e-10)
+    entropy = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
+    assert (got <= entropy + 1e-12).all(), "it is bounded by the entropy of the mixture's weights, as neither KL is"
+    assert forward_kl(*sharp).max() > entropy
+
+
+def test_at_its_limits_the_generalised_jsd_is_one_of_the_two_kl(sharp: tuple[Tensor, Tensor]) -> None:
+    """GKD, section 2: JSD(beta) / beta -> F(p || q) as beta -> 0, and JSD(beta) / (1 - beta) -> F(q || p) as beta -> 1."""
+    mild = tuple(log_probs[: N // 2] for log_probs in sharp)
+    near = 1e-7
+    torch.testing.assert_close(jsd(*mild, near) / near, forward_kl(*mild), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(jsd(*mild, 1 - near) / near, reverse_kl(*mild), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 7, V - 1, V, V + 1])
+def test_top_k_with_its_tail_is_a_divergence_of_coarser_events(k: int, sharp: tuple[Tensor, Tensor]) -> None:
+    """The k likeliest tokens and "any other" as events of their own, whose masses are sums of probabilities."""
+    teacher, student = sharp
+    got, whole = top_k(teacher, student, k), kl_divergence(Categorical(logits=teacher), Categorical(logits=student))
+    if k >= V:
+        torch.testing.assert_close(got, whole, rtol=1e-9, atol=1e-12)
+        return
+    for n in range(N):
+        kept = set(teacher[n].argsort(descending=True)[:k].tolist())
+        events = [[v] for v in kept] + [[v for v in range(V) if v not in kept]]
+        p, q = (Categorical(logits=torch.stack([x[n].exp()[event].sum() for event in events]).log()) for x in sharp)
+        torch.testing.assert_close(got[n], kl_divergence(p, q), rtol=1e-8, atol=1e-10)
+    assert (got <= whole + 1e-12).all(), "a lower bound"
+    assert (top_k(teacher, student, min(k + 1, V)) >= got - 1e-12).all(), "that tightens as more are told apart"

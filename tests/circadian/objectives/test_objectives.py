@@ -1,6 +1,5 @@
 """The objectives against their definitions, written out."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -9,25 +8,12 @@ import torch.nn.functional as F
 
 from circadian.experience import Row
 from circadian.memory.graft import Grafted
-from circadian.memory.version import found_version, load_version
 from circadian.objectives import fast_learning, knowledge_seeding
 from circadian.objectives.judges import alike_by_embedding
 from circadian.objectives.rows import Imitated, TaughtRow, read_rows, write_rows
-from circadian.specs import ImitationSpec, Level, MemorySpec, SeedingSpec
+from circadian.specs import ImitationSpec, SeedingSpec
 
 D = 8
-
-
-@pytest.fixture
-def model(base: Path, tmp_path: Path) -> Grafted:
-    levels = (Level(period=4, experts=1, rank=8), Level(period=8, experts=2, rank=8))
-    found_version(str(base), None, MemorySpec(levels=levels), tmp_path / "ver_0")
-    model = load_version(tmp_path / "ver_0")
-    for where in (model.open_expert(0, seed=1), model.open_expert(1, seed=2)):
-        for layer in model.memory_layers.values():
-            for tensor in layer.levels[where.level].slices(where.expert).values():
-                tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3)) * 0.2)
-    return model
 
 
 def test_fast_learning_is_weighted_cross_entropy(model: Grafted) -> None:
@@ -128,20 +114,6 @@ def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
     batch = knowledge_seeding.collate(knowledge_seeding.teach(model, [TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks))
     knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), SeedingSpec()).backward()
     assert {id(p) for p in model.parameters() if p.grad is not None} == own
-
-
-def pools(tag: int) -> dict[str, list[TaughtRow]]:
-    return {kind: [TaughtRow((tag, 1, 2), 1, "awake", kind)] for kind in ("day", "old", "free")}  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("nights", "old_of_past"), [(0, 0.0), (1, 1 / 2.5), (3, 3 / 4.5)])
-def test_the_mixture_keeps_its_shares(nights: int, old_of_past: float) -> None:
-    spec = SeedingSpec(old_share=0.6, on_policy_share=0.25)
-    rows = knowledge_seeding.mix(pools(0), pools(1), nights, spec, 20_000, random.Random(0))
-    share = {kind: sum(row.kind == kind for row in rows) / len(rows) for kind in ("day", "old", "free")}
-    assert share["day"] == pytest.approx(0.4, abs=0.02)
-    assert share["old"] == pytest.approx(0.6 * old_of_past, abs=0.02)
-    assert sum(row.ids[0] for row in rows) / len(rows) == pytest.approx(0.25, abs=0.02)
 
 
 def test_rows_survive_their_file(tmp_path: Path) -> None:
