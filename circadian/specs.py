@@ -226,7 +226,7 @@ class SeedingSpec(Spec):
     """Documents the rested self writes from nothing."""
     free_run_tokens: PositiveInt = 48
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    token_chunk: PositiveInt = 4096
+    token_chunk: PositiveInt = 512
     """Tokens whose logits [chunk, V] exist at once."""
 
 
