@@ -39,6 +39,7 @@ from circadian.specs import ImitationSpec, SeedingSpec
 
 TEACH_ROWS = 32
 """Rows that are taught at once."""
+DEFAULT = SeedingSpec()
 R = TypeVar("R")
 Pools = Mapping[Kind, Sequence[R]]
 """Rows by kind."""
@@ -60,9 +61,7 @@ class Lesson:
     advantage: float = 0.0
 
 
-def teach(
-    model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor], spec: SeedingSpec = SeedingSpec()
-) -> list[Lesson]:
+def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor], spec: SeedingSpec = DEFAULT) -> list[Lesson]:
     """Every row's lesson; teachers: masks [M] by name. An expert that is written anew teaches what it was."""
     lessons: list[Lesson] = []
     with model.as_it_was():
@@ -186,11 +185,8 @@ def knowledge_seeding_loss(
 def _student(model: Grafted, batch: dict[str, Tensor], view: Tensor) -> Tensor:
     """The student's final hidden states where it predicts the taught tokens, [N, D]."""
     where = batch["positions"].to(model.device)
-    if "trunk" in batch:
-        trunk = model.trunk(batch["trunk"].to(model.device), where)
-    else:
-        trunk = model.lower(batch["ids"].to(model.device), where)
-    return model.upper(trunk, view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
+    begin, name = (model.trunk, "trunk") if "trunk" in batch else (model.lower, "ids")
+    return model.upper(begin(batch[name].to(model.device), where), view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
 
 
 def _in_rows(lessons: Sequence[Lesson]) -> list[Lesson]:

@@ -1,0 +1,67 @@
+"""What it takes to bring the learned model to one that answers: `python -m benchmarks.learner.delivery REQUEST ANSWER`.
+
+    expert      our delivery of the open expert: packed with its checksum, then checked, written in place, read back and checked again
+    full        a full-weight sync: every tensor of the model as safetensors bytes, read and copied into the receiver, tensor by tensor
+                as trainers send them in buckets; nothing is checked
+
+Both in one process, without a network between: what a network adds is proportional to the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from benchmarks.learner.child import point_of
+from benchmarks.learner.models import grafted_model, transfer_of
+from benchmarks.learner.points import Point
+from circadian.memory.delivery import pack_tensors, receive
+from circadian.memory.graft import Grafted
+from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.tensors import expert_tensors
+
+
+def measure(point: Point, times: int) -> dict[str, Any]:
+    """Bytes, and the median milliseconds from the learner's tensors to the receiver's."""
+    model, transfer = grafted_model(point), transfer_of(point)
+    where, state = ExpertId(*transfer.into), MemoryState.parse(transfer.experts)
+    expert, full = [_expert(model, where, state) for _ in range(times)], [_full(model) for _ in range(times)]
+    found = {}
+    for name, runs in (("expert", expert), ("full", full)):
+        size = {bytes_ for bytes_, _ in runs}
+        assert len(size) == 1
+        found[name] = {"bytes": size.pop(), "milliseconds": round(1000 * statistics.median(seconds for _, seconds in runs), 2)}
+    return found
+
+
+def _expert(model: Grafted, where: ExpertId, state: MemoryState) -> tuple[int, float]:
+    started = time.perf_counter()
+    payload = pack_tensors(expert_tensors(model.memory_layers, [where]), state, "bench")
+    receive(model.memory_layers, payload)
+    return len(payload), time.perf_counter() - started
+
+
+@torch.no_grad()
+def _full(model: Grafted) -> tuple[int, float]:
+    started, size = time.perf_counter(), 0
+    for parameter in model.parameters():
+        payload = save({"w": parameter})
+        parameter.copy_(load(payload)["w"])
+        size += len(payload)
+    return size, time.perf_counter() - started
+
+
+def main(request: Path, answer: Path) -> None:
+    asked = json.loads(request.read_text())
+    answer.write_text(json.dumps([measure(point_of(fields), asked["steps"]) for fields in asked["points"]]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
