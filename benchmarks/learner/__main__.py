@@ -1,8 +1,8 @@
-"""How fast one distillation step is, and what it needs, beside TRL's trainers: `python -m benchmarks.learner [--threads N] [PART ...]`.
+"""How fast one distillation step is, and what it needs, beside TRL's trainers: `python -m benchmarks.learner [--only PART ...]`.
 
 Writes benchmarks/results/learner.json: contender -> shape -> {tokens_per_second, peak_bytes, ...}, the ratios that are claimed or
-missed, scaling curves (learner.png draws them) and deliveries, with the command, the machine and the versions. Parts: toy, qwen,
-curves, delivery; those that are not named stay as the file has them. What each number means is in docs/learner-speed.md.
+missed, scaling curves (learner.png draws them) and deliveries, and of each part the command, the machine and the versions that made it.
+Parts that are not named stay as the file has them. What each number means is in docs/learner-speed.md.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ import psutil
 from rich.console import Console
 
 from benchmarks.learner.picture import draw
-from benchmarks.learner.plan import DELIVERED, QWEN_POINTS, QWEN_ROUNDS, TOY_POINTS, TOY_ROUNDS, Job, curves, qwen, toy
+from benchmarks.learner.plan import DELIVERED, QWEN_POINTS, TOY_POINTS, TOY_ROUNDS, Job, curves, quick_qwen, qwen, toy
 from benchmarks.learner.points import Point, meetings_of_a_row
 
 RESULT = Path(__file__).parents[1] / "results" / "learner.json"
-PICTURE = RESULT.with_suffix(".png")
+CLOCKS = ("wall", "cpu")
+"""Which seconds count: those that passed, or those that the contender computed."""
 PARTS = ("toy", "qwen", "delivery", "curves")
 PACKAGES = ("torch", "transformers", "deepspeed", "trl", "peft", "accelerate")
 JOB_SECONDS = 3600
 """Longest that one process may take."""
 DELIVERIES = 5
 TWO_MODEL_RIVALS = ("trl_gkd", "trl_distillation", "trl_distillation_default")
+REDUCED = "curves: D 512, 4 layers, 4 rows (V 8,192 unless swept); qwen3-0.6b: the whole shape, but 6 of a recipe step's 32 rows"
 Numbers = dict[str, Any]
 
 
@@ -44,24 +46,30 @@ def run_job(job: Job, threads: int, module: str = "child") -> list[Numbers]:
     """A job in a process of its own; returns what it measured at each point."""
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
-        asked = {"contender": job.contender, "points": [asdict(point) for point in job.points], "steps": job.steps}
+        asked = {
+            "contender": job.contender,
+            "points": [asdict(point) for point in job.points],
+            "steps": job.steps,
+            "warm": job.warm,
+        }
         request.write_text(json.dumps(asked))
         quiet = {"TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
         subprocess.run(
             [sys.executable, "-m", f"benchmarks.learner.{module}", str(request), str(answer)],
             check=True,
             timeout=JOB_SECONDS,
-            env={**os.environ, **quiet, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, **quiet, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"},
             stdout=subprocess.DEVNULL,
             stderr=None if module == "child" and os.environ.get("CIRCADIAN_BENCH_LOUD") else subprocess.DEVNULL,
         )
         return json.loads(answer.read_text())
 
 
-def summary(runs: Sequence[Numbers], teaching: float) -> Numbers:
+def summary(runs: Sequence[Numbers], teaching: float, clock: str) -> Numbers:
     """Of one contender at one point, over its rounds; `teaching`: share of the teaching that one step pays."""
-    seconds = statistics.median(step for run in runs for step in run["step_seconds"])
-    teach = statistics.median(run["teach_seconds"] for run in runs) * teaching
+    hand = CLOCKS.index(clock)
+    seconds = statistics.median(step[hand] for run in runs for step in run["step_seconds"])
+    teach = statistics.median(run["teach_seconds"][hand] for run in runs) * teaching
     middle = {name: int(statistics.median(run[name] for run in runs)) for name in ("library_bytes", "before_bytes", "peak_bytes")}
     return {
         "tokens_per_second": round(runs[0]["tokens"] / (seconds + teach), 2),
@@ -76,28 +84,28 @@ def summary(runs: Sequence[Numbers], teaching: float) -> Numbers:
     }
 
 
-def named(contender: str, runs: Sequence[Numbers]) -> dict[str, Numbers]:
+def named(contender: str, runs: Sequence[Numbers], clock: str) -> dict[str, Numbers]:
     """A contender's rows: ours once as the recipe reuses rows, once as if every row were met a single time."""
     if contender != "circadian":
-        return {contender: summary(runs, 0.0)}
-    return {"circadian": summary(runs, 1 / meetings_of_a_row()), "circadian_once": summary(runs, 1.0)}
+        return {contender: summary(runs, 0.0, clock)}
+    return {"circadian": summary(runs, 1 / meetings_of_a_row(), clock), "circadian_once": summary(runs, 1.0, clock)}
 
 
-def measure(jobs: Sequence[Job], threads: int, console: Console) -> dict[str, dict[str, Numbers]]:
+def measure(jobs: Sequence[Job], threads: int, clock: str, console: Console) -> dict[str, dict[str, Numbers]]:
     """contender -> point -> numbers"""
     runs: dict[tuple[str, Point], list[Numbers]] = defaultdict(list)
     for job in jobs:
         for point, found in zip(job.points, run_job(job, threads), strict=True):
             runs[job.contender, point].append(found)
-            console.log(f"{job.contender} {point.name}: {found['median_step_seconds']:.2f} s a step")
+            console.log(f"{job.contender} {point.name}: {found['step_seconds'][-1][CLOCKS.index(clock)]:.2f} s a step")
     table: dict[str, dict[str, Numbers]] = defaultdict(dict)
     for (contender, point), found_runs in runs.items():
-        for name, numbers in named(contender, found_runs).items():
+        for name, numbers in named(contender, found_runs, clock).items():
             table[name][point.name] = numbers
     return dict(table)
 
 
-def measure_curves(threads: int, console: Console) -> dict[str, dict[str, dict[str, Numbers]]]:
+def measure_curves(threads: int, clock: str, console: Console) -> dict[str, dict[str, dict[str, Numbers]]]:
     """axis -> contender -> value -> numbers"""
     table: dict[str, dict[str, dict[str, Numbers]]] = {}
     for axis, (values, jobs) in curves().items():
@@ -105,7 +113,7 @@ def measure_curves(threads: int, console: Console) -> dict[str, dict[str, dict[s
         for job in jobs:
             console.log(f"{axis}: {job.contender}")
             for value, found in zip(values, run_job(job, threads), strict=True):
-                for name, numbers in named(job.contender, [found]).items():
+                for name, numbers in named(job.contender, [found], clock).items():
                     table[axis].setdefault(name, {})[str(value)] = numbers
     return table
 
@@ -136,29 +144,35 @@ def measure_delivery(threads: int) -> dict[str, Numbers]:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learner")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every contender's process")
-    parser.add_argument("--rounds", type=int, default=0, help="fresh processes of each contender at both shapes")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="of the benchmark; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="one process of each contender at each shape")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu where other work makes the machine's time worthless")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     asked = parser.parse_args(arguments)
-    console, parts = Console(), asked.parts or PARTS
-    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result.update(circumstances(arguments, asked.threads))
-    for part, jobs in (("toy", toy(asked.rounds or TOY_ROUNDS)), ("qwen", qwen(asked.rounds or QWEN_ROUNDS))):
+    console, parts = Console(), asked.only
+    result: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    made = result.setdefault("made", {})
+    result["reduced"], result["meetings_of_a_row"] = REDUCED, round(meetings_of_a_row(), 2)
+    for part, jobs in (("toy", toy(1 if asked.quick else TOY_ROUNDS)), ("qwen", quick_qwen() if asked.quick else qwen())):
         if part in parts:
-            for contender, points in measure(jobs, asked.threads, console).items():
+            made[part] = circumstances(arguments, asked.threads, asked.clock)
+            for contender, points in measure(jobs, asked.threads, asked.clock, console).items():
                 result.setdefault("contenders", {}).setdefault(contender, {}).update(points)
             result["ratios"] = ratios(result["contenders"])
-            _write(result)
+            _write(result, asked.out)
     if "delivery" in parts:
+        made["delivery"] = circumstances(arguments, asked.threads, "wall")
         result["delivery"] = measure_delivery(asked.threads)
-        _write(result)
+        _write(result, asked.out)
     if "curves" in parts:
-        result["curves"] = measure_curves(asked.threads, console)
-        draw(result["curves"], PICTURE)
-        _write(result)
+        made["curves"] = circumstances(arguments, asked.threads, asked.clock)
+        result["curves"] = measure_curves(asked.threads, asked.clock, console)
+        draw(result["curves"], asked.out.with_suffix(".png"))
+        _write(result, asked.out)
     console.print_json(json.dumps({name: result.get(name) for name in ("ratios", "delivery")}))
 
 
-def circumstances(arguments: Sequence[str], threads: int) -> Numbers:
+def circumstances(arguments: Sequence[str], threads: int, clock: str) -> Numbers:
     """What the numbers were made with."""
     return {
         "command": " ".join(["python -m benchmarks.learner", *arguments]),
@@ -170,16 +184,15 @@ def circumstances(arguments: Sequence[str], threads: int) -> Numbers:
             "load_at_start": round(os.getloadavg()[0], 1),
         },
         "versions": {name: version(name) for name in PACKAGES},
+        "clock": clock,
         "dtype": "float32",
         "divergence": "forward_kl, full vocabulary",
-        "meetings_of_a_row": round(meetings_of_a_row(), 2),
-        "reduced": "curves are at D 512, 4 layers (V 8,192 unless swept), 4 rows; the Qwen3-0.6B shape takes 6 rows of the recipe's 32",
     }
 
 
-def _write(result: Numbers) -> None:
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+def _write(result: Numbers, out: Path) -> None:
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Job:
     contender: Contender
     points: tuple[Point, ...]
     steps: int
+    warm: bool = True
+    """Whether a step goes before those that count."""
 
 
 TOY_POINTS = (Point(TOY, "recipe", 32), Point(TOY, "equal", 8, 128))
@@ -34,9 +36,15 @@ UPPER = tuple(Point(QWEN, "equal", 2, 128, memory_from=QWEN.layers * part // 4) 
 DELIVERED = (TOY_POINTS[0], QWEN_POINTS[0])
 
 
-def toy(rounds: int = TOY_ROUNDS) -> list[Job]:
+def toy(rounds: int = TOY_ROUNDS, steps: int = TOY_STEPS) -> list[Job]:
     """Contenders taking turns."""
-    return [Job(contender, TOY_POINTS, TOY_STEPS) for _ in range(rounds) for contender in (*ALL, DEFAULT)]
+    return [Job(contender, TOY_POINTS, steps) for _ in range(rounds) for contender in (*ALL, DEFAULT)]
+
+
+def quick_qwen() -> list[Job]:
+    """As little as still shows something, for a machine that has other work."""
+    points = (Point(QWEN, "equal", 1, 128), QWEN_POINTS[0])
+    return [Job(contender, (point,), 1, warm=False) for point in points for contender in ALL]
 
 
 def qwen(rounds: int = QWEN_ROUNDS) -> list[Job]:
