@@ -25,13 +25,12 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from benchmarks.learner.measure import CLOCKS
 from benchmarks.learner.picture import draw
 from benchmarks.learner.plan import DELIVERED, QWEN_POINTS, TOY_POINTS, TOY_ROUNDS, Job, curves, quick_qwen, qwen, toy
 from benchmarks.learner.points import Point, meetings_of_a_row
 
 RESULT = Path(__file__).parents[1] / "results" / "learner.json"
-CLOCKS = ("wall", "cpu")
-"""Which seconds count: those that passed, or those that the contender computed."""
 PARTS = ("toy", "qwen", "delivery", "curves")
 PACKAGES = ("torch", "transformers", "deepspeed", "trl", "peft", "accelerate")
 JOB_SECONDS = 3600
@@ -42,7 +41,7 @@ REDUCED = "curves: D 512, 4 layers, 4 rows (V 8,192 unless swept); qwen3-0.6b: t
 Numbers = dict[str, Any]
 
 
-def run_job(job: Job, threads: int, module: str = "child") -> list[Numbers]:
+def run_job(job: Job, threads: int, clock: str, module: str = "child") -> list[Numbers]:
     """A job in a process of its own; returns what it measured at each point."""
     with tempfile.TemporaryDirectory() as folder:
         request, answer = Path(folder) / "request.json", Path(folder) / "answer.json"
@@ -51,6 +50,7 @@ def run_job(job: Job, threads: int, module: str = "child") -> list[Numbers]:
             "points": [asdict(point) for point in job.points],
             "steps": job.steps,
             "warm": job.warm,
+            "clock": clock,
         }
         request.write_text(json.dumps(asked))
         quiet = {"TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
@@ -95,7 +95,7 @@ def measure(jobs: Sequence[Job], threads: int, clock: str, console: Console) -> 
     """contender -> point -> numbers"""
     runs: dict[tuple[str, Point], list[Numbers]] = defaultdict(list)
     for job in jobs:
-        for point, found in zip(job.points, run_job(job, threads), strict=True):
+        for point, found in zip(job.points, run_job(job, threads, clock), strict=True):
             runs[job.contender, point].append(found)
             console.log(f"{job.contender} {point.name}: {found['step_seconds'][-1][CLOCKS.index(clock)]:.2f} s a step")
     table: dict[str, dict[str, Numbers]] = defaultdict(dict)
@@ -112,7 +112,7 @@ def measure_curves(threads: int, clock: str, console: Console) -> dict[str, dict
         table[axis] = {}
         for job in jobs:
             console.log(f"{axis}: {job.contender}")
-            for value, found in zip(values, run_job(job, threads), strict=True):
+            for value, found in zip(values, run_job(job, threads, clock), strict=True):
                 for name, numbers in named(job.contender, [found], clock).items():
                     table[axis].setdefault(name, {})[str(value)] = numbers
     return table
@@ -135,9 +135,9 @@ def ratios(table: dict[str, dict[str, Numbers]]) -> dict[str, dict[str, Numbers]
     return found
 
 
-def measure_delivery(threads: int) -> dict[str, Numbers]:
+def measure_delivery(threads: int, clock: str) -> dict[str, Numbers]:
     """shape -> expert and full"""
-    found = run_job(Job("circadian", DELIVERED, DELIVERIES), threads, "delivery")
+    found = run_job(Job("circadian", DELIVERED, DELIVERIES), threads, clock, "delivery")
     return {point.shape.name: numbers for point, numbers in zip(DELIVERED, found, strict=True)}
 
 
@@ -161,8 +161,8 @@ def main(arguments: Sequence[str]) -> None:
             result["ratios"] = ratios(result["contenders"])
             _write(result, asked.out)
     if "delivery" in parts:
-        made["delivery"] = circumstances(arguments, asked.threads, "wall")
-        result["delivery"] = measure_delivery(asked.threads)
+        made["delivery"] = circumstances(arguments, asked.threads, asked.clock)
+        result["delivery"] = measure_delivery(asked.threads, asked.clock)
         _write(result, asked.out)
     if "curves" in parts:
         made["curves"] = circumstances(arguments, asked.threads, asked.clock)

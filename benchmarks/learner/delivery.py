@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load, save
 
 from benchmarks.learner.child import point_of
+from benchmarks.learner.measure import CLOCKS, seconds
 from benchmarks.learner.models import grafted_model, transfer_of
 from benchmarks.learner.points import Point
 from circadian.memory.delivery import pack_tensors, receive
@@ -28,39 +28,46 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import expert_tensors
 
 
-def measure(point: Point, times: int) -> dict[str, Any]:
+def measure(point: Point, times: int, clock: str) -> dict[str, Any]:
     """Bytes, and the median milliseconds from the learner's tensors to the receiver's."""
     model, transfer = grafted_model(point), transfer_of(point)
     where, state = ExpertId(*transfer.into), MemoryState.parse(transfer.experts)
-    expert, full = [_expert(model, where, state) for _ in range(times)], [_full(model) for _ in range(times)]
+    sizes: dict[str, int] = {}
+
+    def expert() -> None:
+        sizes["expert"] = _expert(model, where, state)
+
+    def full() -> None:
+        sizes["full"] = _full(model)
+
     found = {}
-    for name, runs in (("expert", expert), ("full", full)):
-        size = {bytes_ for bytes_, _ in runs}
-        assert len(size) == 1
-        found[name] = {"bytes": size.pop(), "milliseconds": round(1000 * statistics.median(seconds for _, seconds in runs), 2)}
+    for name, deliver in (("expert", expert), ("full", full)):
+        taken = statistics.median(seconds(deliver)[CLOCKS.index(clock)] for _ in range(times))
+        found[name] = {"bytes": sizes[name], "milliseconds": round(1000 * taken, 2)}
     return found
 
 
-def _expert(model: Grafted, where: ExpertId, state: MemoryState) -> tuple[int, float]:
-    started = time.perf_counter()
+def _expert(model: Grafted, where: ExpertId, state: MemoryState) -> int:
+    """Returns the bytes."""
     payload = pack_tensors(expert_tensors(model.memory_layers, [where]), state, "bench")
     receive(model.memory_layers, payload)
-    return len(payload), time.perf_counter() - started
+    return len(payload)
 
 
 @torch.no_grad()
-def _full(model: Grafted) -> tuple[int, float]:
-    started, size = time.perf_counter(), 0
+def _full(model: Grafted) -> int:
+    """Returns the bytes."""
+    size = 0
     for parameter in model.parameters():
         payload = save({"w": parameter})
         parameter.copy_(load(payload)["w"])
         size += len(payload)
-    return size, time.perf_counter() - started
+    return size
 
 
 def main(request: Path, answer: Path) -> None:
     asked = json.loads(request.read_text())
-    answer.write_text(json.dumps([measure(point_of(fields), asked["steps"]) for fields in asked["points"]]))
+    answer.write_text(json.dumps([measure(point_of(fields), asked["steps"], asked["clock"]) for fields in asked["points"]]))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+CLOCKS = ("wall", "cpu")
+"""Which seconds count: those that passed, or those that this process computed on all its threads."""
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """What Linux is told to begin the peak of resident memory anew."""
