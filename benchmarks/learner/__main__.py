@@ -35,6 +35,8 @@ PARTS = ("toy", "qwen", "delivery", "curves")
 PACKAGES = ("torch", "transformers", "deepspeed", "trl", "peft", "accelerate")
 JOB_SECONDS = 3600
 """Longest that one process may take."""
+STDERR_SHOWN = 2000
+"""Characters of what a process said before it failed."""
 DELIVERIES = 5
 TWO_MODEL_RIVALS = ("trl_gkd", "trl_distillation", "trl_distillation_default")
 REDUCED = "curves: D 512, 4 layers, 4 rows (V 8,192 unless swept); qwen3-0.6b: the whole shape, but 6 of a recipe step's 32 rows"
@@ -54,14 +56,15 @@ def run_job(job: Job, threads: int, clock: str, module: str = "child") -> list[N
         }
         request.write_text(json.dumps(asked))
         quiet = {"TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
-        subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", f"benchmarks.learner.{module}", str(request), str(answer)],
-            check=True,
             timeout=JOB_SECONDS,
             env={**os.environ, **quiet, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"},
-            stdout=subprocess.DEVNULL,
-            stderr=None if module == "child" and os.environ.get("CIRCADIAN_BENCH_LOUD") else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
+        if process.returncode:
+            raise RuntimeError(f"{job.contender} ended with {process.returncode}: {process.stderr[-STDERR_SHOWN:]}")
         return json.loads(answer.read_text())
 
 
