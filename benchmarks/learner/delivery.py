@@ -1,7 +1,7 @@
 """What it takes to bring the learned model to one that answers: `python -m benchmarks.learner.delivery REQUEST ANSWER`.
 
     expert      our delivery of the open expert: packed with its checksum, then checked, written in place, read back and checked again
-    full        a full-weight sync: every tensor of the model as safetensors bytes, read and copied into the receiver, tensor by tensor
+    full        a full-weight sync: every tensor of the base as safetensors bytes, read and copied into the receiver, tensor by tensor
                 as trainers send them in buckets; nothing is checked
 
 Both in one process, without a network between: what a network adds is proportional to the bytes.
@@ -58,7 +58,9 @@ def _expert(model: Grafted, where: ExpertId, state: MemoryState) -> int:
 def _full(model: Grafted) -> int:
     """Returns the bytes."""
     size = 0
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
+        if ".memory." in name:
+            continue
         payload = save({"w": parameter})
         parameter.copy_(load(payload)["w"])
         size += len(payload)
