@@ -4,8 +4,9 @@ VENV   ?= .venv
 SEED   ?= 0
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
+RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-serving lock clean
+.PHONY: demo test lint nursery bench-learner bench-serving lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -25,6 +26,9 @@ nursery: $(READY)  ## train the small model that ships again, about fifteen minu
 bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about ten minutes; writes benchmarks/results/serving.json
 	$(BIN)/python -m benchmarks.serving
 
+bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fifteen minutes on two quiet cores; see docs/learner-speed.md
+	$(BIN)/python -m benchmarks.learner
+
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.
 $(READY): requirements/cpu.lock requirements/vllm-name/pyproject.toml pyproject.toml
@@ -32,6 +36,11 @@ $(READY): requirements/cpu.lock requirements/vllm-name/pyproject.toml pyproject.
 	$(BIN)/pip install --quiet --no-deps -r requirements/cpu.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation ./requirements/vllm-name -e .
 	touch $(READY)
+
+# What the product does not need: TRL and what it asks for, beside the pinned stack.
+$(RIVALS): $(READY) requirements/bench.lock
+	$(BIN)/pip install --quiet --no-deps -r requirements/bench.lock
+	touch $(RIVALS)
 
 # FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one.
 lock:  ## pin again; needs uv

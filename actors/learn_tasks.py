@@ -127,7 +127,7 @@ class Seeding(Task):
 
     def _lessons(self, model: Grafted, rows: Sequence[TaughtRow]) -> list[Lesson]:
         """With a reward where the student is to imitate."""
-        lessons = knowledge_seeding.teach(model, rows, self.teachers)
+        lessons = knowledge_seeding.teach(model, rows, self.teachers, self.spec)
         if not any(row.imitated for row in rows):
             return lessons
         verdicts, view = self._verdicts(model, lessons), model.mask(self.student_view)

@@ -237,7 +237,7 @@ class SeedingSpec(Spec):
     """Documents that are written from nothing."""
     free_run_tokens: PositiveInt = 48
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    token_chunk: PositiveInt = 4096
+    token_chunk: PositiveInt = 512
     """Tokens whose logits [chunk, V] exist at once."""
 
     @model_validator(mode="after")

@@ -196,7 +196,7 @@ class Grafted(PreTrainedModel):
 
         fresh: seed of an expert that begins anew, apart from what its bank holds; else it begins as it is there.
         views: all that will be read until end_writing(), unless it is awake, rested and student; before: those that will be read
-        `as_it_was`. Experts that none of them hears are not computed.
+        `as_it_was` besides. Experts that none of them hears are not computed.
         """
         self.requires_grad_(False)
         generator = None if fresh is None else torch.Generator().manual_seed(fresh)
@@ -206,7 +206,7 @@ class Grafted(PreTrainedModel):
         views = [self.memory_state.view("awake"), self.memory_state.view("student")] if views is None else views
         views = [self.memory_state.without(view, where) for view in views]
         for layer in self.memory_layers.values():
-            layer.narrow(tuple(any(heard) for heard in zip(*views, *before, strict=True)))
+            layer.narrow(*(tuple(any(heard) for heard in zip(*read, strict=True)) for read in (views, [*views, *before])))
         return [layer.writing for layer in self.memory_layers.values() if layer.writing is not None]
 
     @contextmanager

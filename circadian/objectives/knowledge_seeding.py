@@ -16,7 +16,7 @@ Teacher and student are one set of weights in two views.
 A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
 written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
 
-B packed rows, T tokens, D model width, N taught tokens, M experts over all levels.
+B packed rows, T tokens, D model width, N taught tokens, K numbers kept of a teacher's token, M experts over all levels.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ import torch
 from torch import Tensor
 
 from circadian.memory.graft import Grafted
-from circadian.objectives.divergence import compare
+from circadian.objectives.divergence import compare, keep, log_probs
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
 from circadian.objectives.rows import Kind, TaughtRow, Teacher
-from circadian.specs import DivergenceSpec, ImitationSpec, SeedingSpec
+from circadian.specs import ImitationSpec, SeedingSpec
 
 TEACH_ROWS = 32
 """Rows that are taught at once."""
@@ -48,44 +48,51 @@ Pools = Mapping[Kind, Sequence[R]]
 class Lesson:
     """A row with all that does not change while the student learns.
 
-    trunk [T, D]: the layers below the first memory (just the embeddings if there are none); teacher [N, D]: the teacher's final hidden
-    states where it predicts the taught tokens; before [N]: the student's log-probs of them when the row was written, and advantage: of
-    its reward in its group, both only where it is to imitate.
+    trunk [T, D]: the layers below the first memory, None if there are none: embeddings are looked up again; teacher [N, K]: what the
+    divergence keeps of the teacher where it predicts the taught tokens; before [N]: the student's log-probs of them when the row was
+    written, and advantage: of its reward in its group, both only where it is to imitate.
     """
 
     row: TaughtRow
-    trunk: Tensor
+    trunk: Tensor | None
     teacher: Tensor
     before: Tensor | None = None
     advantage: float = 0.0
 
 
-def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
+def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor], spec: SeedingSpec) -> list[Lesson]:
     """Every row's lesson; teachers: masks [M] by name. An expert that is written anew teaches what it was."""
     lessons: list[Lesson] = []
     with model.as_it_was():
         for start in range(0, len(rows), TEACH_ROWS):
-            lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers)
+            lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers, spec)
     return lessons
 
 
 @torch.no_grad()
-def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
+def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor], spec: SeedingSpec) -> list[Lesson]:
     lengths = [len(row.ids) for row in rows]
     bins = pack(lengths)
     masks = [teachers[row.teacher].expand(length, -1) for row, length in zip(rows, lengths, strict=True)]
     ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
     trunk = model.lower(ids.to(model.device), where.to(model.device))
     hidden = model.upper(trunk, lay(bins, masks).to(model.device))
-    lessons = {}
+    taught, lower = {}, {}
     for number, texts in enumerate(bins):
         begin = 0
         for text in texts:
             row, end = rows[text], begin + lengths[text]
-            teacher = hidden[number, begin + max(row.start, 1) - 1 : end - 1].clone()
-            lessons[text] = Lesson(row, trunk.hidden[number, begin:end].clone(), teacher)
+            taught[text] = hidden[number, begin + max(row.start, 1) - 1 : end - 1]
+            lower[text] = trunk.hidden[number, begin:end].clone() if model.grafted_layers[0] else None
             begin = end
-    return [lessons[text] for text in range(len(rows))]
+    sizes = [len(taught[text]) for text in range(len(rows))]
+    kept = keep(
+        spec.divergence,
+        torch.cat([taught[text] for text in range(len(rows))]),
+        model.lm_head,
+        math.ceil(max(1, sum(sizes)) / spec.token_chunk),
+    )
+    return [Lesson(row, lower[text], part.clone()) for text, (row, part) in enumerate(zip(rows, kept.split(sizes), strict=True))]
 
 
 @torch.no_grad()
@@ -108,9 +115,9 @@ def rewarded(
         some = lessons[start : start + TEACH_ROWS]
         batch = collate(some)
         hidden = _student(model, batch, student_view)
-        log_probs = compare(DivergenceSpec(), batch["teacher"], hidden, batch["written"], model.lm_head)[1]
+        now = log_probs(hidden, batch["written"].to(hidden.device), model.lm_head)
         ordered = _in_rows(some)
-        before = dict(zip(map(id, ordered), log_probs.split([len(lesson.teacher) for lesson in ordered]), strict=True))
+        before = dict(zip(map(id, ordered), now.split([len(lesson.teacher) for lesson in ordered]), strict=True))
         done += [replace(lesson, before=before[id(lesson)], advantage=float(found[start + i])) for i, lesson in enumerate(some)]
     return done
 
@@ -144,14 +151,15 @@ def chunks(shares: Sequence[Sequence[Lesson]], token_chunk: int) -> int:
 
 
 def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-    """trunk [B, T, D], positions [B, T] int64, taught [B, T] bool, the tokens whose prediction is taught; of these teacher [N, D],
-    written [N] int64, before [N] and advantage [N]."""
+    """ids [B, T] int64, or of lessons that have one trunk [B, T, D]; positions [B, T] int64, taught [B, T] bool, the tokens whose
+    prediction is taught; of these teacher [N, K], written [N] int64, before [N] and advantage [N]."""
     lengths = [len(lesson.row.ids) for lesson in lessons]
     bins = pack(lengths)
     ordered = [lessons[text] for row in bins for text in row]
     taught = [torch.arange(length) >= max(lesson.row.start, 1) for lesson, length in zip(lessons, lengths, strict=True)]
+    trunks = [lesson.trunk for lesson in lessons if lesson.trunk is not None]
     return {
-        "trunk": lay(bins, [lesson.trunk for lesson in lessons]),
+        **({"trunk": lay(bins, trunks)} if trunks else {"ids": lay(bins, [torch.tensor(lesson.row.ids) for lesson in lessons])}),
         "positions": positions(bins, lengths),
         "taught": lay(bins, taught),
         "teacher": torch.cat([lesson.teacher for lesson in ordered]),
@@ -168,17 +176,19 @@ def knowledge_seeding_loss(
 ) -> Tensor:
     """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written."""
     student = _student(model, batch, student_view)
-    divergences, now = compare(spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks)
+    imitates = spec.alpha < 1
+    divergences, now = compare(spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks, imitates)
     losses = spec.alpha * divergences
-    if spec.alpha < 1:
+    if imitates:
         losses = losses + (1 - spec.alpha) * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
     return losses.sum() / max(1, len(losses))
 
 
 def _student(model: Grafted, batch: dict[str, Tensor], view: Tensor) -> Tensor:
     """The student's final hidden states where it predicts the taught tokens, [N, D]."""
-    trunk = model.trunk(batch["trunk"].to(model.device), batch["positions"].to(model.device))
-    return model.upper(trunk, view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
+    where = batch["positions"].to(model.device)
+    begin, name = (model.trunk, "trunk") if "trunk" in batch else (model.lower, "ids")
+    return model.upper(begin(batch[name].to(model.device), where), view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
 
 
 def _in_rows(lessons: Sequence[Lesson]) -> list[Lesson]:

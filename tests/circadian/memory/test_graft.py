@@ -121,6 +121,27 @@ def test_writing_changes_the_open_expert_and_nothing_else(model: Grafted) -> Non
                 assert torch.equal(tensor, was) == (expert != where.expert), (expert, part)
 
 
+def test_what_a_view_does_not_hear_need_not_be_computed(model: Grafted) -> None:
+    """While an expert is written, the student's reading computes its own experts, the teachers' reading theirs too."""
+    fast, sealed = model.open_expert(0, seed=1), model.open_expert(1, seed=2)
+    fill(model, fast, 1)
+    fill(model, sealed, 2)
+    model.seal(sealed)
+    where = model.open_expert(1, seed=3)
+    fill(model, where, 3)
+    awake, student = logits(model, view="awake"), logits(model, view="student")
+    heard = {name: model.memory_state.view(name) for name in ("awake", "student")}
+    model.begin_writing(where, views=[heard["student"]], before=[heard["awake"]])
+    fast_banks = [layer.bank(0) for layer in model.memory_layers.values()]
+    torch.testing.assert_close(logits(model, view=model.mask(heard["student"])), student, atol=1e-5, rtol=1e-5)
+    with model.as_it_was():
+        torch.testing.assert_close(logits(model, view=model.mask(heard["awake"])), awake, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        for bank in fast_banks:
+            bank.A.fill_(torch.nan)
+    torch.testing.assert_close(logits(model, view=model.mask(heard["student"])), student, atol=1e-5, rtol=1e-5)
+
+
 def test_pruning_empties_a_level(model: Grafted) -> None:
     before = logits(model, view="rested")
     where = model.open_expert(0, seed=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 
-from circadian.objectives.divergence import DIVERGENCES, compare, forward_kl, jsd, reverse_kl, top_k
+from circadian.objectives.divergence import DIVERGENCES, compare, forward_kl, jsd, keep, log_probs, reverse_kl, top_k
 from circadian.specs import DivergenceSpec
 
 N, D, V = 37, 8, 50
@@ -55,11 +55,21 @@ def test_a_divergence_in_chunks_is_the_divergence(
     p, q = (nn.functional.linear(x.double(), head.weight.double(), head.bias.double()).softmax(-1) for x in (teacher, student))
     wanted = expected(spec, p, q)
     (gradient,) = torch.autograd.grad(wanted.mean(), student, retain_graph=True)
-    divergences, log_probs = compare(spec, teacher, student, written, head, chunks)
+    wanted_likelihood = q.log().gather(-1, written[:, None])[:, 0]
+    (likelihood_gradient,) = torch.autograd.grad(wanted_likelihood.mean(), student)
+    kept = keep(spec, teacher, head, chunks)
+    divergences, likelihood = compare(spec, kept, student, written, head, chunks)
     (got,) = torch.autograd.grad(divergences.mean(), student)
+    (got_likelihood,) = torch.autograd.grad(likelihood.mean(), student)
     torch.testing.assert_close(divergences.double(), wanted, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(got, gradient, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(log_probs.double(), q.log().gather(-1, written[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(likelihood.double(), wanted_likelihood, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got_likelihood, likelihood_gradient, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(log_probs(student, written, head, chunks), likelihood, atol=1e-5, rtol=1e-5)
+    alone, still = compare(spec, kept, student, written, head, chunks, likelihood_learns=False)
+    torch.testing.assert_close(torch.autograd.grad(alone.mean(), student)[0], got)
+    assert not still.requires_grad
+    torch.testing.assert_close(still, likelihood)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
@@ -67,24 +77,64 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
     spec: DivergenceSpec, states: tuple[Tensor, Tensor, Tensor, nn.Linear]
 ) -> None:
     teacher, _, written, head = states
-    divergences, _ = compare(spec, teacher, teacher.clone(), written, head, 5)
+    divergences, _ = compare(spec, keep(spec, teacher, head), teacher.clone(), written, head, 5)
     assert divergences.abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("k", [1, 7, 40])
 def test_telling_fewer_tokens_apart_never_shows_more(k: int, states: tuple[Tensor, Tensor, Tensor, nn.Linear]) -> None:
     teacher, student, written, head = states
-    few, whole = (compare(DivergenceSpec(kind="top_k", k=n), teacher, student, written, head)[0] for n in (k, V))
+    specs = [DivergenceSpec(kind="top_k", k=n) for n in (k, V)]
+    few, whole = (compare(spec, keep(spec, teacher, head), student, written, head)[0] for spec in specs)
     assert (few <= whole + 1e-6).all()
     assert few.mean() < whole.mean()
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
     teacher, student = torch.randn(4, D, requires_grad=True), torch.randn(4, D, requires_grad=True)
-    divergences, log_probs = compare(DivergenceSpec(), teacher, student, torch.zeros(4, dtype=torch.long), nn.Linear(D, V), 2)
-    (divergences.sum() + log_probs.sum()).backward()
+    head, spec = nn.Linear(D, V), DivergenceSpec()
+    divergences, likelihood = compare(spec, keep(spec, teacher, head), student, torch.zeros(4, dtype=torch.long), head, 2)
+    (divergences.sum() + likelihood.sum()).backward()
     assert teacher.grad is None
     assert student.grad is not None
+    assert all(parameter.grad is None for parameter in head.parameters())
+
+
+def test_forward_kl_by_slope_at_the_size_and_scale_of_a_real_vocabulary() -> None:
+    """Sharp distributions over many tokens, a student close to its teacher: where products that cancel would show."""
+    generator = torch.Generator().manual_seed(0)
+    head, spec = nn.Linear(256, 20_000, bias=False), DivergenceSpec()
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(20_000, 256, generator=generator) / 4)
+    teacher = torch.randn(16, 256, generator=generator)
+    student = (teacher + 0.01 * torch.randn(16, 256, generator=generator)).requires_grad_()
+    p, q = (nn.functional.linear(x.double(), head.weight.double()).softmax(-1) for x in (teacher, student))
+    wanted = kl(p, q)
+    assert 1e-5 < float(wanted.detach().mean()) < 1e-2
+    (gradient,) = torch.autograd.grad(wanted.mean(), student)
+    by_definition = DivergenceSpec(kind="top_k", k=20_000)
+    errors = []
+    for way in (spec, by_definition):
+        divergences, _ = compare(way, keep(way, teacher, head), student, torch.zeros(16, dtype=torch.long), head, 4)
+        torch.testing.assert_close(divergences.double(), wanted, atol=2e-5, rtol=0)
+        (got,) = torch.autograd.grad(divergences.mean(), student)
+        errors.append(float((got - gradient).norm() / gradient.norm()))
+    assert errors[0] < 1e-3
+    assert errors[0] < 3 * errors[1] + 1e-5, "no coarser than the definition in float32"
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
+def test_a_model_in_bfloat16_is_compared_by_the_definition(kind: str) -> None:
+    spec = DivergenceSpec.model_validate({"kind": kind})
+    torch.manual_seed(0)
+    head = nn.Linear(D, V).bfloat16()
+    teacher, student = torch.randn(N, D).bfloat16(), torch.randn(N, D).bfloat16().requires_grad_()
+    p, q = (head(x).double().softmax(-1) for x in (teacher, student))
+    kept = keep(spec, teacher, head, 3)
+    divergences, _ = compare(spec, kept, student, torch.zeros(N, dtype=torch.long), head, 3)
+    assert kept.dtype == torch.bfloat16
+    torch.testing.assert_close(divergences.double(), expected(spec, p, q), atol=1e-4, rtol=1e-3)
+    assert torch.autograd.grad(divergences.sum(), student)[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])

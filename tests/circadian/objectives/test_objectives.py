@@ -39,7 +39,11 @@ def test_each_row_is_taught_by_its_own_teacher_on_its_completion_only(model: Gra
         divergences += [float((p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum()) for i in range(row.start, len(row.ids))]
     masks = {view: model.mask(view) for view in ("awake", "rested")}
     loss = knowledge_seeding.knowledge_seeding_loss(
-        model, knowledge_seeding.collate(knowledge_seeding.teach(model, rows, masks)), model.mask("student"), SeedingSpec(), 2
+        model,
+        knowledge_seeding.collate(knowledge_seeding.teach(model, rows, masks, SeedingSpec())),
+        model.mask("student"),
+        SeedingSpec(),
+        2,
     )
     assert len(divergences) == 6
     assert float(loss) == pytest.approx(sum(divergences) / 6, abs=1e-5)
@@ -51,7 +55,10 @@ def test_rows_without_a_taught_token_add_nothing(model: Grafted) -> None:
     losses = [
         float(
             knowledge_seeding.knowledge_seeding_loss(
-                model, knowledge_seeding.collate(knowledge_seeding.teach(model, r, masks)), model.mask("student"), SeedingSpec()
+                model,
+                knowledge_seeding.collate(knowledge_seeding.teach(model, r, masks, SeedingSpec())),
+                model.mask("student"),
+                SeedingSpec(),
             )
         )
         for r in ([empty], [taught], [empty, taught])
@@ -79,7 +86,7 @@ def test_imitation_is_the_surrogate_of_the_rewards_beside_the_divergence(model: 
     rows.append(TaughtRow((1, 9, 10, 2), 1, "rested", "free"))
     masks = {view: model.mask(view) for view in ("awake", "rested")}
     spec = SeedingSpec(alpha=0.7, imitation=ImitationSpec(threshold=2))
-    lessons = knowledge_seeding.teach(model, rows, masks)
+    lessons = knowledge_seeding.teach(model, rows, masks, SeedingSpec())
     lessons[:3] = knowledge_seeding.rewarded(model, lessons[:3], model.mask("student"), spec.imitation, [None] * 3)
     rewards = torch.tensor([1.0, 1 - 1 / 3, 0.0], dtype=torch.float64)
     advantage = (rewards - rewards.mean()) / rewards.std(correction=0)
@@ -111,7 +118,9 @@ def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
     (where,) = (w for w in model.memory_state.ids() if w.level == 1 and model.memory_state[w] == "open")
     own = {id(p) for expert in model.begin_writing(where) for p in expert.parameters()}
     masks = {view: model.mask(view) for view in ("awake", "rested")}
-    batch = knowledge_seeding.collate(knowledge_seeding.teach(model, [TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks))
+    batch = knowledge_seeding.collate(
+        knowledge_seeding.teach(model, [TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks, SeedingSpec())
+    )
     knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), SeedingSpec()).backward()
     assert {id(p) for p in model.parameters() if p.grad is not None} == own
 

@@ -62,7 +62,7 @@ def test_the_distillation_is_the_mixture_of_both_expectations(model: Grafted, sh
     rng, spec = random.Random(0), SeedingSpec(on_policy_share=share, divergence=DivergenceSpec(kind=kind))  # type: ignore[arg-type]
     teachers = {kind: [row(kind, 1, *(rng.randrange(5, 40) for _ in range(5))) for _ in range(2)] for kind in TEACHERS}
     students = {kind: [row(kind, 2, *(rng.randrange(5, 40) for _ in range(5))) for _ in range(2)] for kind in TEACHERS}
-    pools = [{kind: teach(model, rows, masks(model)) for kind, rows in pool.items()} for pool in (teachers, students)]
+    pools = [{kind: teach(model, rows, masks(model), spec) for kind, rows in pool.items()} for pool in (teachers, students)]
     drawn: list[Lesson] = mix(*pools, spec, 96, random.Random(1))
     loss = float(knowledge_seeding_loss(model, collate(drawn), model.mask("student"), spec))
     reference = exact(model)
@@ -82,8 +82,8 @@ def imitating(model: Grafted, spec: SeedingSpec) -> list[Lesson]:
         for number, (prefix, wanted, completions) in enumerate(groups)
         for own in completions
     ]
-    lessons = rewarded(model, teach(model, rows, masks(model)), model.mask("student"), spec.imitation, [None] * len(rows))
-    return [*lessons, *teach(model, [row("free", 1, 9, 10, 2, start=1), row("old", 1, 11, 13, 14, 2)], masks(model))]
+    lessons = rewarded(model, teach(model, rows, masks(model), spec), model.mask("student"), spec.imitation, [None] * len(rows))
+    return [*lessons, *teach(model, [row("free", 1, 9, 10, 2, start=1), row("old", 1, 11, 13, 14, 2)], masks(model), spec)]
 
 
 def written_out(model: Grafted, lessons: Sequence[Lesson], before: Sequence[Tensor], spec: SeedingSpec) -> tuple[Tensor, Tensor]:
