@@ -212,7 +212,7 @@ class SeedingSpec(Spec):
     steps: PositiveInt = 300
     rows: PositiveInt = 32
     """Sequences a step, over all learner processes."""
-    lr: Annotated[float, Field(ge=0.0)] = 1e-2
+    lr: Annotated[float, Field(ge=0.0)] = 2e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     divergence: DivergenceSpec = DivergenceSpec()
     alpha: Fraction = 1.0
@@ -220,12 +220,15 @@ class SeedingSpec(Spec):
     imitation: ImitationSpec = ImitationSpec()
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
-    old_share: Fraction = 0.6
+    old_share: Fraction = 0.8
     """Share of rows that keep the past: cues of earlier nights, taught by the rested self, and free running."""
-    free_share: Fraction = 0.3
+    free_share: Fraction = 0.5
     """Share of all rows that is free running, a part of `old_share`; all of it while there are no cues of earlier nights."""
-    free_teacher: Literal["rested", "base"] = "rested"
-    """Who writes free running from nothing and teaches it: the rested self, or the base, which knows of no night."""
+    free_teacher: Literal["rested", "base", "anchored"] = "anchored"
+    """Who writes free running from nothing and teaches it: the rested self, or the base, which knows of no night. Anchored: the rested
+    self writes, and the base teaches wherever the two differ by less than `drift`."""
+    drift: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of anchored: KL(rested || base) of a token, nats, below which the rested self has not learned something but only drifted."""
     teacher_rows: PositiveInt = 512
     """Teacher-written rows of each kind, written once."""
     student_rows: PositiveInt = 256
@@ -233,7 +236,7 @@ class SeedingSpec(Spec):
     refresh_steps: PositiveInt = 50
     """Steps between two deliveries of the student to the rollout workers; also between two checkpoints."""
     completion_tokens: PositiveInt = 8
-    free_run_rows: PositiveInt = 512
+    free_run_rows: PositiveInt = 768
     """Documents that are written from nothing."""
     free_run_tokens: PositiveInt = 48
     temperature: Annotated[float, Field(gt=0.0)] = 1.0

@@ -83,8 +83,8 @@ class Transfer(Spec):
 
     @property
     def teachers(self) -> dict[str, Mask]:
-        """The mask of each; the base's hears nothing."""
-        return {"awake": self.awake, "rested": self.rested, "base": (False,) * len(self.rested)}
+        """The mask of each; the base's hears nothing, and whoever is anchored in it writes as the rested self."""
+        return {"awake": self.awake, "rested": self.rested, "base": (False,) * len(self.rested), "anchored": self.rested}
 
     @property
     def sources(self) -> tuple[Place, ...]:

@@ -10,8 +10,12 @@ student-written rows are rewarded for imitating the teacher (imitation.py), in t
 
 Changed against the paper: **two teachers**. The paper's teacher is the awake self alone, whose fast level has already damaged the
 earlier nights, and a faithful student copies the damage. Here every row names its teacher: cues of the day are taught by the *awake*
-self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off), or free running by the *base*.
-Teacher and student are one set of weights in two views.
+self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off). Teacher and student are one set of
+weights in two views.
+
+And **anchored free running**. A rested self that teaches the next one hands on its own small errors, and over many nights they add up.
+So where it differs from the base by less than `drift` nats, KL(rested || base), the base teaches in its place; where by more, it has
+learned something there, and teaches it. Errors that earlier nights left are thereby taken back by later ones.
 
 A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
 written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
@@ -28,10 +32,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from circadian.memory.graft import Grafted
-from circadian.objectives.divergence import compare, keep, log_probs
+from circadian.objectives.divergence import compare, forward_kl, keep, log_probs
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
 from circadian.objectives.rows import Kind, TaughtRow, Teacher
@@ -77,12 +81,16 @@ def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Ten
     ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
     trunk = model.lower(ids.to(model.device), where.to(model.device))
     hidden = model.upper(trunk, lay(bins, masks).to(model.device))
+    base = model.upper(trunk, "base") if any(row.teacher == "anchored" for row in rows) else hidden
     taught, lower = {}, {}
     for number, texts in enumerate(bins):
         begin = 0
         for text in texts:
             row, end = rows[text], begin + lengths[text]
-            taught[text] = hidden[number, begin + max(row.start, 1) - 1 : end - 1]
+            places = slice(begin + max(row.start, 1) - 1, end - 1)
+            taught[text] = hidden[number, places]
+            if row.teacher == "anchored":
+                taught[text] = anchored(taught[text], base[number, places], model.lm_head, spec.drift)
             lower[text] = trunk.hidden[number, begin:end].clone() if model.grafted_layers[0] else None
             begin = end
     sizes = [len(taught[text]) for text in range(len(rows))]
@@ -93,6 +101,13 @@ def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Ten
         math.ceil(max(1, sum(sizes)) / spec.token_chunk),
     )
     return [Lesson(row, lower[text], part.clone()) for text, (row, part) in enumerate(zip(rows, kept.split(sizes), strict=True))]
+
+
+@torch.no_grad()
+def anchored(rested: Tensor, base: Tensor, lm_head: nn.Module, drift: float) -> Tensor:
+    """Final hidden states [N, D] of who teaches each token: the base's, or the rested self's where it has learned something."""
+    said = [lm_head(hidden).float().log_softmax(-1) for hidden in (rested, base)]
+    return torch.where((forward_kl(*said) < drift)[:, None], base, rested)
 
 
 @torch.no_grad()

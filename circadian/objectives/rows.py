@@ -16,7 +16,7 @@ from torch import Tensor
 
 from circadian.files import write_whole
 
-Teacher = Literal["awake", "rested", "base"]
+Teacher = Literal["awake", "rested", "base", "anchored"]
 Kind = Literal["day", "old", "free"]
 
 

@@ -240,17 +240,17 @@ def test_the_student_writes_with_what_it_was_delivered_last(world: LearnerWorld,
     assert result.deliveries.bytes == sum(receipt.bytes for receipt in student.receipts)
     for folder in folders.kept:
         rows = read_rows(folder / "student_rows.jsonl")
-        assert {(row.kind, row.teacher) for row in rows} == {("day", "awake"), ("old", "rested"), ("free", "rested")}
+        assert {(row.kind, row.teacher) for row in rows} == {("day", "awake"), ("old", "rested"), ("free", "anchored")}
         assert all(row.start < len(row.ids) <= row.start + request.seeding.free_run_tokens for row in rows)
 
 
 @pytest.mark.parametrize(
     ("seeding", "old_cues", "expected"),
     [
-        ({}, True, {"day": 8, "old": 6, "free": 6}),
-        ({"free_share": 0.0}, True, {"day": 8, "old": 12, "free": 0}),
-        ({}, False, {"day": 8, "old": 0, "free": 12}),
-        ({"free_teacher": "base"}, True, {"day": 8, "old": 6, "free": 6}),
+        ({}, True, {"day": 4, "old": 6, "free": 10}),
+        ({"free_share": 0.0}, True, {"day": 4, "old": 16, "free": 0}),
+        ({}, False, {"day": 4, "old": 0, "free": 16}),
+        ({"free_teacher": "base"}, True, {"day": 4, "old": 6, "free": 10}),
     ],
 )
 def test_the_student_writes_in_the_proportion_in_which_rows_are_mixed(
@@ -264,7 +264,7 @@ def test_the_student_writes_in_the_proportion_in_which_rows_are_mixed(
         task.teacher_written["old"] = []
     rows, _ = StudentWriter(request, task, [Student(world.version)]).write(0, start_tensors(request), Deliveries())
     assert dict(Counter(row.kind for row in rows)) == {kind: count for kind, count in expected.items() if count}
-    free = seeding.get("free_teacher", "rested")
+    free = seeding.get("free_teacher", "anchored")
     assert {(row.kind, row.teacher) for row in rows} <= {("day", "awake"), ("old", "rested"), ("free", free)}
 
 

@@ -110,7 +110,7 @@ def test_nothing_but_the_written_expert_ever_changes(world: LearnerWorld, transf
 
 def test_free_running_that_the_base_teaches_pulls_towards_no_memory_at_all(world: LearnerWorld) -> None:
     """The base's lesson is the final hidden state without any expert, not even a sealed one."""
-    request = request_of(world, "consolidation", free_teacher="base")
+    request = request_of(world, "consolidation", free_teacher="base", divergence={"kind": "jsd"})  # which keeps hidden states
     model, task = learning_model(request, torch.float32), Seeding(request)
     free = read_rows(Path(request.rows))[-1]
     assert (free.kind, free.start) == ("free", 1)
@@ -121,3 +121,25 @@ def test_free_running_that_the_base_teaches_pulls_towards_no_memory_at_all(world
         with torch.no_grad():
             wanted = model(input_ids=torch.tensor([free.ids]), view=tuple(mask)).logits[0, :-1]
         torch.testing.assert_close(model.lm_head(task.taught["free"][0].teacher), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_base_teaches_where_the_rested_self_has_only_drifted(world: LearnerWorld, share: float) -> None:
+    """Token by token: the base below `drift` nats of KL(rested || base), the rested self from there on."""
+    request = request_of(world, "consolidation", divergence={"kind": "jsd"})
+    model, free = learning_model(request, torch.float32), read_rows(Path(request.rows))[-1]
+    with torch.no_grad():
+        rested, base = (
+            model(input_ids=torch.tensor([free.ids]), view=view).logits[0, :-1].double().log_softmax(-1)
+            for view in ((False, True, True, False), "base")
+        )
+    apart = (rested.exp() * (rested - base)).sum(-1)
+    drift = float(apart.quantile(share)) if 0 < share < 1 else {0.0: 0.0, 1.0: 1e3}[share]
+    request = request.model_copy(update={"seeding": request.seeding.model_copy(update={"drift": drift})})
+    task = Seeding(request)
+    task.teacher_written = by_kind([TaughtRow(free.ids, 1, "anchored", "free")])
+    task.prepare(model)
+    said = model.lm_head(task.taught["free"][0].teacher).log_softmax(-1).double()
+    anchored = apart < drift
+    assert anchored.float().mean() == pytest.approx(share, abs=0.2)
+    torch.testing.assert_close(said, torch.where(anchored[:, None], base, rested), atol=1e-4, rtol=1e-4)

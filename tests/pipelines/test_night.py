@@ -298,9 +298,9 @@ def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> 
         check_teachers(job, memory, teachers)
 
 
-@pytest.mark.parametrize("teacher", ["rested", "base"])
+@pytest.mark.parametrize("teacher", ["rested", "base", "anchored"])
 def test_free_running_is_written_by_who_teaches_it(parent: Path, tmp_path: Path, teacher: str) -> None:
-    """The rested self by default: it knows slp_0's night; the base knows none."""
+    """The rested self, which knows slp_0's night, whether anchored or not; the base knows none."""
     job = make_job(parent, tmp_path, [chat("1", SAID)], seeding=TINY | {"free_teacher": teacher})
     day, sampler = collect(job), Worker(parent)
     memory = Memory.at_dusk(job, dusk_of(job, load_version(parent), loudness=1.0))
@@ -311,7 +311,7 @@ def test_free_running_is_written_by_who_teaches_it(parent: Path, tmp_path: Path,
     assert {row.teacher for row in rows if row.kind == "day"} == {"awake"}
     assert {row.teacher for row in rows if row.kind == "old"} == {"rested"}
     free = {row.ids for row in rows if row.kind == "free"}
-    wanted = {"rested": transfer.rested, "base": (False,) * len(transfer.rested)}
+    wanted = {"rested": transfer.rested, "base": (False,) * len(transfer.rested), "anchored": transfer.rested}
     greedy = {view: (1, *sampler.sample(mask, [(1,)], 4, 0.0, 0)[0]) for view, mask in wanted.items()}
     assert greedy["rested"] != greedy["base"], "or this would tell nothing"
     assert free == {greedy[teacher]}, "at a temperature near nothing"

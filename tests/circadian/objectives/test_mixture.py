@@ -71,7 +71,9 @@ def test_the_mixture_has_the_shares_that_the_recipe_names(old_share: float, free
 def test_before_there_are_old_cues_all_that_keeps_the_past_is_free_running(free_share: float) -> None:
     found = counted(SeedingSpec(free_share=free_share), "old")
     assert {kind for kind, _ in found} == {"day", "free"}
-    assert sum(share for (kind, _), share in found.items() if kind == "free") == pytest.approx(0.6, abs=TOLERANCE)
+    assert sum(share for (kind, _), share in found.items() if kind == "free") == pytest.approx(
+        SeedingSpec().old_share, abs=TOLERANCE
+    )
 
 
 def test_where_nothing_was_written_from_nothing_the_day_stands_in() -> None:
@@ -83,6 +85,8 @@ def test_free_running_cannot_be_more_than_what_keeps_the_past() -> None:
         SeedingSpec(old_share=0.2, free_share=0.3)
 
 
-@pytest.mark.parametrize(("spec", "free"), [({}, "rested"), ({"free_teacher": "base"}, "base")])
+@pytest.mark.parametrize(
+    ("spec", "free"), [({}, "anchored"), ({"free_teacher": "rested"}, "rested"), ({"free_teacher": "base"}, "base")]
+)
 def test_each_kind_has_its_teacher(spec: dict[str, Any], free: str) -> None:
     assert [teacher_of(kind, SeedingSpec(**spec)) for kind in KINDS] == ["awake", "rested", free]
