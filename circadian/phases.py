@@ -9,6 +9,7 @@
     rollout    start        from the question to the engines' answer
     workers    deliver      they take what has been learned
                generate     they write
+               read         they say how likely they find what was written
                judge        what they wrote is compared with held-out texts, and a judge is asked what means the same
                idle         they have nothing to do while the learner works
 
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
-Phase = Literal["start", "teach", "learn", "checkpoint", "wait", "deliver", "generate", "judge", "idle"]
+Phase = Literal["start", "teach", "learn", "checkpoint", "wait", "deliver", "generate", "read", "judge", "idle"]
 Seconds = dict[str, float]
 """By phase."""
 LOOP: tuple[Phase, ...] = ("teach", "learn", "checkpoint", "wait")
