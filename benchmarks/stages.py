@@ -151,7 +151,7 @@ def shares(phases: dict[str, float], named: tuple[str, ...], loop: float) -> dic
 
 def main(chosen: list[str]) -> None:
     console, known = Console(), shapes()
-    os.environ["RAY_worker_niceness"] = RAY_ENVIRONMENT["RAY_worker_niceness"]
+    os.environ.update({"RAY_worker_niceness": RAY_ENVIRONMENT["RAY_worker_niceness"]})
     ray.init(
         num_cpus=CPUS,
         include_dashboard=False,
