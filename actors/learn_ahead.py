@@ -59,5 +59,5 @@ class Writing:
         return written
 
     def close(self) -> None:
-        """Wait for nothing: what is still under way ends within its own bounds, and nobody wants it."""
+        """Take no more orders. What is under way is not waited for: it ends within its own bounds, and nobody wants it."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -102,9 +102,10 @@ def learn_loop(
     deadline: unix seconds, after which OutOfTime is raised; asked: unix seconds, when the task was given.
     Raises LearningDiverged in every process alike.
     """
+    asked = time.time() if asked is None else asked
     loop = _Loop(request, checkpoints, rollouts, deadline)
     try:
-        return loop.run(time.time() if asked is None else asked)
+        return loop.run(asked)
     finally:
         loop.close()
 
@@ -143,7 +144,7 @@ class _Loop:
         return self._result(loss, time.monotonic() - started)
 
     def close(self) -> None:
-        """Leave nothing behind that still writes."""
+        """Whatever the end was, what the student may still be writing is not waited for."""
         if self.writing is not None:
             self.writing.close()
 

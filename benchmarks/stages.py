@@ -4,8 +4,10 @@ Real nights (pipelines/night.py) on a local Ray: a vLLM rollout worker, a DeepSp
 writing ahead of the learner and once with learning standing still meanwhile (SeedingSpec.ahead).
 
     toy           the nursery model, one day of the toy world
-    qwen3-0.6b    a base of the shape of Qwen3-0.6B with random weights, memory in its last four layers, few steps; rows a step, rows of
-                  the student a block and steps a block stand to each other about as in the default recipe
+    qwen3-0.6b    a base of the shape of Qwen3-0.6B with random weights, memory in its last four layers
+
+Few steps of each: too few for a night that is to be promoted, so the gate's verdict means nothing here. Rows a step, the student's rows a
+block and steps a block stand to each other as in the default recipe, on which the shares depend.
 
 Shares are of the loop of knowledge seeding, without the start of its processes: `learner` and `workers` run at the same time, each adds up
 to one, and what stands still is `wait` and `idle`. Where a machine has no more cores than learner and worker need, generation beside
@@ -69,7 +71,10 @@ class Shape:
 
 def shapes() -> dict[str, Shape]:
     """By name."""
-    toy = {"seeding": {"steps": 150, "refresh_steps": 25, "student_rows": 128, "teacher_rows": 256, "free_run_rows": 256}}
+    toy = {
+        "fast_learning": {"steps": 40},
+        "seeding": {"steps": 60, "refresh_steps": 10, "student_rows": 50, "teacher_rows": 128, "free_run_rows": 128},
+    }
     few = {"steps": 20, "refresh_steps": 5, "rows": 8, "student_rows": 8, "teacher_rows": 16, "free_run_rows": 16}
     large = {
         "fast_learning": {"steps": 2, "rows": 4},
