@@ -1,13 +1,14 @@
 """Where the time of a night goes: `python -m benchmarks.stages [toy] [qwen3-0.6b]` writes benchmarks/results/stages.json.
 
-Real nights (pipelines/night.py) on a local Ray: a vLLM rollout worker, a DeepSpeed learner. Each shape sleeps twice, once with the student
-writing ahead of the learner and once with learning standing still meanwhile (SeedingSpec.ahead).
+The stages of a real night up to knowledge seeding, on a local Ray: a vLLM rollout worker, a DeepSpeed learner. Knowledge seeding is done
+twice from the same corpus and by the same worker, once with the student writing ahead of the learner and once with learning standing
+still meanwhile (SeedingSpec.ahead).
 
     toy           the nursery model, one day of the toy world
     qwen3-0.6b    a base of the shape of Qwen3-0.6B with random weights, memory in its last four layers
 
-Few steps of each: too few for a night that is to be promoted, so the gate's verdict means nothing here. Rows a step, the student's rows a
-block and steps a block stand to each other as in the default recipe, on which the shares depend.
+Few steps of each, too few to learn well. Rows a step, the student's rows a block and steps a block stand to each other as in the default
+recipe, on which the shares depend.
 
 Shares are of the loop of knowledge seeding, without the start of its processes: `learner` and `workers` run at the same time, each adds up
 to one, and what stands still is `wait` and `idle`. Where a machine has no more cores than learner and worker need, generation beside
@@ -22,6 +23,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,10 @@ from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.phases import ASKED, LOOP
 from circadian.specs import Experience, MemorySpec, Message, NightJob, Recipe
-from pipelines.night import night
+from pipelines.consolidation import Memory, dream_corpus, knowledge_seeding, planned, snapshot_teacher
+from pipelines.rollouts import RolloutPool
+from pipelines.stages import Outputs, Stages
+from pipelines.wake import collect, learn_fast_level
 from services.stack import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
 
 RESULT = Path(__file__).parent / "results" / "stages.json"
@@ -55,6 +60,7 @@ QWEN3_0_6B: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
     "tie_word_embeddings": True,
 }
+WAYS = {True: "ahead", False: "still"}
 CPUS = 4
 """Logical: what a night asks for, not what the machine has."""
 
@@ -101,9 +107,9 @@ def write_qwen3(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def make_job(name: str, shape: Shape, ahead: bool) -> NightJob:
+def make_job(name: str, shape: Shape) -> NightJob:
     """A night in a folder of its own, over one day of the toy world."""
-    home = (RUNS / f"{name}-{'ahead' if ahead else 'still'}").resolve()
+    home = (RUNS / name).resolve()
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     found_version(str(shape.base), None, shape.memory, home / "v0")
@@ -112,40 +118,61 @@ def make_job(name: str, shape: Shape, ahead: bool) -> NightJob:
     chats += [(Message(role="user", content=p.question), Message(role="assistant", content=p.answer)) for p in day.exchanges()]
     lines = [Experience(id=str(i), messages=chat, source="human").model_dump_json() for i, chat in enumerate(chats)]
     (home / "experiences.jsonl").write_text("\n".join(lines) + "\n")
-    seeding = {**shape.recipe.get("seeding", {}), "ahead": ahead}
     return NightJob(
-        sleep=f"slp_{name.replace('.', '')}_{'ahead' if ahead else 'still'}",
+        sleep=f"slp_{name.replace('.', '')}",
         deployment=name,
         parent=str(home / "v0"),
         child=str(home / "v1"),
         home=str(home),
         experiences=str(home / "experiences.jsonl"),
-        recipe=Recipe.model_validate({**shape.recipe, "seeding": seeding}),
+        recipe=Recipe.model_validate(shape.recipe),
     )
 
 
-def slept(name: str, shape: Shape, ahead: bool) -> dict[str, Any]:
-    """One night, and where its time went."""
-    job, load = make_job(name, shape, ahead), psutil.getloadavg()[0]
-    outcome = night(job)
-    report = outcome["report"]
-    seeding = report["transfers"]["level-1"]
-    phases = seeding["phases"]
-    loop = sum(phases[phase] for phase in LOOP)
+def seeding_job(job: NightJob, ahead: bool) -> NightJob:
+    """The same night with its seeding done in one of the two ways, by a learner run of its own."""
+    seeding = job.recipe.seeding.model_copy(update={"ahead": ahead})
+    recipe = job.recipe.model_copy(update={"seeding": seeding})
+    return job.model_copy(update={"sleep": f"{job.sleep}_{WAYS[ahead]}", "recipe": recipe})
+
+
+def slept(name: str, shape: Shape, console: Console) -> dict[str, Any]:
+    """The stages of one night, its seeding in both ways, and where the time went."""
+    job, load = make_job(name, shape), psutil.getloadavg()[0]
+    stages = Stages(job)
+    day = stages.run("collect", lambda: collect(job))
+    with RolloutPool(job) as rollouts:
+        fast = stages.run("learn_fast_level", lambda: learn_fast_level(job, day))
+        memory = Memory.at_dusk(job, fast)
+        transfer = planned(memory, day["moves"][0])
+        teachers = snapshot_teacher(job, memory)
+        corpus = stages.run("dream_corpus", lambda: rollouts.timed(lambda: dream_corpus(job, day, memory, transfer, rollouts)))
+        seeding = {}
+        for ahead, way in WAYS.items():
+            console.print(f"{name}: {way}")
+            own = seeding_job(job, ahead)
+            work = partial(knowledge_seeding, own, memory, teachers, transfer, corpus, rollouts)
+            seeding[way] = told(stages.run(f"knowledge_seeding_{way}", work))
     return {
         "shape": name,
-        "ahead": ahead,
-        "outcome": outcome["outcome"],
-        "gate": report["gate"]["measured"],
-        "stages": report["stages"],
-        "phases": report["phases"],
+        "stages": stages.seconds(),
+        "phases": stages.phases(),
+        "seeding": seeding,
+        "load_average": [round(load, 1), round(psutil.getloadavg()[0], 1)],
+    }
+
+
+def told(seeded: Outputs) -> dict[str, Any]:
+    """Shares of the loop's seconds, and how old the rows were."""
+    phases = seeded["phases"]
+    loop = sum(phases[phase] for phase in LOOP)
+    return {
         "loop_seconds": round(loop, 3),
         "learner": shares(phases, LOOP, loop),
         "workers": shares(phases, (*ASKED, "idle"), loop),
-        "max_staleness_steps": seeding["max_staleness_steps"],
-        "mean_staleness_steps": round(seeding["mean_staleness_steps"], 2),
-        "final_loss": seeding["final_loss"],
-        "load_average": [round(load, 1), round(psutil.getloadavg()[0], 1)],
+        "max_staleness_steps": seeded["max_staleness_steps"],
+        "mean_staleness_steps": round(seeded["mean_staleness_steps"], 2),
+        "final_loss": seeded["final_loss"],
     }
 
 
@@ -169,19 +196,17 @@ def main(chosen: list[str]) -> None:
         for name in chosen:
             if name == "qwen3-0.6b" and not (known[name].base / "config.json").exists():
                 write_qwen3(known[name].base)
-            for ahead in (True, False):
-                console.print(f"{name}, {'writing ahead' if ahead else 'standing still'}")
-                night_of = slept(name, known[name], ahead)
-                console.print_json(json.dumps(night_of))
-                keep(night_of)
+            night = slept(name, known[name], console)
+            console.print_json(json.dumps(night))
+            keep(night)
     finally:
         ray.shutdown()
 
 
 def keep(slept: dict[str, Any]) -> None:
-    """In the results, in place of the night of that kind that was there."""
+    """In the results, in place of the night of that shape that was there."""
     nights = json.loads(RESULT.read_text())["nights"] if RESULT.exists() else []
-    others = [night for night in nights if (night["shape"], night["ahead"]) != (slept["shape"], slept["ahead"])]
+    others = [night for night in nights if night["shape"] != slept["shape"]]
     result = {
         "command": "python -m benchmarks.stages",
         "machine": {
@@ -189,7 +214,7 @@ def keep(slept: dict[str, Any]) -> None:
             "memory_gib": round(psutil.virtual_memory().total / 2**30),
             "cpu": platform.machine(),
         },
-        "nights": sorted([*others, slept], key=lambda night: (list(shapes()).index(night["shape"]), not night["ahead"])),
+        "nights": sorted([*others, slept], key=lambda night: list(shapes()).index(night["shape"])),
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
