@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-learner bench-serving lock clean
+.PHONY: demo test lint nursery bench-learner bench-serving bench-stages lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -28,6 +28,9 @@ bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, a
 
 bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fifteen minutes on two quiet cores; see docs/learner-speed.md
 	$(BIN)/python -m benchmarks.learner
+
+bench-stages: $(READY)  ## where the time of a night goes, about twelve minutes; writes benchmarks/results/stages.json
+	$(BIN)/python -m benchmarks.stages
 
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.

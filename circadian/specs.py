@@ -235,6 +235,10 @@ class SeedingSpec(Spec):
     """Student-written rows, written afresh at every refresh."""
     refresh_steps: PositiveInt = 50
     """Steps between two deliveries of the student to the rollout workers; also between two checkpoints."""
+    ahead: bool = True
+    """While the student learns for `refresh_steps` steps the rollout workers write its rows for the next ones, as the student that
+    began these: a row is learned from less than 2 * refresh_steps steps after the student that wrote it. False: learning stands still
+    while the student writes, and less than refresh_steps steps lie between."""
     completion_tokens: PositiveInt = 8
     free_run_rows: PositiveInt = 768
     """Documents that are written from nothing."""

@@ -208,6 +208,9 @@ def knowledge_seeding(
         "final_loss": result.final_loss,
         "restarts": result.restarts,
         "deliveries": result.deliveries.model_dump(),
+        "max_staleness_steps": result.max_staleness_steps,
+        "mean_staleness_steps": result.mean_staleness_steps,
+        "phases": result.phases,
     }
 
 

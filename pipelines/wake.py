@@ -201,6 +201,7 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
         "checksum": result.checksum,
         "first_loss": result.first_loss,
         "final_loss": result.final_loss,
+        "phases": result.phases,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from circadian.memory.version import found_version, load_version, read_record, s
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.objectives.rows import TaughtRow, read_rows
+from circadian.phases import Phases
 from circadian.specs import Experience, ExpertRecord, GateSpec, Level, MemorySpec, Message, NightJob
 from pipelines import night as nights
 from pipelines.consolidation import Memory, Moved, check_teachers, dream_corpus, planned, prune, snapshot_teacher
@@ -117,6 +119,7 @@ def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path
 
 def test_nothing_to_learn_is_no_operation_and_not_a_failure(parent: Path, tmp_path: Path) -> None:
     outcome = nights.night(make_job(parent, tmp_path, [chat("1", SECRET)]))
+    assert outcome["report"]["phases"] == {}
     assert outcome == json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["outcome"], outcome["deliveries"]) == ("no_op", {})
     assert "held out 1" in outcome["report"]["reason"]
@@ -172,6 +175,35 @@ def test_a_dead_worker_does_not_hide_the_error_of_the_night() -> None:
     pool._workers = [Dead(), Dead()]  # type: ignore[list-item]
     with pytest.raises(LearnerFailed), pool:
         raise LearnerFailed
+
+
+def test_a_stage_is_told_what_the_workers_did_in_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worker:
+        def deliver(self, payload: bytes) -> None:
+            time.sleep(0.01)
+
+        def sample_ref(self, *asked: object, **how: object) -> list[list[int]]:
+            time.sleep(0.01)
+            return [[7]]
+
+        def read(self, *asked: object) -> list[list[Read]]:
+            time.sleep(0.01)
+            return []
+
+    pool = RolloutPool.__new__(RolloutPool)
+    pool._workers, pool._ready, pool._phases = [Worker()], [], Phases()  # type: ignore[list-item]
+    pool._start_seconds, pool._seconds, pool.stop = 1.0, 1.0, []
+    monkeypatch.setattr("pipelines.rollouts.ray.get", lambda refs, timeout: refs)
+    pool.deliver(b"")
+
+    def asks() -> Outputs:
+        return {"rows": pool.sample([True], [(1,)], 1, 1.0, 0), "read": pool.read([True], [(1, 2)])}
+
+    first, again = pool.timed(asks), pool.timed(asks)
+    assert first["rows"] == [(7,)]
+    for told in (first, again):
+        assert told["phases"].keys() == {"generate", "read"}, "the delivery was before"
+        assert all(0.01 <= seconds < 1.0 for seconds in told["phases"].values())
 
 
 GOOD = Measured(agreement=1.0, forgotten=0.0, lost=0.0, nll_rise=0.0, must_agree=True)
