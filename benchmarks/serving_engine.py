@@ -27,7 +27,6 @@ from actors.names import vllm_environment
 
 KV_CACHE_BYTES = 256 << 20
 """Room for more than is asked at once; two engines are in memory at a time."""
-LARGEST_TOKEN = 150_000
 PART_REPEATS = 15
 
 
@@ -73,14 +72,14 @@ class Bench:
             disable_log_stats=True,
             kv_cache_memory_bytes=KV_CACHE_BYTES,
         )
-        self.engine = self.llm.llm_engine
+        self.engine, self.config = self.llm.llm_engine, self.llm.model_config.hf_config
 
     def seal(self, experts: int, spec: dict[str, Any], layers: list[int]) -> dict[str, float]:
         """Become the version with this many sealed experts."""
         from benchmarks.serving_world import sealed
         from circadian.specs import MemorySpec
 
-        payload = sealed(MemorySpec.model_validate(spec), tuple(layers), experts, self.dtype)
+        payload = sealed(MemorySpec.model_validate(spec), tuple(layers), self.config.hidden_size, experts, self.dtype)
         (receipt,) = self.llm.collective_rpc("memory_deliver", args=(payload,))
         if "refused" in receipt:
             raise RuntimeError(receipt["refused"])
@@ -113,7 +112,7 @@ class Bench:
 
         generator = torch.Generator().manual_seed(seed)
         params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True, detokenize=False)
-        for ids in torch.randint(LARGEST_TOKEN, (rows, prompt), generator=generator).tolist():
+        for ids in torch.randint(self.config.vocab_size, (rows, prompt), generator=generator).tolist():
             self.asked += 1
             self.engine.add_request(str(self.asked), {"prompt_token_ids": ids}, params)
         taken = []
