@@ -23,8 +23,6 @@ from typing import Any, TextIO
 
 import torch
 
-from actors.names import vllm_environment
-
 KV_CACHE_BYTES = 256 << 20
 """Room for more than is asked at once; two engines are in memory at a time."""
 PART_REPEATS = 15
@@ -154,6 +152,10 @@ def _median(compute: Callable[[], Any]) -> float:
 
 def serve(bench: Bench, asks: TextIO, replies: TextIO) -> None:
     """Answer until the asking ends."""
+    if torch.get_num_threads() != 1 and not torch.cuda.is_available():
+        raise RuntimeError(
+            "an engine's environment must be set before it starts (serving.py): its threads would wait for each other"
+        )
     _say(replies, {"ready": True})
     for line in asks:
         ask = json.loads(line)
@@ -171,8 +173,6 @@ def _say(replies: TextIO, answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.update(vllm_environment())
-    del os.environ["VLLM_CPU_KVCACHE_SPACE"]  # it counts whole GiB
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what vLLM writes to standard output is no answer
     serve(Bench(Path(sys.argv[1]), sys.argv[2]), sys.stdin, replies)
