@@ -12,6 +12,7 @@ on the machine does not enter. On a quiet machine the wall clock says the same, 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import psutil
 import torch
 import typer
 
+from actors.names import vllm_environment
 from benchmarks.serving_engine import Load
 from benchmarks.serving_world import SHAPE, weights, write_base
 from circadian.memory.graft import grafted_layers
@@ -63,6 +65,7 @@ class Engine:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            env=environment(),
         )
         self._answer()
 
@@ -84,6 +87,13 @@ class Engine:
         if not line:
             raise RuntimeError(f"an engine ended without an answer:\n{Path(self._log.name).read_text()[-4000:]}")
         return json.loads(line)
+
+
+def environment() -> dict[str, str]:
+    """That of Circadian's own engines. It must stand before the process begins: OpenMP counts its threads when torch is loaded."""
+    settings = {**os.environ, **vllm_environment()}
+    del settings["VLLM_CPU_KVCACHE_SPACE"]  # it counts whole GiB
+    return settings
 
 
 @contextmanager

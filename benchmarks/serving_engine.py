@@ -23,11 +23,8 @@ from typing import Any, TextIO
 
 import torch
 
-from actors.names import vllm_environment
-
 KV_CACHE_BYTES = 256 << 20
 """Room for more than is asked at once; two engines are in memory at a time."""
-LARGEST_TOKEN = 150_000
 PART_REPEATS = 15
 
 
@@ -73,14 +70,14 @@ class Bench:
             disable_log_stats=True,
             kv_cache_memory_bytes=KV_CACHE_BYTES,
         )
-        self.engine = self.llm.llm_engine
+        self.engine, self.config = self.llm.llm_engine, self.llm.model_config.hf_config
 
     def seal(self, experts: int, spec: dict[str, Any], layers: list[int]) -> dict[str, float]:
         """Become the version with this many sealed experts."""
         from benchmarks.serving_world import sealed
         from circadian.specs import MemorySpec
 
-        payload = sealed(MemorySpec.model_validate(spec), tuple(layers), experts, self.dtype)
+        payload = sealed(MemorySpec.model_validate(spec), tuple(layers), self.config.hidden_size, experts, self.dtype)
         (receipt,) = self.llm.collective_rpc("memory_deliver", args=(payload,))
         if "refused" in receipt:
             raise RuntimeError(receipt["refused"])
@@ -113,7 +110,7 @@ class Bench:
 
         generator = torch.Generator().manual_seed(seed)
         params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True, detokenize=False)
-        for ids in torch.randint(LARGEST_TOKEN, (rows, prompt), generator=generator).tolist():
+        for ids in torch.randint(self.config.vocab_size, (rows, prompt), generator=generator).tolist():
             self.asked += 1
             self.engine.add_request(str(self.asked), {"prompt_token_ids": ids}, params)
         taken = []
@@ -155,6 +152,10 @@ def _median(compute: Callable[[], Any]) -> float:
 
 def serve(bench: Bench, asks: TextIO, replies: TextIO) -> None:
     """Answer until the asking ends."""
+    if torch.get_num_threads() != 1 and not torch.cuda.is_available():
+        raise RuntimeError(
+            "an engine's environment must be set before it starts (serving.py): its threads would wait for each other"
+        )
     _say(replies, {"ready": True})
     for line in asks:
         ask = json.loads(line)
@@ -172,8 +173,6 @@ def _say(replies: TextIO, answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.update(vllm_environment())
-    del os.environ["VLLM_CPU_KVCACHE_SPACE"]  # it counts whole GiB
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what vLLM writes to standard output is no answer
     serve(Bench(Path(sys.argv[1]), sys.argv[2]), sys.stdin, replies)

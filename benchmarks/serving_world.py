@@ -44,9 +44,9 @@ def write_base(folder: Path, dtype: torch.dtype) -> Path:
     return folder
 
 
-def sealed(spec: MemorySpec, layers: tuple[int, ...], experts: int, dtype: torch.dtype) -> bytes:
-    """The delivery of a version whose slow level holds this many sealed experts of random content, and nothing else."""
-    level, width, generator = spec.levels[SLOW], SHAPE["hidden_size"], torch.Generator().manual_seed(experts)
+def sealed(spec: MemorySpec, layers: tuple[int, ...], width: int, experts: int, dtype: torch.dtype) -> bytes:
+    """The delivery of a version whose slow level holds this many sealed experts of random content, and nothing else; width D."""
+    level, generator = spec.levels[SLOW], torch.Generator().manual_seed(experts)
     shapes = dict(zip(PARTS, ((level.rank, width), (width, level.rank), (1, width), (1,)), strict=True))
     tensors = {
         f"layers.{layer}.levels.{SLOW}.experts.{expert}.{part}": (0.02 * torch.randn(shape, generator=generator)).to(dtype)
