@@ -6,7 +6,6 @@ of this process: `library` before any model, `before` when the model stands and 
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.learner.measure import forget_peak, peak, peak_of_life, resident, seconds
+from benchmarks.learner.measure import forget_peak, peak, peak_of_life, release, resident, seconds
 from benchmarks.learner.points import Contender, Point, Shape, rows_of
 
 
@@ -60,7 +59,7 @@ def load(contender: Contender) -> Callable[[Point], Runner]:
 
 def measure(make: Callable[[Point], Runner], point: Point, steps: int, warm: bool, library: int) -> Measured:
     runner = make(point)
-    gc.collect()
+    release()
     before = resident()
     forget_peak()
     teach = seconds(runner.teach)
@@ -94,7 +93,7 @@ def main(request: Path, answer: Path) -> None:
         measured = measure(make, point_of(fields), asked["steps"], asked["warm"], library)
         found.append(asdict(measured))
         answer.write_text(json.dumps(found))
-        gc.collect()
+        release()
 
 
 if __name__ == "__main__":

@@ -34,14 +34,17 @@ def draw(curves: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
             speed = [point["tokens_per_second"] for point in points.values()]
             memory = [point["own_peak_bytes"] / MIB for point in points.values()]
             for row, values in enumerate((speed, memory)):
+                if row and contender == "circadian_once":
+                    continue  # the same memory
                 axes[row][column].plot(where, values, "o-", ms=3.5, lw=1.4, color=COLOURS.get(contender), label=contender)
         for row, label in enumerate(("tokens per second", "peak MiB, without the libraries")):
             panel = axes[row][column]
-            panel.set(xscale="log", yscale="log", xlabel=LABELS[axis], ylabel=label if not column else "")
+            panel.set(xscale="log", xlabel=LABELS[axis], ylabel=label if not column else "")
             panel.set_xticks(where, [str(value) for value in where], minor=False)
             panel.minorticks_off()
-            panel.grid(alpha=0.3, which="both")
-    axes[0][0].legend(fontsize=8, frameon=False)
-    figure.tight_layout()
+            panel.set_ylim(bottom=0)
+            panel.grid(alpha=0.3)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper center", ncols=len(COLOURS), fontsize=9, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.96))
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -202,8 +202,9 @@ def knowledge_seeding_loss(
 def _student(model: Grafted, batch: dict[str, Tensor], view: Tensor) -> Tensor:
     """The student's final hidden states where it predicts the taught tokens, [N, D]."""
     where = batch["positions"].to(model.device)
-    begin, name = (model.trunk, "trunk") if "trunk" in batch else (model.lower, "ids")
-    return model.upper(begin(batch[name].to(model.device), where), view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
+    trunk = batch.get("trunk")
+    begun = model.lower(batch["ids"].to(model.device), where) if trunk is None else model.trunk(trunk.to(model.device), where)
+    return model.upper(begun, view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
 
 
 def _in_rows(lessons: Sequence[Lesson]) -> list[Lesson]:
