@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-learner bench-serving bench-stages lock clean
+.PHONY: demo test lint nursery bench-learner bench-serving bench-stages bench-wake lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -31,6 +31,9 @@ bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fi
 
 bench-stages: $(READY)  ## where the time of a night goes, about twelve minutes; writes benchmarks/results/stages.json
 	$(BIN)/python -m benchmarks.stages
+
+bench-wake: $(READY)  ## the wake update at dusk and online, compared; a few minutes on one core
+	$(BIN)/python -m benchmarks.wake_modes 0 1 2
 
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.

@@ -37,6 +37,7 @@ from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum
 from circadian.memory.version import served_dtype
 from circadian.objectives.rows import parse_rows, render_rows
+from circadian.objectives.schedule import lr_at
 from circadian.phases import Phases, Seconds, told, with_idle
 from circadian.specs import Spec
 
@@ -82,11 +83,6 @@ class OutOfTime(Exception):
 
 class OtherRequest(Exception):
     """The run's checkpoints were made for another request."""
-
-
-def lr_at(step: int, steps: int, lr: float) -> float:
-    """The learning rate of a step: constant over the first half, then down linearly, so that it would be zero at `steps`."""
-    return lr * min(1.0, 2 * (steps - step) / steps)
 
 
 def learn_loop(

@@ -19,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from circadian.specs import Experience
 
 Tokens = tuple[int, ...]
+HELD_OUT = "held out"
+"""Why an experience is left out that contains a text that is kept for tests."""
 
 
 class Unreadable(ValueError):
@@ -117,6 +119,31 @@ class Reader:
 
     def _chat(self, messages: Sequence[dict[str, str]], answering: bool = False) -> Tokens:
         return chat_ids(self.tokenizer, messages, answering)
+
+
+def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, str], int]:
+    """The rows that can be learned; of every experience that adds none, why; and how many documents were cut."""
+    left_out = {experience.id: "nothing to learn" for experience in experiences}
+    read: list[tuple[Experience, Row]] = []
+    for experience in experiences:
+        try:
+            read += [(experience, row) for row in reader.rows(experience) if any(row.weight)]
+        except Unreadable:
+            left_out[experience.id] = "unreadable"
+    held_out = reader.are_held_out([row.ids for _, row in read])
+    secret = {experience.id for (experience, _), found in zip(read, held_out, strict=True) if found}
+    left_out |= dict.fromkeys(secret, HELD_OUT)
+    rows, cut = [], 0
+    for experience, row in read:
+        if experience.id in secret:
+            continue
+        if len(row.ids) <= longest or experience.text:
+            rows.append(row.cut(longest))
+            cut += len(row.ids) > longest
+            left_out.pop(experience.id, None)
+        elif experience.id in left_out:
+            left_out[experience.id] = "too long"
+    return rows, left_out, cut
 
 
 def experience_ids(tokenizer: PreTrainedTokenizerBase, experience: Experience) -> Tokens:

@@ -125,7 +125,7 @@ class Experience(Spec):
 
 
 class FastLearningSpec(Spec):
-    """How the fast level learns the day's experiences at dusk (equation 2 of the paper, applied at the boundary)."""
+    """How the fast level learns the day's experiences at dusk (equation 2 of the paper, with the day as the chunk)."""
 
     steps: PositiveInt = 150
     rows: PositiveInt = 32
@@ -134,6 +134,27 @@ class FastLearningSpec(Spec):
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     checkpoint_steps: PositiveInt = 50
     """Steps between two checkpoints."""
+
+
+class OnlineLearningSpec(Spec):
+    """How the fast level learns while the deployment serves: a chunk whenever level 0's period is full of new tokens."""
+
+    steps: PositiveInt = 60
+    """Of one chunk."""
+    rows: PositiveInt = 32
+    """Experiences a step."""
+    replay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """Share of a step's rows that come from the day's earlier chunks: without it a chunk is learned over those before it."""
+    lr: Annotated[float, Field(ge=0.0)] = 1e-2
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    dusk_steps: PositiveInt = 75
+    """Steps of the night over the whole day, from what was learned online; in the place of fast_learning.steps."""
+    seed: int = 0
+    cpus: Resource = 1.0
+    """Of the fast learner, which leaves them to the night while one runs."""
+    gpus: Resource = 0.0
+    chunk_seconds: Seconds = 1800.0
+    """Longest that one chunk may take, the model's loading included."""
 
 
 class NoJudge(Spec):
@@ -319,6 +340,8 @@ class Recipe(Spec):
     """One night."""
 
     fast_learning: FastLearningSpec = FastLearningSpec()
+    online_learning: OnlineLearningSpec = OnlineLearningSpec()
+    """Of deployments whose `wake` is `online`."""
     seeding: SeedingSpec = SeedingSpec()
     learner: LearnerSpec = LearnerSpec()
     rollouts: RolloutSpec = RolloutSpec()
@@ -354,6 +377,54 @@ class Recipe(Spec):
         return self
 
 
+class ChunkJob(Spec):
+    """One online update of the fast level, as a file: written once by the controller, read by the fast learner as often as it takes."""
+
+    number: PositiveInt
+    """Of the chunk, from 1 on since the fast level was last empty."""
+    version: str
+    """Folder of the version that serves beneath."""
+    day: str
+    """Folder of the chunks since the fast level was last empty."""
+    experiences: tuple[Experience, ...]
+    tokens: Annotated[int, Field(ge=0)]
+    """Of the experiences, as the deployment's tokenizer reads them."""
+    max_row_tokens: PositiveInt
+    learning: OnlineLearningSpec = OnlineLearningSpec()
+
+
+class ChunkRecord(Spec):
+    """A chunk that was learned: its file is what commits it."""
+
+    number: PositiveInt
+    label: str
+    """`<version>+w<number>`: what answers given with it are from."""
+    tokens: int
+    experiences: tuple[str, ...]
+    """Ids of all of the chunk's, those that were left out too."""
+    left_out: dict[str, str] = {}
+    """Experiences that hold nothing to learn: id to reason."""
+    rows: int
+    steps: int
+    first_loss: float | None
+    """Before the first step; None where there was no row to learn."""
+    final_loss: float | None
+    checksum: str
+    """Of the expert's tensors, fp32."""
+    seconds: float
+
+
+class FastStart(Spec):
+    """What a night's fast level begins from."""
+
+    expert: str
+    """Safetensors file."""
+    checksum: str
+    chunks: PositiveInt
+    experiences: tuple[str, ...]
+    """Ids of those that it has learned."""
+
+
 class NightJob(Spec):
     """Everything one attempt at a night needs, as a file; the controller writes it, the Ray job reads it."""
 
@@ -370,6 +441,8 @@ class NightJob(Spec):
     """Folder of the night: stage manifests, events.jsonl, outcome.json."""
     experiences: str
     """File of experiences, one JSON object a line."""
+    fast: FastStart | None = None
+    """What was learned online, if anything was."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     recipe: Recipe = Recipe()

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from actors.learn_ahead import StudentLate
 from actors.learn_engine import LearnEngine, LearningDiverged, learning_model
-from actors.learn_loop import OtherRequest, OutOfTime, learn_loop, lr_at
+from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
 from actors.learn_request import LearnRequest, LearnResult
 from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
@@ -33,6 +33,7 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.version import load_tokenizer, load_version
 from circadian.objectives.rows import read_rows
+from circadian.objectives.schedule import lr_at
 from circadian.phases import ASKED, LOOP
 from circadian.specs import ImitationSpec, SeedingSpec
 

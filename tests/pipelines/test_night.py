@@ -21,21 +21,21 @@ from circadian.memory.cues import Cue, read_cues
 from circadian.memory.delivery import receive
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, LevelFull, MemoryState
-from circadian.memory.tensors import parse_name
+from circadian.memory.tensors import checksum, parse_name
 from circadian.memory.transfer import Transfer
 from circadian.memory.version import found_version, load_version, read_record, save_version, version_state, weights_sha256
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.objectives.rows import TaughtRow, read_rows
 from circadian.phases import Phases
-from circadian.specs import Experience, ExpertRecord, GateSpec, Level, MemorySpec, Message, NightJob
+from circadian.specs import Experience, ExpertRecord, FastStart, GateSpec, Level, MemorySpec, Message, NightJob
 from pipelines import night as nights
 from pipelines.consolidation import Memory, Moved, check_teachers, dream_corpus, planned, prune, snapshot_teacher
 from pipelines.gate import FEWEST_DOCUMENTS, FEWEST_SURE, Measured, gate, judge, lost, nll_rise
 from pipelines.publish import joined_cues, publish
 from pipelines.rollouts import RolloutPool, worker_seeds
 from pipelines.stages import Outputs, StageBroken
-from pipelines.wake import NothingToLearn, collect, hold_back
+from pipelines.wake import NothingToLearn, collect, fast_start, hold_back
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=3, rank=4)), layers=(1,))
 
@@ -106,6 +106,31 @@ def test_what_is_asked_again_is_answered_by_the_day_alone(parent: Path, tmp_path
     assert [tuple(cue["ids"]) for cue in cues if cue["sleep"] != job.sleep] == [other]
     kept = json.loads(joined_cues(job, day))["cues"]
     assert [(tuple(cue["ids"]), cue["sleep"]) for cue in kept] == [(other, "slp_0"), (asked, job.sleep)]
+
+
+@pytest.mark.parametrize(
+    ("learned", "spoilt", "begins"),
+    [
+        (None, False, "fresh"),
+        (("1",), False, "online, 2 chunks"),
+        (("1", "3"), False, "fresh: what was learned online holds texts that are held out"),
+        (("1",), True, "fresh: "),
+    ],
+)
+def test_a_night_begins_with_what_was_learned_online_unless_that_is_held_out_or_lost(
+    parent: Path, tmp_path: Path, learned: tuple[str, ...] | None, spoilt: bool, begins: str
+) -> None:
+    expert = draw(load_version(parent), ExpertId(0, 0), 4)
+    save_file(expert, tmp_path / "expert.safetensors")
+    job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo"), chat("3", SECRET, "oslo")])
+    if learned:
+        start = FastStart(expert=str(tmp_path / "expert.safetensors"), checksum=checksum(expert), chunks=2, experiences=learned)
+        job = job.model_copy(update={"fast": start})
+    if spoilt:
+        save_file({name: tensor + 1 for name, tensor in expert.items()}, tmp_path / "expert.safetensors")
+    found, told = fast_start(job, collect(job))
+    assert told.startswith(begins)
+    assert found == (job.fast if begins.startswith("online") else None)
 
 
 def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path) -> None:
