@@ -13,6 +13,16 @@ earlier nights, and a faithful student copies the damage. Here every row names i
 self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off). Teacher and student are one set of
 weights in two views.
 
+**Other models** can teach too: the paper's Knowledge Seeding "from one or several smaller models to a larger one", of which the above is
+the case with one model. Where such a teacher has the student's tokenizer nothing above changes but where p comes from: its own final hidden
+states and its own head. Where it has another one there is no p: its texts are read by the student's tokenizer, alpha is 0 for
+their rows (the paper's objective without its distillation), and, ours, the teacher's text is learned as text:
+
+    L_other = L_imitation on what the student wrote,   told * -log p_student(y) on what the teacher wrote
+
+because imitation alone can only reward what the student happens to write, and it does not happen to write what it does not know
+(benchmarks/results/seeding.json has both).
+
 A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
 written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
 
@@ -31,14 +41,16 @@ import torch
 from torch import Tensor
 
 from circadian.memory.graft import Grafted
-from circadian.objectives.divergence import compare
+from circadian.objectives.divergence import ITSELF, NOBODY, Head, Others, compare, log_probs
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
 from circadian.objectives.rows import Kind, TaughtRow
-from circadian.specs import DivergenceSpec, ImitationSpec, SeedingSpec
+from circadian.specs import ImitationSpec, SeedingSpec
 
 TEACH_ROWS = 32
 """Rows that are taught at once."""
+STATES = "teacher"
+"""Of a batch: the teachers' final hidden states, with `-i` behind it those of the other model i."""
 R = TypeVar("R")
 Pools = Mapping[Kind, Sequence[R]]
 """Rows by kind."""
@@ -49,13 +61,15 @@ class Lesson:
     """A row with all that does not change while the student learns.
 
     trunk [T, D]: the layers below the first memory (just the embeddings if there are none); teacher [N, D]: the teacher's final hidden
-    states where it predicts the taught tokens; before [N]: the student's log-probs of them when the row was written, and advantage: of
-    its reward in its group, both only where it is to imitate.
+    states where it predicts the taught tokens, [N, 0] where nobody's distribution is taught; by: whose states they are
+    (divergence.py); before [N]: the student's log-probs of them when the row was written, and advantage: of its reward in its group, both
+    only where it is to imitate.
     """
 
     row: TaughtRow
     trunk: Tensor
     teacher: Tensor
+    by: int = ITSELF
     before: Tensor | None = None
     advantage: float = 0.0
 
@@ -89,6 +103,38 @@ def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Ten
 
 
 @torch.no_grad()
+def taught(model: Grafted, rows: Sequence[TaughtRow], states: Sequence[Tensor] | None, by: int = NOBODY) -> list[Lesson]:
+    """Lessons that another model gives: of each row its final hidden states [N, D'] where it predicts the taught tokens, or None where
+    nothing but the text is taught."""
+    lessons: list[Lesson] = []
+    for start in range(0, len(rows), TEACH_ROWS):
+        some = rows[start : start + TEACH_ROWS]
+        given = states[start : start + TEACH_ROWS] if states is not None else [_nothing(model, row) for row in some]
+        lessons += [Lesson(row, own, said, by) for row, own, said in zip(some, _trunks(model, some), given, strict=True)]
+    return lessons
+
+
+def _nothing(model: Grafted, row: TaughtRow) -> Tensor:
+    """[N, 0]"""
+    return torch.zeros(len(row.ids) - max(row.start, 1), 0, device=model.device, dtype=model.dtype)
+
+
+def _trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor]:
+    """The layers below the first memory, of every row [T, D]."""
+    lengths = [len(row.ids) for row in rows]
+    bins = pack(lengths)
+    ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
+    hidden = model.lower(ids.to(model.device), where.to(model.device)).hidden
+    found = {}
+    for number, texts in enumerate(bins):
+        begin = 0
+        for text in texts:
+            found[text] = hidden[number, begin : begin + lengths[text]].clone()
+            begin += lengths[text]
+    return [found[text] for text in range(len(rows))]
+
+
+@torch.no_grad()
 def rewarded(
     model: Grafted, lessons: Sequence[Lesson], student_view: Tensor, spec: ImitationSpec, semantic: Sequence[bool | None]
 ) -> list[Lesson]:
@@ -108,9 +154,9 @@ def rewarded(
         some = lessons[start : start + TEACH_ROWS]
         batch = collate(some)
         hidden = _student(model, batch, student_view)
-        log_probs = compare(DivergenceSpec(), batch["teacher"], hidden, batch["written"], model.lm_head)[1]
+        likely = log_probs(hidden, batch["written"].to(model.device), model.lm_head)
         ordered = _in_rows(some)
-        before = dict(zip(map(id, ordered), log_probs.split([len(lesson.teacher) for lesson in ordered]), strict=True))
+        before = dict(zip(map(id, ordered), likely.split([len(lesson.teacher) for lesson in ordered]), strict=True))
         done += [replace(lesson, before=before[id(lesson)], advantage=float(found[start + i])) for i, lesson in enumerate(some)]
     return done
 
@@ -141,8 +187,9 @@ def chunks(shares: Sequence[Sequence[Lesson]], token_chunk: int) -> int:
 
 
 def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-    """trunk [B, T, D], positions [B, T] int64, taught [B, T] bool, the tokens whose prediction is taught; of these teacher [N, D],
-    written [N] int64, before [N] and advantage [N]."""
+    """trunk [B, T, D], positions [B, T] int64, taught [B, T] bool, the tokens whose prediction is taught; of these by [N] int64, written
+    [N] int64, before [N], advantage [N] and told [N] bool, what is learned as text; states of the teachers where they teach, teacher [n, D]
+    of the model itself and teacher-i [n, D'] of the others."""
     lengths = [len(lesson.row.ids) for lesson in lessons]
     bins = pack(lengths)
     ordered = [lessons[text] for row in bins for text in row]
@@ -151,7 +198,11 @@ def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
         "trunk": lay(bins, [lesson.trunk for lesson in lessons]),
         "positions": positions(bins, lengths),
         "taught": lay(bins, taught),
-        "teacher": torch.cat([lesson.teacher for lesson in ordered]),
+        **_states(ordered),
+        "by": torch.cat([torch.full((len(lesson.teacher),), lesson.by) for lesson in ordered]),
+        "told": torch.cat(
+            [torch.full((len(lesson.teacher),), lesson.by == NOBODY and lesson.row.imitated is None) for lesson in ordered]
+        ),
         "written": torch.tensor([token for lesson in ordered for token in lesson.row.ids[max(lesson.row.start, 1) :]]),
         "before": torch.cat(
             [torch.zeros(len(lesson.teacher)) if lesson.before is None else lesson.before.cpu() for lesson in ordered]
@@ -160,16 +211,42 @@ def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
     }
 
 
+def _states(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
+    """The teachers' states, one tensor each."""
+    of: dict[str, list[Tensor]] = {STATES: [lessons[0].trunk[:0]]}
+    for lesson in lessons:
+        if lesson.by != NOBODY:
+            of.setdefault(STATES if lesson.by == ITSELF else f"{STATES}-{lesson.by}", []).append(lesson.teacher)
+    return {name: torch.cat(states) for name, states in of.items()}
+
+
 def knowledge_seeding_loss(
-    model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec, chunks: int = 1
+    model: Grafted,
+    batch: dict[str, Tensor],
+    student_view: Tensor,
+    spec: SeedingSpec,
+    chunks: int = 1,
+    heads: Mapping[int, Head] | None = None,
 ) -> Tensor:
-    """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written."""
+    """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written.
+
+    heads: of the other models, where a night has other teachers; by their numbers.
+    """
     student = _student(model, batch, student_view)
-    divergences, now = compare(spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks)
+    others = None if heads is None else _others(batch, heads)
+    divergences, now = compare(spec.divergence, batch[STATES], student, batch["written"], model.lm_head, chunks, others)
     losses = spec.alpha * divergences
-    if spec.alpha < 1:
-        losses = losses + (1 - spec.alpha) * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
+    if spec.alpha < 1 or others:
+        share = torch.where(batch["by"] == NOBODY, 1.0, 1 - spec.alpha)  # alpha is 0 where there is no distribution
+        losses = losses + share * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
+    if others:
+        losses = losses - spec.told * batch["told"] * now
     return losses.sum() / max(1, len(losses))
+
+
+def _others(batch: dict[str, Tensor], heads: Mapping[int, Head]) -> Others:
+    states = {number: batch[f"{STATES}-{number}"] for number in heads if f"{STATES}-{number}" in batch}
+    return Others(batch["by"], states, heads)
 
 
 def _student(model: Grafted, batch: dict[str, Tensor], view: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from circadian.objectives.divergence import DIVERGENCES, compare
+from circadian.objectives.divergence import ABSENT, DIVERGENCES, ITSELF, NOBODY, Others, compare, log_probs
 from circadian.specs import DivergenceSpec
 
 N, D, V = 37, 8, 50
@@ -81,6 +81,59 @@ def test_no_gradient_reaches_the_teacher() -> None:
     divergences, log_probs = compare(DivergenceSpec(), teacher, student, torch.zeros(4, dtype=torch.long), nn.Linear(D, V), 2)
     (divergences.sum() + log_probs.sum()).backward()
     assert teacher.grad is None
+    assert student.grad is not None
+
+
+WIDTHS = {1: (5, V), 2: (11, V - 3), 3: (6, V + 4)}
+"""Of other teachers: model width, and tokens that the head has; the student has V."""
+
+
+def others_and_reference(own: nn.Linear, teacher: Tensor, student: Tensor) -> tuple[Others, Tensor, Tensor]:
+    """Every token taught by itself, another model or nobody; the teacher's states where the model itself teaches, and the
+    teachers' log-probs [N, V] in float64, from every head alone."""
+    by = torch.tensor([NOBODY, ITSELF, *WIDTHS])[torch.randint(0, 2 + len(WIDTHS), (N,))]
+    heads = {number: nn.Linear(width, tokens) for number, (width, tokens) in WIDTHS.items()}
+    states = {number: torch.randn(int((by == number).sum()), WIDTHS[number][0]) for number in WIDTHS}
+    said = nn.functional.linear(student.detach().double(), own.weight.double(), own.bias.double()).log_softmax(-1)
+    said[by == ITSELF] = nn.functional.linear(teacher.double(), own.weight.double(), own.bias.double()).log_softmax(-1)[
+        by == ITSELF
+    ]
+    for number, head in heads.items():
+        logits = nn.functional.linear(states[number].double(), head.weight.double(), head.bias.double())[:, :V]
+        absent = torch.full((len(logits), V - logits.shape[1]), ABSENT, dtype=torch.float64)
+        said[by == number] = torch.cat([logits.log_softmax(-1), absent], -1)
+    return Others(by, states, heads), teacher[by == ITSELF], said
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("chunks", [1, 8, 50])
+def test_other_teachers_have_heads_and_widths_of_their_own(
+    spec: DivergenceSpec, chunks: int, states: tuple[Tensor, Tensor, Tensor, nn.Linear]
+) -> None:
+    teacher, student, written, head = states
+    others, own, said = others_and_reference(head, teacher, student)
+    assert set(others.by.tolist()) == {NOBODY, ITSELF, *WIDTHS}
+    q = nn.functional.linear(student.double(), head.weight.double(), head.bias.double()).softmax(-1)
+    taught = others.by != NOBODY
+    wanted = torch.where(taught, expected(spec, said.exp(), q), 0.0)
+    (gradient,) = torch.autograd.grad(wanted.mean(), student, retain_graph=True)
+    divergences, likely = compare(spec, own, student, written, head, chunks, others)
+    (got,) = torch.autograd.grad(divergences.mean(), student)
+    torch.testing.assert_close(divergences.double(), wanted, atol=2e-5, rtol=2e-4)
+    torch.testing.assert_close(got, gradient, atol=2e-6, rtol=2e-4)
+    assert got[~taught].abs().max() < 1e-8, "where nobody teaches nothing is learned"
+    torch.testing.assert_close(likely.double(), q.log().gather(-1, written[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(likely, log_probs(student, written, head))
+
+
+def test_no_gradient_reaches_another_teacher_or_its_head(states: tuple[Tensor, Tensor, Tensor, nn.Linear]) -> None:
+    teacher, student, written, head = states
+    others, own, _ = others_and_reference(head, teacher, student)
+    for values in others.states.values():
+        values.requires_grad_()
+    compare(DivergenceSpec(), own, student, written, head, 4, others)[0].sum().backward()
+    heads = [parameter for other in others.heads.values() for parameter in other.parameters()]  # type: ignore[attr-defined]
+    assert all(tensor.grad is None for tensor in (*others.states.values(), *heads))
     assert student.grad is not None
 
 
