@@ -35,8 +35,8 @@ from pipelines.stages import Outputs, write_lines
 FAST_LEVEL = 0
 HELD_BACK = 0.1
 """Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
-Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate"], int]
-"""Two experts that become one, or the level that takes up what the next faster one holds."""
+Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate", "seed"], int]
+"""Two experts that become one, the level that takes up what the next faster one holds, or the one that takes up what other models know."""
 T = TypeVar("T")
 CUES_PER_DOCUMENT = 3
 """Beginnings taken of what has no question; a chat gives one cue per answer."""
@@ -64,7 +64,8 @@ def collect(job: NightJob) -> Outputs:
     """Rows of the day, its cues, the cues of earlier nights that the parent version carries, and what is to be moved tonight; nothing
     that is held out.
 
-    Raises NothingToLearn, and LevelFull now rather than after the work.
+    A day on which nothing was met is one that only other models teach. Raises NothingToLearn, and LevelFull now rather than after the
+    work.
     """
     home, rng, bounds = Path(job.home), random.Random(f"collect-{job.seed}"), Bounds.of(job)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
@@ -72,7 +73,9 @@ def collect(job: NightJob) -> Outputs:
     rows, left_out, cut = day_rows(experiences, reader, bounds.row)
     met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue)]
     cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
-    if not rows or not cues:
+    if not cues:
+        rows = []
+    if not rows and not job.recipe.teachers:
         why = ", ".join(f"{reason} {count}" for reason, count in Counter(left_out.values()).items())
         raise NothingToLearn(
             f"none of {len(experiences)} experiences can be learned ({why or 'too short to ask about'}); "
@@ -101,24 +104,32 @@ def collect(job: NightJob) -> Outputs:
         "held_back": len(held_back),
         "old_cues_dropped": len(carried) - len(old) - len(held_back),
         "tokens": tokens,
-        "moves": moves(job, tokens),
+        "moves": moves(job, tokens, met=bool(rows)),
         "left_out": dict(Counter(left_out.values())),
         "documents_cut": cut,
         "day_cues_dropped_long": len(met) - len(cues),
     }
 
 
-def moves(job: NightJob, tokens: int) -> list[Move]:
-    """What a night over so many new tokens moves, fast to slow; a merge first wherever a level would be full.
+def moves(job: NightJob, tokens: int, met: bool = True) -> list[Move]:
+    """What a night over so many new tokens moves, fast to slow, and last what other models teach into the slowest level; a merge first
+    wherever a level would be full. met: the fast level learns something.
 
     Raises LevelFull where the recipe refuses to merge, or there are no two experts to merge.
     """
     parent = Path(job.parent)
     record, spec = read_record(parent), memory_spec(parent)
-    state, _ = version_state(parent).opened(FAST_LEVEL)
+    state = version_state(parent)
     nights = {(expert.level, expert.expert): len(expert.nights) for expert in record.lineage}
     planned: list[Move] = []
-    for level in due(state, tuple(level.period for level in spec.levels), record.tokens, record.tokens + tokens):
+    todo: list[tuple[Literal["consolidate", "seed"], int]] = []
+    if met:
+        state, _ = state.opened(FAST_LEVEL)
+        periods = tuple(level.period for level in spec.levels)
+        todo += [("consolidate", level) for level in due(state, periods, record.tokens, record.tokens + tokens)]
+    if job.recipe.teachers:
+        todo.append(("seed", len(spec.levels) - 1))
+    for kind, level in todo:
         try:
             state.opened(level)
         except LevelFull:
@@ -129,8 +140,8 @@ def moves(job: NightJob, tokens: int) -> list[Move]:
             planned.append(("merge", [list(place) for place in sorted(fewest)]))
             state = merge.after()
             nights[merge.into] = sum(nights.pop(place) for place in fewest)
-        transfer = Transfer.consolidation(state, level)
-        planned.append(("consolidate", level))
+        transfer = Transfer.consolidation(state, level) if kind == "consolidate" else Transfer.seed(state, level)
+        planned.append((kind, level))
         nights[transfer.into] = sum(nights.pop(place, 0) for place in transfer.emptied) or 1
         state = transfer.after()
     return planned
