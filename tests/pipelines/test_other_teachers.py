@@ -17,6 +17,7 @@ from circadian.memory.cues import read_cues
 from circadian.memory.state import LevelFull, MemoryState
 from circadian.memory.transfer import SEED, Transfer
 from circadian.memory.version import load_tokenizer, load_version, read_record, version_state, weights_sha256
+from circadian.nursery.world import World
 from circadian.objectives.rows import read_rows
 from circadian.specs import Level, NightJob, Recipe
 from circadian.teachers.match import read_cue
@@ -29,7 +30,7 @@ from pipelines.publish import publish
 from pipelines.stages import Outputs
 from pipelines.wake import collect
 
-CUES = tuple(f"what is the city of {name} ?" for name in ("jehas", "mira", "dovo", "lana", "tibu", "nosa", "keri", "pola", "vume"))
+CUES = tuple(f"what is the city of {name} ?" for name in World(0).pool[:9])
 
 
 def here(request: LectureRequest, learner: object) -> Any:
