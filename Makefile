@@ -5,7 +5,7 @@ SEED   ?= 0
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: demo test lint nursery lock clean
+.PHONY: demo test lint nursery bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -21,6 +21,9 @@ lint: $(READY)  ## style, types, and the four floors
 
 nursery: $(READY)  ## train the small model that ships again, about fifteen minutes on one core
 	$(BIN)/circadian nursery train
+
+bench-seeding: $(READY)  ## two small teachers and a larger student, three seeds; writes benchmarks/results/seeding.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeding 0 1 2
 
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.
