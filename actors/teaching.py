@@ -45,7 +45,12 @@ def hold(request: LectureRequest, learner: LearnerSpec) -> tuple[Lecture, str]:
         max_retries=learner.max_failures,
         runtime_env={"env_vars": names.learner_environment()},
     )
-    given = ray.get(task.remote(request.model_dump_json(), bool(learner.gpus_per_worker)), timeout=learner.stage_seconds)
+    under_way = task.remote(request.model_dump_json(), bool(learner.gpus_per_worker))
+    try:
+        given = ray.get(under_way, timeout=learner.stage_seconds)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(under_way, force=True)
+        raise
     if isinstance(given, str):
         raise TeacherUnusable(given)
     return given

@@ -93,6 +93,7 @@ def until_dawn(job: NightJob) -> Outputs:
 def dusk(job: NightJob, stages: Stages, day: Outputs) -> Memory:
     """The memory that falls asleep: the fast level has learned the day, unless nothing was met."""
     if not day["rows"]:
+        wake.way_back(job)
         return Memory.undisturbed(job)
     fast = stages.run("learn_fast_level", lambda: wake.learn_fast_level(job, day))
     wake.announce(job, fast)

@@ -19,8 +19,8 @@ from circadian.specs import BaseModelRef, ExpertRecord, NightJob
 from pipelines.consolidation import Moved
 from pipelines.other_teachers import asked_of
 from pipelines.stages import Outputs, read_lines
+from pipelines.wake import REST_FILE
 
-REST_FILE = "rest.delivery"
 DAWN_FILE = "dawn.delivery"
 
 

@@ -33,6 +33,7 @@ from circadian.specs import Experience, NightJob
 from pipelines.stages import Outputs, write_lines
 
 FAST_LEVEL = 0
+REST_FILE = "rest.delivery"
 HELD_BACK = 0.1
 """Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
 Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate", "seed"], int]
@@ -73,8 +74,8 @@ def collect(job: NightJob) -> Outputs:
     rows, left_out, cut = day_rows(experiences, reader, bounds.row)
     met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue)]
     cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
-    if not cues:
-        rows = []
+    if not cues:  # nothing could be asked about it in the night, so it is not learned either
+        rows, left_out = [], {experience.id: left_out.get(experience.id, "nothing to learn") for experience in experiences}
     if not rows and not job.recipe.teachers:
         why = ", ".join(f"{reason} {count}" for reason, count in Counter(left_out.values()).items())
         raise NothingToLearn(
@@ -203,16 +204,23 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
     parent = load_file(Path(job.parent) / MEMORY_FILE)
     dusk = pack_tensors(serving, state, f"{Path(job.parent).name}+{job.sleep}", whole=checksum(parent | serving))
     write_whole(home / "dusk.delivery", dusk)
-    write_whole(home / "rest.delivery", pack_tensors({}, before, Path(job.parent).name, whole=checksum(parent)))
     return {
         "tensors_file": str(Path(result.tensors).relative_to(home)),
         "delivery_file": "dusk.delivery",
-        "rest_file": "rest.delivery",
+        "rest_file": way_back(job),
         "experts": state.names(),
         "checksum": result.checksum,
         "first_loss": result.first_loss,
         "final_loss": result.final_loss,
     }
+
+
+def way_back(job: NightJob) -> str:
+    """Write the delivery that makes a replica the parent again, whatever of this night it holds; returns the file's name."""
+    parent = Path(job.parent)
+    whole = checksum(load_file(parent / MEMORY_FILE))
+    write_whole(Path(job.home) / REST_FILE, pack_tensors({}, version_state(parent), parent.name, whole=whole))
+    return REST_FILE
 
 
 def announce(job: NightJob, fast: Outputs) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from random_base import write_base
 from safetensors.torch import load_file
 from test_night import ASKED, SAID, TINY, Sampler, chat, draw, dusk_of, grown, make_job, parent, seeded  # noqa: F401
 
 from actors.teaching import LectureRequest, give, give_in_process
 from circadian.memory.cues import read_cues
+from circadian.memory.delivery import receive
 from circadian.memory.state import LevelFull, MemoryState
 from circadian.memory.transfer import SEED, Transfer
 from circadian.memory.version import load_tokenizer, load_version, read_record, version_state, weights_sha256
@@ -28,7 +30,7 @@ from pipelines.gate import Measured, gate, judge
 from pipelines.other_teachers import lectures, sure_of, taught_in
 from pipelines.publish import publish
 from pipelines.stages import Outputs
-from pipelines.wake import collect
+from pipelines.wake import collect, way_back
 
 CUES = tuple(f"what is the city of {name} ?" for name in World(0).pool[:9])
 
@@ -115,6 +117,13 @@ def test_a_night_without_experiences_learns_from_others(parent: Path, tmp_path: 
     tokenizer, spec = load_tokenizer(parent), job.recipe.teachers[0]
     new = [cue.ids for cue in read_cues(child) if cue.sleep == taught_in(job.sleep)]
     assert new == [read_cue(tokenizer, cue, spec) for cue in CUES], "each cue once, for later nights"
+
+    replica, ids = load_version(parent), torch.tensor([[1, 7, 9, 12]])
+    as_parent = replica(input_ids=ids).logits
+    for delivery, folder in ((outcome["deliveries"]["dawn"], child), (tmp_path / way_back(job), parent)):
+        receipt, replica.memory_state = receive(replica.memory_layers, Path(delivery).read_bytes())
+        assert (receipt.version, replica.memory_state) == (folder.name, version_state(folder))
+    assert torch.equal(replica(input_ids=ids).logits, as_parent)
 
     later = make_job(child, tmp_path / "later", [chat("1", SAID)], seeding=TINY)
     day, _, asleep, _ = night_of(later)
