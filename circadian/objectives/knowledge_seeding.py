@@ -203,7 +203,9 @@ def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
         "told": torch.cat(
             [torch.full((len(lesson.teacher),), lesson.by == NOBODY and lesson.row.imitated is None) for lesson in ordered]
         ),
-        "written": torch.tensor([token for lesson in ordered for token in lesson.row.ids[max(lesson.row.start, 1) :]]),
+        "written": torch.tensor(
+            [token for lesson in ordered for token in lesson.row.ids[max(lesson.row.start, 1) :]], dtype=torch.int64
+        ),
         "before": torch.cat(
             [torch.zeros(len(lesson.teacher)) if lesson.before is None else lesson.before.cpu() for lesson in ordered]
         ),
