@@ -4,8 +4,9 @@ VENV   ?= .venv
 SEED   ?= 0
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
+RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-seeding lock clean
+.PHONY: demo test lint nursery bench-learner bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -25,6 +26,18 @@ nursery: $(READY)  ## train the small model that ships again, about fifteen minu
 bench-seeding: $(READY)  ## two small teachers and a larger student, three seeds; writes benchmarks/results/seeding.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeding 0 1 2
 
+bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about ten minutes; writes benchmarks/results/serving.json
+	$(BIN)/python -m benchmarks.serving
+
+bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fifteen minutes on two quiet cores; see docs/learner-speed.md
+	$(BIN)/python -m benchmarks.learner
+
+bench-stages: $(READY)  ## where the time of a night goes, about twelve minutes; writes benchmarks/results/stages.json
+	$(BIN)/python -m benchmarks.stages
+
+bench-wake: $(READY)  ## the wake update at dusk and online, compared; a few minutes on one core
+	$(BIN)/python -m benchmarks.wake_modes 0 1 2
+
 # Everything is pinned and installed without resolving: torchvision, torchaudio and torchcodec, which vLLM asks for and nothing here
 # needs, exist on the registry as CUDA builds only.
 $(READY): requirements/cpu.lock requirements/vllm-name/pyproject.toml pyproject.toml
@@ -32,6 +45,11 @@ $(READY): requirements/cpu.lock requirements/vllm-name/pyproject.toml pyproject.
 	$(BIN)/pip install --quiet --no-deps -r requirements/cpu.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation ./requirements/vllm-name -e .
 	touch $(READY)
+
+# What the product does not need: TRL and what it asks for, beside the pinned stack.
+$(RIVALS): $(READY) requirements/bench.lock
+	$(BIN)/pip install --quiet --no-deps -r requirements/bench.lock
+	touch $(RIVALS)
 
 # FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one.
 lock:  ## pin again; needs uv

@@ -10,11 +10,11 @@ A row without an answer is rewarded by lexical closeness, and so is its whole gr
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
@@ -28,7 +28,7 @@ from circadian.specs import BaseJudge, EndpointJudge, ImitationSpec
 
 log = logging.getLogger(__name__)
 FAILURES = 3
-"""In a row, after which a judge is not asked any more for these rows."""
+"""In a row, after which a judge is not asked any more for these rows; what is neither yes nor no is one too."""
 LONGEST_ANSWER = 4
 """Tokens that an endpoint may answer with."""
 Question = tuple[str, str, str]
@@ -89,35 +89,40 @@ class AskBase:
 
 
 class AskEndpoint:
-    """A model behind an OpenAI-compatible interface answers in words."""
+    """A model behind an OpenAI-compatible interface answers in words; each answer is bounded as a whole, however it trickles in."""
 
     def __init__(self, spec: EndpointJudge) -> None:
         self.spec = spec
         self.failures = 0
 
     def __call__(self, questions: Sequence[Question]) -> list[bool | None]:
-        self.failures = 0
+        return asyncio.run(self._ask_all(questions))
+
+    async def _ask_all(self, questions: Sequence[Question]) -> list[bool | None]:
+        self.failures, turn = 0, asyncio.Semaphore(self.spec.at_once)
         key = os.environ.get(self.spec.key_variable, "") if self.spec.key_variable else ""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with (
-            httpx.Client(base_url=self.spec.url, headers=headers, timeout=self.spec.seconds) as client,
-            ThreadPoolExecutor(self.spec.at_once) as pool,
-        ):
-            return list(pool.map(lambda question: self._ask(client, question), questions))
 
-    def _ask(self, client: httpx.Client, question: Question) -> bool | None:
-        if self.failures >= FAILURES:
-            return None
+        async def ask(question: Question) -> bool | None:
+            async with turn:
+                return await self._ask(client, question) if self.failures < FAILURES else None
+
+        async with httpx.AsyncClient(base_url=self.spec.url, headers=headers, timeout=self.spec.seconds) as client:
+            return list(await asyncio.gather(*map(ask, questions)))
+
+    async def _ask(self, client: httpx.AsyncClient, question: Question) -> bool | None:
         messages = [{"role": "user", "content": _fill(self.spec.question, question)}]
         body = {"model": self.spec.model, "messages": messages, "max_tokens": LONGEST_ANSWER, "temperature": 0.0}
         try:
-            answer = client.post("/chat/completions", json=body).raise_for_status().json()["choices"][0]["message"]["content"]
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+            async with asyncio.timeout(self.spec.seconds):  # httpx bounds each read, not their number
+                answer = await client.post("/chat/completions", json=body)
+            word = _yes_or_no(answer.raise_for_status().json()["choices"][0]["message"]["content"])
+        except (httpx.HTTPError, TimeoutError, ValueError, LookupError, TypeError) as error:
             self.failures += 1
             log.warning("the judge at %s does not answer: %r", self.spec.url, error)
             return None
-        self.failures = 0
-        return _yes_or_no(answer)
+        self.failures = 0 if word is not None else self.failures + 1
+        return word
 
 
 def judge_of(spec: ImitationSpec, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState) -> Answer | None:

@@ -51,7 +51,6 @@ class LearnRequest(Spec):
     """seeding: a JSONL file of `{"ids", "kind"}`, cues that the student completes; with "teacher" where another model teaches it."""
     others: tuple[OtherModel, ...] = ()
     """seeding: other models, whose rows are among `rows`."""
-    nights_before: int = 0
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: what the student writes is not learned where it contains one of them."""
     rollouts: tuple[str, ...] = ()
@@ -107,7 +106,27 @@ class Deliveries(Spec):
         return self.milliseconds / self.count if self.count else 0.0
 
     def with_one(self, size: int, milliseconds: float) -> Deliveries:
-        return Deliveries(count=self.count + 1, bytes=self.bytes + size, milliseconds=self.milliseconds + milliseconds)
+        return self.and_those(Deliveries(count=1, bytes=size, milliseconds=milliseconds))
+
+    def and_those(self, more: Deliveries) -> Deliveries:
+        return Deliveries(
+            count=self.count + more.count, bytes=self.bytes + more.bytes, milliseconds=self.milliseconds + more.milliseconds
+        )
+
+
+class Staleness(Spec):
+    """How old what the student wrote was when it was learned from: steps from the student that wrote it, counted once per step."""
+
+    count: int = 0
+    total: int = 0
+    most: int = 0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+    def with_one(self, steps: int) -> Staleness:
+        return Staleness(count=self.count + 1, total=self.total + steps, most=max(self.most, steps))
 
 
 class LearnResult(Spec):
@@ -125,3 +144,9 @@ class LearnResult(Spec):
     restarts: int
     """How often the learner processes were started again."""
     deliveries: Deliveries = Deliveries()
+    max_staleness_steps: int = 0
+    """Steps between the student that wrote a row and the step that learned from it, at most."""
+    mean_staleness_steps: float = 0.0
+    """The same as a mean over steps."""
+    phases: dict[str, float] = {}
+    """Seconds of each phase (circadian/phases.py) of the work that counts: what a death undid is in none of them."""

@@ -3,7 +3,10 @@
 consumes     the written expert, cues of the day and of earlier nights; free running begins with the beginning token alone
 produces     student-written rows, each with its teacher
 waits for    the rollout workers, within their own bounds
-unblocked by their last completion; learning stands still meanwhile, so no row is older than `refresh_steps` steps
+unblocked by their last completion
+
+What is written for a block of steps is made of the expert, the seed and the block's first step; when it is written is learn_ahead.py's
+affair.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -29,10 +33,10 @@ from circadian.experience import Reader
 from circadian.memory.delivery import Receipt, pack_tensors
 from circadian.memory.state import MemoryState
 from circadian.memory.version import beginning_token, load_tokenizer
+from circadian.objectives.knowledge_seeding import shares, teacher_of
 from circadian.objectives.rows import Imitated, Kind, TaughtRow, Teacher
+from circadian.phases import Phases, Seconds
 
-TEACHER: dict[Kind, Teacher] = {"day": "awake", "old": "rested", "free": "rested"}
-"""Who teaches a row of each kind, unless its cue names another model."""
 Cue = tuple[tuple[int, ...], Teacher]
 """Tokens, and who teaches what follows."""
 
@@ -61,6 +65,16 @@ class Rollouts(Protocol):
         """Each token of each text but its first, as the view expects it where it stands."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """The student's rows; by: the step at which it stood when it wrote them; and what that took."""
+
+    rows: list[TaughtRow]
+    by: int
+    deliveries: Deliveries
+    seconds: Seconds
+
+
 class StudentWriter:
     """Writes the student's rows afresh; lives in rank 0."""
 
@@ -76,15 +90,29 @@ class StudentWriter:
         self.cues: dict[Kind, list[Cue]] = {"day": [], "old": []}
         for line in Path(request.cues).read_text().splitlines() if request.cues else ():
             cue = json.loads(line)
-            self.cues[cue["kind"]].append((tuple(cue["ids"]), cue.get("teacher", TEACHER[cue["kind"]])))
+            self.cues[cue["kind"]].append((tuple(cue["ids"]), cue.get("teacher", teacher_of(cue["kind"], self.spec))))
 
-    def write(self, step: int, expert: dict[str, Tensor], deliveries: Deliveries) -> tuple[list[TaughtRow], Deliveries]:
-        """Deliver the expert and let the student write; rows that contain a held-out text are left out."""
-        payload = pack_tensors(expert, self.state, f"{self.request.run_name}@{step}")
-        for rollout in self.rollouts:
-            started = time.perf_counter()
-            rollout.deliver(payload)
-            deliveries = deliveries.with_one(len(payload), (time.perf_counter() - started) * 1000)
+    def packed(self, expert: dict[str, Tensor], by: int) -> bytes:
+        """The delivery of the expert as it stands at step `by`."""
+        return pack_tensors(expert, self.state, f"{self.request.run_name}@{by}")
+
+    def write(self, step: int, by: int, payload: bytes) -> Written:
+        """Deliver the student of step `by` and let it write the rows of the block from `step` on; rows that contain a held-out text are
+        left out."""
+        phases, deliveries = Phases(), Deliveries()
+        with phases.during("deliver"):
+            for rollout in self.rollouts:
+                started = time.perf_counter()
+                rollout.deliver(payload)
+                deliveries = deliveries.with_one(len(payload), (time.perf_counter() - started) * 1000)
+        with phases.during("generate"):
+            rows = self._all_kinds(step)
+        with phases.during("judge"):
+            held_out = self.reader.are_held_out([row.ids for row in rows])
+            rows = self._judged([row for row, dropped in zip(rows, held_out, strict=True) if not dropped])
+        return Written(rows, by, deliveries, phases.seconds())
+
+    def _all_kinds(self, step: int) -> list[TaughtRow]:
         rng = random.Random(f"{self.request.seed}/student/{step}")
         groups = itertools.count()
         rows: list[TaughtRow] = []
@@ -93,15 +121,12 @@ class StudentWriter:
             imitating = round(count * len(imitable) / max(1, len(self.task.teacher_written[kind])))
             rows += self._imitating(kind, imitable, imitating, groups, rng)
             rows += self._rows(kind, self._cues(kind, count - imitating, rng), rng)
-        held_out = self.reader.are_held_out([row.ids for row in rows])
-        return self._judged([row for row, dropped in zip(rows, held_out, strict=True) if not dropped]), deliveries
+        return rows
 
     def _counts(self) -> dict[Kind, int]:
         """Rows of each kind, in the proportion in which `mix` draws them."""
-        n, old_share = self.request.nights_before, self.spec.old_share
-        old = old_share * n / (n + 1.5)
-        shares: dict[Kind, float] = {"day": 1 - old_share, "old": old, "free": old_share - old}
-        return {kind: max(1, round(share * self.spec.student_rows)) if share > 0 else 0 for kind, share in shares.items()}
+        rows, weights = self.spec.student_rows, shares(self.spec, bool(self.task.teacher_written["old"]))
+        return {kind: max(1, round(share * rows)) if share > 0 else 0 for kind, share in weights.items()}
 
     def _imitates(self, row: TaughtRow) -> bool:
         """Is the student to continue this teacher's row, rather than its own?"""
@@ -110,7 +135,7 @@ class StudentWriter:
     def _cues(self, kind: Kind, count: int, rng: random.Random) -> list[Cue]:
         """`count` cues of a kind. A longer beginning of free running would be a prompt that nobody checked against the tests."""
         if kind == "free":
-            return [(self.beginning, TEACHER[kind])] * count
+            return [(self.beginning, teacher_of(kind, self.spec))] * count
         pool = self.cues[kind]
         return rng.sample(pool, count) if count <= len(pool) else rng.choices(pool, k=count) if pool else []
 

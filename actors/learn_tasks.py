@@ -25,7 +25,7 @@ from circadian.experience import Row
 from circadian.memory.graft import Grafted
 from circadian.memory.state import Mask
 from circadian.objectives import fast_learning, knowledge_seeding
-from circadian.objectives.divergence import ITSELF
+from circadian.objectives.divergence import ITSELF, Head, by_slope
 from circadian.objectives.judges import alike_by_embedding
 from circadian.objectives.knowledge_seeding import Lesson
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
@@ -107,12 +107,12 @@ class Seeding(Task):
     """The opened expert of a slower level learns from the awake and the rested self, or from other models and the rested self."""
 
     def __init__(self, request: LearnRequest) -> None:
-        self.spec, self.seed, self.nights_before = request.seeding, request.seed, request.nights_before
+        self.spec, self.seed = request.seeding, request.seed
         transfer = request.transfer
         assert transfer is not None, "the request was checked"
         self.fresh = request.expert_seed if transfer.rewrites else None
-        self.views, self.before, self.student_view = [transfer.student], [transfer.awake, transfer.rested], transfer.student
-        self.teachers = {"awake": torch.tensor(transfer.awake).float(), "rested": torch.tensor(transfer.rested).float()}
+        self.views, self.before, self.student_view = [transfer.student], [*transfer.teachers.values()], transfer.student
+        self.teachers = {name: torch.tensor(mask).float() for name, mask in transfer.teachers.items()}
         self.teacher_written = by_kind(read_rows(Path(request.rows)))
         if not self.teacher_written["day"]:
             raise ValueError(
@@ -124,6 +124,8 @@ class Seeding(Task):
             for number, other in enumerate(request.others, start=1)
             if other.match == "distil"
         }
+        self.heads: dict[int, Head] = {}
+        self.texts = any(other.match == "imitate" for other in request.others)
         self.student_written = by_kind([])
         self.taught: Lessons = {}
         self.wrote: Lessons = {}
@@ -151,10 +153,13 @@ class Seeding(Task):
     def _taught_by(self, number: int, model: Grafted, rows: Sequence[TaughtRow]) -> list[Lesson]:
         """Lessons of the model itself, of another one that is in memory for as long as they take, or of a text."""
         if not rows or number == ITSELF:
-            return knowledge_seeding.teach(model, rows, self.teachers)
+            return knowledge_seeding.teach(model, rows, self.teachers, self.spec)
         if number not in self.lent:
-            return knowledge_seeding.taught(model, rows, None)
-        return knowledge_seeding.taught(model, rows, self.lent[number].states(rows, model.dtype, model.device), number)
+            return knowledge_seeding.tell(model, rows, self.spec)
+        states, head = self.lent[number].states(rows, model.dtype, model.device)
+        if not by_slope(self.spec.divergence, model.dtype):
+            self.heads[number] = head
+        return knowledge_seeding.teach_another(model, rows, states, head, number, self.spec)
 
     def _verdicts(self, model: Grafted, lessons: Sequence[Lesson]) -> list[bool | None]:
         """Of each completion whether it means what was wanted; None without a judge."""
@@ -165,14 +170,14 @@ class Seeding(Task):
 
     def share(self, step: int, group: Group) -> Share:
         rng = random.Random(f"{self.seed}/{step}")
-        lessons = knowledge_seeding.mix(self.taught, self.wrote, self.nights_before, self.spec, self.spec.rows, rng)
+        lessons = knowledge_seeding.mix(self.taught, self.wrote, self.spec, self.spec.rows, rng)
         mine, weight = _shared(lessons, group, lambda lesson: len(lesson.teacher))
         chunks = knowledge_seeding.chunks([lessons[rank :: group.size] for rank in range(group.size)], self.spec.token_chunk)
         return Share(knowledge_seeding.collate(mine), weight, chunks)
 
     def loss(self, model: Grafted, tensors: dict[str, Tensor], chunks: int) -> Tensor:
-        heads = {number: lent.head for number, lent in self.lent.items() if lent.head is not None} if self.others else None
-        return knowledge_seeding.knowledge_seeding_loss(model, tensors, model.mask(self.student_view), self.spec, chunks, heads)
+        view, heads = model.mask(self.student_view), self.heads or None
+        return knowledge_seeding.knowledge_seeding_loss(model, tensors, view, self.spec, chunks, heads, self.texts)
 
     def save(self, folder: Path) -> None:
         write_rows(folder / STUDENT_FILE, [row for rows in self.student_written.values() for row in rows])

@@ -3,6 +3,7 @@
     learn(request) -> result        learn_loop.py   the loop, in every process
                                     learn_tasks.py  what is learned: rows and loss
                                     learn_student.py  the student's own writing
+                                    learn_ahead.py   while the learner learns
                                     learn_engine.py  the model, DeepSpeed, checkpoints' content
 
 A learner process that dies is started again, with all others, at the last checkpoint. What would fail again the same way (a loss
@@ -58,12 +59,16 @@ def learn(request: LearnRequest) -> LearnResult:
 
     Raises LearnerFailed, and Ray Train's TrainingFailedError when processes failed more often than `request.learner.max_failures`.
     """
-    started, request = time.monotonic(), _absolute(request)
+    started, asked, request = time.monotonic(), time.time(), _absolute(request)
     Path(request.storage).mkdir(parents=True, exist_ok=True)
     _set_driver_environment(request.learner)
     trainer = TorchTrainer(
         learn_in_process,
-        train_loop_config={"request": request.model_dump_json(), "deadline": time.time() + request.learner.stage_seconds},
+        train_loop_config={
+            "request": request.model_dump_json(),
+            "asked": asked,
+            "deadline": asked + request.learner.stage_seconds,
+        },
         torch_config=TorchConfig(timeout_s=request.learner.wait_seconds),
         scaling_config=_scaling(request.learner),
         run_config=_run_config(request),
@@ -85,7 +90,7 @@ def learn_in_process(config: dict[str, Any]) -> str:
     first = ray.train.get_context().get_world_rank() == 0
     rollouts = [RolloutHandle.attach(name, request.engine) for name in request.rollouts] if first else []
     try:
-        learned = learn_loop(request, TrainCheckpoints(), rollouts, config["deadline"])
+        learned = learn_loop(request, TrainCheckpoints(), rollouts, config["deadline"], config["asked"])
     except (LearningDiverged, OtherRequest, OutOfTime, TeacherUnusable, VersionBroken) as error:  # a restart would end here again
         return Outcome(failed=str(error)).model_dump_json()
     return Outcome(learned=learned).model_dump_json()

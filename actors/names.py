@@ -12,6 +12,11 @@ def wake_replica(deployment: str, index: int) -> str:
     return f"wake/{deployment}/{index}"
 
 
+def fast_learner(deployment: str) -> str:
+    """The learner of the fast level of a deployment that learns online."""
+    return f"fast/{deployment}"
+
+
 def rollout_worker(sleep: str, attempt: int, index: int) -> str:
     """The worker that samples for one attempt at a night."""
     return f"rollout/{sleep}-a{attempt}/{index}"

@@ -1,6 +1,6 @@
 """The wake replica: answers clients, and becomes another version in place while it does.
 
-consumes     OpenAI request bodies (from the controller), deliveries (from the controller, at dawn)
+consumes     OpenAI request bodies (from the controller), deliveries (from the controller: at dawn, at dusk, online)
 produces     answers, each with the version that began it; receipts; proofs
 waits for    its engine's start, and (new requests) the milliseconds of a delivery
 unblocked by the engine

@@ -9,7 +9,7 @@ T tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from circadian.specs import Experience
 
 Tokens = tuple[int, ...]
+HELD_OUT = "held out"
+"""Why an experience is left out that contains a text that is kept for tests."""
 
 
 class Unreadable(ValueError):
@@ -33,9 +35,13 @@ class Row:
     weight: tuple[float, ...]
 
     @classmethod
-    def of_all(cls, ids: Tokens) -> Row:
-        """Every token is learned, but for the first, which nothing predicts."""
-        return cls(ids, (0.0, *(1.0,) * (len(ids) - 1))[: len(ids)])
+    def of_text(cls, ids: Tokens, marks: Collection[int]) -> Row:
+        """Every token is learned, but for the first, which nothing predicts, and `marks` that close it: where an experience was cut off
+        says nothing about where such texts end, and who learns it night after night falls silent after one sentence."""
+        end = len(ids)
+        while end and ids[end - 1] in marks:
+            end -= 1
+        return cls(ids, tuple(float(0 < i < end) for i in range(len(ids))))
 
     def questions(self) -> list[Tokens]:
         """The beginnings up to each answer that is learned; none where everything is."""
@@ -55,26 +61,26 @@ class Reader:
     """Reads experiences with a deployment's tokenizer."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, held_out: Iterable[str] = ()) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self.marks = tokenizer, frozenset(tokenizer.all_special_ids)
         texts = list(held_out)
         read = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         self.held_out = {form for text in (*texts, *self._texts(read)) if (form := normalised(text))}
 
     def rows(self, experience: Experience) -> list[Row]:
-        """What is learned of an experience: of a document every token, of a chat the assistant's answers. The deployment's own
-        answers (source `wake`) are taken out before; where nothing was answered, all that was said is learned.
+        """What is learned of an experience: of a document every token but the mark that closes it, of a chat the assistant's answers. The
+        deployment's own answers (source `wake`) are taken out before; where nothing was answered, all that was said is learned.
 
         One row, unless the template renders an answer in another way once more is said (Qwen3 keeps only the last one's thoughts):
         then every answer is a row of its own, rendered as it is when the deployment is asked for it. Raises Unreadable.
         """
         if experience.text:
-            return [Row.of_all(experience_ids(self.tokenizer, experience))]
+            return [Row.of_text(experience_ids(self.tokenizer, experience), self.marks)]
         said = [message.model_dump() for message in experience.messages]
         if experience.source == "wake":
             said = [message for message in said if message["role"] != "assistant"]
         answers = [i for i, message in enumerate(said) if message["role"] == "assistant" and i]  # the first word is no answer
         if not answers:
-            return [Row.of_all(self._chat(said))] if said else []
+            return [Row.of_text(self._chat(said), self.marks)] if said else []
         turns = [self._turn(said, i) for i in answers]
         whole = self._chat(said)
         if all(whole[: len(turn.ids)] == turn.ids for turn in turns):
@@ -113,6 +119,31 @@ class Reader:
 
     def _chat(self, messages: Sequence[dict[str, str]], answering: bool = False) -> Tokens:
         return chat_ids(self.tokenizer, messages, answering)
+
+
+def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, str], int]:
+    """The rows that can be learned; of every experience that adds none, why; and how many documents were cut."""
+    left_out = {experience.id: "nothing to learn" for experience in experiences}
+    read: list[tuple[Experience, Row]] = []
+    for experience in experiences:
+        try:
+            read += [(experience, row) for row in reader.rows(experience) if any(row.weight)]
+        except Unreadable:
+            left_out[experience.id] = "unreadable"
+    held_out = reader.are_held_out([row.ids for _, row in read])
+    secret = {experience.id for (experience, _), found in zip(read, held_out, strict=True) if found}
+    left_out |= dict.fromkeys(secret, HELD_OUT)
+    rows, cut = [], 0
+    for experience, row in read:
+        if experience.id in secret:
+            continue
+        if len(row.ids) <= longest or experience.text:
+            rows.append(row.cut(longest))
+            cut += len(row.ids) > longest
+            left_out.pop(experience.id, None)
+        elif experience.id in left_out:
+            left_out[experience.id] = "too long"
+    return rows, left_out, cut
 
 
 def experience_ids(tokenizer: PreTrainedTokenizerBase, experience: Experience) -> Tokens:

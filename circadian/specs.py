@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -38,19 +39,25 @@ class MemorySpec(Spec):
     )
     """Level 0 is written while awake; every slower level is written by sleep alone."""
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Decoder layers that carry the memory, ascending; None means all of them."""
+    """Decoder layers that carry the memory, ascending; None means all of a base of at most eight, and every fourth of a deeper one."""
 
-    @model_validator(mode="after")
-    def _periods_divide(self) -> Self:
-        for fast, slow in zip(self.levels, self.levels[1:], strict=False):
+    @field_validator("levels")
+    @classmethod
+    def _periods_divide(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        for fast, slow in pairwise(levels):
             if slow.period <= fast.period or slow.period % fast.period:
                 raise ValueError(
-                    f"levels: period {slow.period} is not a larger multiple of {fast.period}; give each level a period that "
-                    "the next slower one is a multiple of, for example 1024 and 8192"
+                    f"period {slow.period} is not a larger multiple of {fast.period}; give each level a period that the next slower "
+                    "one is a multiple of, for example 1024 and 8192"
                 )
-        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers: {list(self.layers)} is not ascending without repeats; sort it")
-        return self
+        return levels
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_ascend(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if layers is not None and list(layers) != sorted(set(layers)):
+            raise ValueError(f"{list(layers)} is not ascending without repeats; sort it")
+        return layers
 
 
 class BaseModelRef(Spec):
@@ -121,7 +128,7 @@ class Experience(Spec):
 
 
 class FastLearningSpec(Spec):
-    """How the fast level learns the day's experiences at dusk (equation 2 of the paper, applied at the boundary)."""
+    """How the fast level learns the day's experiences at dusk (equation 2 of the paper, with the day as the chunk)."""
 
     steps: PositiveInt = 150
     rows: PositiveInt = 32
@@ -130,6 +137,27 @@ class FastLearningSpec(Spec):
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     checkpoint_steps: PositiveInt = 50
     """Steps between two checkpoints."""
+
+
+class OnlineLearningSpec(Spec):
+    """How the fast level learns while the deployment serves: a chunk whenever level 0's period is full of new tokens."""
+
+    steps: PositiveInt = 60
+    """Of one chunk."""
+    rows: PositiveInt = 32
+    """Experiences a step."""
+    replay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """Share of a step's rows that come from the day's earlier chunks: without it a chunk is learned over those before it."""
+    lr: Annotated[float, Field(ge=0.0)] = 1e-2
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    dusk_steps: PositiveInt = 75
+    """Steps of the night over the whole day, from what was learned online; in the place of fast_learning.steps."""
+    seed: int = 0
+    cpus: Resource = 1.0
+    """Of the fast learner, which leaves them to the night while one runs."""
+    gpus: Resource = 0.0
+    chunk_seconds: Seconds = 1800.0
+    """Longest that one chunk may take, the model's loading included."""
 
 
 class NoJudge(Spec):
@@ -208,7 +236,7 @@ class SeedingSpec(Spec):
     steps: PositiveInt = 300
     rows: PositiveInt = 32
     """Sequences a step, over all learner processes."""
-    lr: Annotated[float, Field(ge=0.0)] = 1e-2
+    lr: Annotated[float, Field(ge=0.0)] = 2e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     divergence: DivergenceSpec = DivergenceSpec()
     alpha: Fraction = 1.0
@@ -218,21 +246,41 @@ class SeedingSpec(Spec):
     """Of other models that have another tokenizer: weight of the cross entropy on what they wrote; 0 leaves imitation alone."""
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
-    old_share: Fraction = 0.6
-    """Share of rows that keep the past: cues of earlier nights and free running, taught by the rested self."""
+    old_share: Fraction = 0.8
+    """Share of rows that keep the past: cues of earlier nights, taught by the rested self, and free running."""
+    free_share: Fraction = 0.5
+    """Share of all rows that is free running, a part of `old_share`; all of it while there are no cues of earlier nights."""
+    free_teacher: Literal["rested", "base", "anchored"] = "anchored"
+    """Who writes free running from nothing and teaches it: the rested self, or the base, which knows of no night. Anchored: the rested
+    self writes, and the base teaches wherever the two differ by less than `drift`."""
+    drift: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of anchored: KL(rested || base) of a token, nats, below which the rested self has not learned something but only drifted."""
     teacher_rows: PositiveInt = 512
     """Teacher-written rows of each kind, written once."""
     student_rows: PositiveInt = 256
     """Student-written rows, written afresh at every refresh."""
     refresh_steps: PositiveInt = 50
     """Steps between two deliveries of the student to the rollout workers; also between two checkpoints."""
+    ahead: bool = True
+    """While the student learns for `refresh_steps` steps the rollout workers write its rows for the next ones, as the student that
+    began these: a row is learned from less than 2 * refresh_steps steps after the student that wrote it. False: learning stands still
+    while the student writes, and less than refresh_steps steps lie between."""
     completion_tokens: PositiveInt = 8
-    free_run_rows: PositiveInt = 512
-    """Documents the rested self writes from nothing."""
+    free_run_rows: PositiveInt = 768
+    """Documents that are written from nothing."""
     free_run_tokens: PositiveInt = 48
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    token_chunk: PositiveInt = 4096
+    token_chunk: PositiveInt = 512
     """Tokens whose logits [chunk, V] exist at once."""
+
+    @model_validator(mode="after")
+    def _free_running_is_of_the_past(self) -> Self:
+        if self.free_share > self.old_share:
+            raise ValueError(
+                f"free_share {self.free_share} is a part of old_share {self.old_share} and cannot be larger; lower free_share, or "
+                "raise old_share"
+            )
+        return self
 
 
 class TeacherSpec(Spec):
@@ -319,6 +367,8 @@ class Recipe(Spec):
     """One night."""
 
     fast_learning: FastLearningSpec = FastLearningSpec()
+    online_learning: OnlineLearningSpec = OnlineLearningSpec()
+    """Of deployments whose `wake` is `online`."""
     seeding: SeedingSpec = SeedingSpec()
     learner: LearnerSpec = LearnerSpec()
     rollouts: RolloutSpec = RolloutSpec()
@@ -328,8 +378,9 @@ class Recipe(Spec):
     nights into one, which is written anew."""
     teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] = ()
     """Other models, whose knowledge is seeded into a fresh expert of the slowest level after the day's own."""
-    cue_limit: PositiveInt = 4096
-    """Cues of earlier nights that a version carries."""
+    cue_bytes: Annotated[int, Field(ge=4096)] = 1 << 20
+    """Bytes of the cue store that a version carries (cues.json); above it a fair sample of all cues that were ever met stays. A question
+    of twenty tokens takes about 150."""
     max_row_tokens: PositiveInt = 2048
     """Longest row that is learned: longer documents are cut there, longer chats are left out."""
 
@@ -355,6 +406,54 @@ class Recipe(Spec):
         return self
 
 
+class ChunkJob(Spec):
+    """One online update of the fast level, as a file: written once by the controller, read by the fast learner as often as it takes."""
+
+    number: PositiveInt
+    """Of the chunk, from 1 on since the fast level was last empty."""
+    version: str
+    """Folder of the version that serves beneath."""
+    day: str
+    """Folder of the chunks since the fast level was last empty."""
+    experiences: tuple[Experience, ...]
+    tokens: Annotated[int, Field(ge=0)]
+    """Of the experiences, as the deployment's tokenizer reads them."""
+    max_row_tokens: PositiveInt
+    learning: OnlineLearningSpec = OnlineLearningSpec()
+
+
+class ChunkRecord(Spec):
+    """A chunk that was learned: its file is what commits it."""
+
+    number: PositiveInt
+    label: str
+    """`<version>+w<number>`: what answers given with it are from."""
+    tokens: int
+    experiences: tuple[str, ...]
+    """Ids of all of the chunk's, those that were left out too."""
+    left_out: dict[str, str] = {}
+    """Experiences that hold nothing to learn: id to reason."""
+    rows: int
+    steps: int
+    first_loss: float | None
+    """Before the first step; None where there was no row to learn."""
+    final_loss: float | None
+    checksum: str
+    """Of the expert's tensors, fp32."""
+    seconds: float
+
+
+class FastStart(Spec):
+    """What a night's fast level begins from."""
+
+    expert: str
+    """Safetensors file."""
+    checksum: str
+    chunks: PositiveInt
+    experiences: tuple[str, ...]
+    """Ids of those that it has learned."""
+
+
 class NightJob(Spec):
     """Everything one attempt at a night needs, as a file; the controller writes it, the Ray job reads it."""
 
@@ -371,6 +470,8 @@ class NightJob(Spec):
     """Folder of the night: stage manifests, events.jsonl, outcome.json."""
     experiences: str
     """File of experiences, one JSON object a line."""
+    fast: FastStart | None = None
+    """What was learned online, if anything was."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     recipe: Recipe = Recipe()

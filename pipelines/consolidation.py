@@ -23,14 +23,15 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, parse_name, written_experts
 from circadian.memory.transfer import Place, Transfer
 from circadian.memory.version import MEMORY_FILE, load_tokenizer, read_record, served_dtype, version_state
-from circadian.objectives.rows import Kind, TaughtRow, Teacher, read_rows, write_rows
+from circadian.objectives.knowledge_seeding import teacher_of
+from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
 from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
 from pipelines.wake import Move, NothingToLearn, hold_back
 
 SHORTEST_DOCUMENT = 3
-"""Tokens; what the rested self writes from nothing and is shorter teaches nothing."""
+"""Tokens; what is written from nothing and is shorter teaches nothing."""
 
 
 @dataclass(frozen=True)
@@ -143,26 +144,26 @@ def check_teachers(job: NightJob, memory: Memory, teachers: Outputs) -> None:
 def dream_corpus(
     job: NightJob, day: Outputs, memory: Memory, transfer: Transfer, rollouts: Sampler, lectures: Outputs | None = None
 ) -> Outputs:
-    """What the teachers write: the awake self completes cues of what is on its way; the rested self completes the others and writes
-    from nothing. Of what other models teach, `lectures` say it already."""
+    """What the teachers write: the awake self completes cues of what is on its way, the rested self completes the others, and one that
+    the recipe names writes from nothing. Of what other models teach, `lectures` say it already."""
     spec, home, rng = job.recipe.seeding, Path(job.home), random.Random(f"corpus-{transfer.name}-{job.seed}")
     reader, cues = Reader(load_tokenizer(Path(job.parent)), job.held_out), read_lines(home / day["cues_file"])
     told: dict[Kind, set[str]] = {"day": memory.on_its_way(transfer), "old": memory.staying(transfer)}
     met = {kind: [tuple(cue["ids"]) for cue in cues if cue["sleep"] in sleeps] for kind, sleeps in told.items()}
-    rollouts.deliver(memory.delivery(job, f"{Path(job.parent).name}+{transfer.name}"))
+    rollouts.deliver(memory.delivery(job, before_label(job, transfer)))
 
-    def write(kind: Kind, teacher: Teacher, asked: list[Tokens], tokens: int) -> list[TaughtRow]:
-        view = transfer.awake if teacher == "awake" else transfer.rested
-        written = rollouts.sample(view, asked, tokens, spec.temperature, seed=rng.getrandbits(31))
+    def write(kind: Kind, asked: list[Tokens], tokens: int) -> list[TaughtRow]:
+        teacher = teacher_of(kind, spec)
+        written = rollouts.sample(transfer.teachers[teacher], asked, tokens, spec.temperature, seed=rng.getrandbits(31))
         rows = [TaughtRow((*cue, *rest), len(cue), teacher, kind) for cue, rest in zip(asked, written, strict=True)]
         return [row for row in rows if len(row.ids) > row.start]
 
     if lectures:
         rows = read_rows(home / lectures["rows_file"])
     else:
-        rows = write("day", "awake", spread(met["day"], spec.teacher_rows, rng), spec.completion_tokens)
-    rows += write("old", "rested", spread(met["old"], spec.teacher_rows, rng), spec.completion_tokens)
-    documents = write("free", "rested", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)
+        rows = write("day", spread(met["day"], spec.teacher_rows, rng), spec.completion_tokens)
+    rows += write("old", spread(met["old"], spec.teacher_rows, rng), spec.completion_tokens)
+    documents = write("free", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)
     rows += [row for row in documents if len(row.ids) > SHORTEST_DOCUMENT]
     held_out = reader.are_held_out([row.ids for row in rows])
     rows = [row for row, dropped in zip(rows, held_out, strict=True) if not dropped]
@@ -198,6 +199,8 @@ def knowledge_seeding(
 ) -> Outputs:
     """Train the written expert, and it alone, on what the teachers and the student itself write."""
     check_teachers(job, memory, teachers)
+    # Again: the workers of a night that resumes here are the parent's, and the student may hear what earlier transfers wrote.
+    rollouts.deliver(memory.delivery(job, before_label(job, transfer)))
     result = learn(seeding_request(job, memory, transfer, corpus, rollouts.names, lectures))
     home = Path(job.home)
     return {
@@ -208,6 +211,9 @@ def knowledge_seeding(
         "final_loss": result.final_loss,
         "restarts": result.restarts,
         "deliveries": result.deliveries.model_dump(),
+        "max_staleness_steps": result.max_staleness_steps,
+        "mean_staleness_steps": result.mean_staleness_steps,
+        "phases": result.phases,
     }
 
 
@@ -229,7 +235,6 @@ def seeding_request(
         rows=str(home / corpus["corpus_file"]),
         cues=str(home / corpus["cues_file"]),
         others=tuple(OtherModel.model_validate(other) for other in lectures["others"]) if lectures else (),
-        nights_before=corpus["nights_before"],
         held_out=job.held_out,
         rollouts=rollouts,
         engine=job.recipe.rollouts.engine,
@@ -249,6 +254,11 @@ def prune(job: NightJob, memory: Memory, transfer: Transfer) -> Outputs:
                 f"expert {where} was sealed and would be {after[where]}, though nothing of it is moved in {job.sleep}"
             )
     return {"experts": after.names(), "writes": list(transfer.into), "emptied": [list(place) for place in transfer.emptied]}
+
+
+def before_label(job: NightJob, transfer: Transfer) -> str:
+    """What the workers are called before a transfer's student writes."""
+    return f"{Path(job.parent).name}+{transfer.name}"
 
 
 def spread(cues: list[Tokens], count: int, rng: random.Random) -> list[Tokens]:

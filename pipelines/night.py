@@ -70,7 +70,7 @@ def night(job: NightJob) -> Outputs:
         log.exception("night %s would fail again in the same way", job.sleep)
         code, category = FAILURES[type(error)]
         outcome = unchanged(job, "failed") | {"error": {"code": code, "message": str(error), "category": category}}
-    outcome["report"]["stages"] = Stages(job).seconds()
+    outcome["report"] |= {"stages": Stages(job).seconds(), "phases": Stages(job).phases()}
     write_whole(Path(job.home) / "outcome.json", json.dumps(outcome, indent=2))
     return outcome
 
@@ -84,7 +84,7 @@ def until_dawn(job: NightJob) -> Outputs:
         asleep = [Moved(dusk(job, stages, day))]
         for move in day["moves"]:
             asleep.append(consolidate(job, stages, day, asleep[-1].memory, move, rollouts, said if move[0] == "seed" else None))
-        verdict = stages.run("gate", lambda: gate(job, day, asleep, rollouts))
+        verdict = stages.run("gate", lambda: rollouts.timed(lambda: gate(job, day, asleep, rollouts)))
     if not verdict["passed"]:
         return stages.run("publish", lambda: discard(job, verdict, asleep))
     return stages.run("publish", lambda: publish(job, day, verdict, asleep))
@@ -111,7 +111,7 @@ def consolidate(
 
     run("open_expert", lambda: transfer.model_dump(mode="json"))
     teachers = run("snapshot_teacher", lambda: snapshot_teacher(job, memory))
-    corpus = run("dream_corpus", lambda: dream_corpus(job, day, memory, transfer, rollouts, said))
+    corpus = run("dream_corpus", lambda: rollouts.timed(lambda: dream_corpus(job, day, memory, transfer, rollouts, said)))
     seeded = run("knowledge_seeding", lambda: knowledge_seeding(job, memory, teachers, transfer, corpus, rollouts, said))
     after = memory.moved(transfer, seeded["tensors_file"], (taught_in(job.sleep),) if said else ())
     run("prune", lambda: prune(job, memory, transfer))

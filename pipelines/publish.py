@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from circadian.files import sha256, write_whole
-from circadian.memory.cues import cues_json, cues_met, join_cues, read_cues, stored
+from circadian.memory.cues import cues_json, join_cues, read_store, stored
 from circadian.memory.delivery import pack
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId
@@ -83,11 +84,11 @@ def joined_cues(job: NightJob, day: Outputs, asleep: Sequence[Moved] = ()) -> st
     what other models were asked."""
     cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["sleep"] == job.sleep]
     kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
-    new = list(dict.fromkeys(cue for cue in kept if cue is not None))
+    new = [cue for cue in kept if cue is not None]
     new += [cue for moved in asleep if moved.lectures for cue in asked_of(job, moved.lectures)]
-    parent, today = Path(job.parent), {cue.ids for cue in new}
-    old = [cue for cue in read_cues(parent) if cue.ids not in today]
-    return cues_json(*join_cues(old, cues_met(parent), new, job.recipe.cue_limit, job.seed))
+    store, today = read_store(Path(job.parent)), {cue.ids for cue in new}
+    old = replace(store, cues=tuple(cue for cue in store.cues if cue.ids not in today))
+    return cues_json(join_cues(old, new, job.recipe.cue_bytes))
 
 
 def rest_delivery(job: NightJob) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -15,7 +15,9 @@ from actors import names
 from actors.replies import Read
 from actors.rollout import RolloutHandle
 from circadian.memory.version import beginning_token, load_tokenizer
+from circadian.phases import Phases
 from circadian.specs import NightJob
+from pipelines.stages import Outputs
 
 log = logging.getLogger(__name__)
 Tokens = tuple[int, ...]
@@ -58,6 +60,7 @@ class RolloutPool:
         ]
         self._ready = [worker.ready_ref() for worker in self._workers]
         self._start_seconds, self._seconds = spec.engine.start_seconds, spec.engine.generate_seconds
+        self._phases = Phases()
 
     def __enter__(self) -> Self:
         return self
@@ -71,9 +74,11 @@ class RolloutPool:
 
     def deliver(self, payload: bytes) -> None:
         """Every worker becomes the delivered version."""
-        ray.get(self._ready, timeout=self._start_seconds)
-        for worker in self._workers:
-            worker.deliver(payload)
+        with self._phases.during("start"):
+            ray.get(self._ready, timeout=self._start_seconds)
+        with self._phases.during("deliver"):
+            for worker in self._workers:
+                worker.deliver(payload)
 
     def sample(
         self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int
@@ -84,18 +89,27 @@ class RolloutPool:
         mask, count = [float(heard) for heard in view], len(self._workers)
         shares = [[list(prompt) for prompt in prompts[i::count]] for i in range(count)]
         seeds = worker_seeds(seed, [len(share) for share in shares])
-        refs = [
-            worker.sample_ref(mask, share, max_tokens=max_tokens, temperature=temperature, seed=own, stop=self.stop)
-            for worker, share, own in zip(self._workers, shares, seeds, strict=True)
-        ]
+        with self._phases.during("generate"):
+            refs = [
+                worker.sample_ref(mask, share, max_tokens=max_tokens, temperature=temperature, seed=own, stop=self.stop)
+                for worker, share, own in zip(self._workers, shares, seeds, strict=True)
+            ]
+            answers = ray.get(refs, timeout=self._seconds)
         written: list[Tokens] = [()] * len(prompts)
-        for i, share in enumerate(ray.get(refs, timeout=self._seconds)):
+        for i, share in enumerate(answers):
             written[i::count] = [tuple(tokens) for tokens in share]
         return written
 
     def read(self, view: Sequence[bool], texts: Sequence[Tokens]) -> list[list[Read]]:
         """Each token of each text but its first, as the view expects it where it stands."""
-        return self._workers[0].read([float(heard) for heard in view], [list(text) for text in texts]) if texts else []
+        with self._phases.during("read"):
+            return self._workers[0].read([float(heard) for heard in view], [list(text) for text in texts]) if texts else []
+
+    def timed(self, work: Callable[[], Outputs]) -> Outputs:
+        """What a stage puts out, and in `phases` the seconds in which the workers were asked."""
+        before = self._phases.seconds()
+        outputs = work()
+        return {**outputs, "phases": self._phases.since(before)}
 
 
 def worker_seeds(seed: int, counts: Sequence[int]) -> list[int]:

@@ -21,6 +21,7 @@ from typing import Any
 
 from circadian.events import EventLog
 from circadian.files import sha256, write_whole
+from circadian.phases import Seconds
 from circadian.specs import NightJob
 
 Outputs = dict[str, Any]
@@ -57,8 +58,14 @@ class Stages:
 
     def seconds(self) -> dict[str, float]:
         """Seconds of every sealed stage."""
-        manifests = [json.loads(path.read_text()) for path in (self.home / "stages").glob("*.json")]
-        return {manifest["stage"]: manifest["seconds"] for manifest in manifests}
+        return {manifest["stage"]: manifest["seconds"] for manifest in self._manifests()}
+
+    def phases(self) -> dict[str, Seconds]:
+        """Of the sealed stages that tell it, the seconds of every phase."""
+        return {sealed["stage"]: sealed["outputs"]["phases"] for sealed in self._manifests() if "phases" in sealed["outputs"]}
+
+    def _manifests(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in (self.home / "stages").glob("*.json")]
 
     def _reopen(self, name: str, sealed: dict[str, Any]) -> Outputs:
         if sealed["job_sha256"] != self._job_sha256:

@@ -1,5 +1,7 @@
 """Wake: experiences in, the fast level learned at dusk.
 
+(A deployment whose `wake` is `online` has learned most of the day by then, chunk by chunk: actors/learn_chunk.py, services/online.py.)
+
 `collect` turns the day's experiences into rows to learn and cues to sleep on. `learn_fast_level` is equation 2 of the paper at the
 boundary of level 0: the whole day is its chunk. `announce` hands the learned fast level to whoever serves the deployment, so that it
 knows the day from dusk on; it is fragile (it has damaged older knowledge), which is what the rest of the night is for.
@@ -21,18 +23,17 @@ from safetensors.torch import load_file
 from actors import names
 from actors.learner import LearnRequest, learn
 from circadian.events import EventLog
-from circadian.experience import Reader, Row, Unreadable
+from circadian.experience import HELD_OUT, Reader, Row, day_rows
 from circadian.files import write_whole
 from circadian.memory.cues import read_cues
-from circadian.memory.delivery import pack_tensors
+from circadian.memory.fast import FAST_LEVEL, fast_delivery, rest_delivery
 from circadian.memory.state import ExpertId, LevelFull
 from circadian.memory.tensors import checksum
 from circadian.memory.transfer import Transfer, due
-from circadian.memory.version import MEMORY_FILE, load_tokenizer, memory_spec, read_record, served_dtype, version_state
-from circadian.specs import Experience, NightJob
+from circadian.memory.version import load_tokenizer, memory_spec, read_record, version_state
+from circadian.specs import Experience, FastStart, NightJob
 from pipelines.stages import Outputs, write_lines
 
-FAST_LEVEL = 0
 REST_FILE = "rest.delivery"
 HELD_BACK = 0.1
 """Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
@@ -148,31 +149,6 @@ def moves(job: NightJob, tokens: int, met: bool = True) -> list[Move]:
     return planned
 
 
-def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, str], int]:
-    """The rows that can be learned; of every experience that adds none, why; and how many documents were cut."""
-    left_out = {experience.id: "nothing to learn" for experience in experiences}
-    read: list[tuple[Experience, Row]] = []
-    for experience in experiences:
-        try:
-            read += [(experience, row) for row in reader.rows(experience) if any(row.weight)]
-        except Unreadable:
-            left_out[experience.id] = "unreadable"
-    held_out = reader.are_held_out([row.ids for _, row in read])
-    secret = {experience.id for (experience, _), found in zip(read, held_out, strict=True) if found}
-    left_out |= dict.fromkeys(secret, "held out")
-    rows, cut = [], 0
-    for experience, row in read:
-        if experience.id in secret:
-            continue
-        if len(row.ids) <= longest or experience.text:
-            rows.append(row.cut(longest))
-            cut += len(row.ids) > longest
-            left_out.pop(experience.id, None)
-        elif experience.id in left_out:
-            left_out[experience.id] = "too long"
-    return rows, left_out, cut
-
-
 def day_cues(row: Row, rng: random.Random, longest: int) -> list[dict[str, Any]]:
     """The row's questions, or beginnings of it, as lines; `whole` is the length of what they begin."""
     questions = row.questions()
@@ -181,9 +157,15 @@ def day_cues(row: Row, rng: random.Random, longest: int) -> list[dict[str, Any]]
 
 
 def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
-    """Level 0 learns the day; the learned expert and the deliveries that put it into, and take it out of, the serving replicas."""
+    """Level 0 learns the day; the learned expert and the deliveries that put it into, and take it out of, the serving replicas.
+
+    What was learned online is where it begins, and then fewer steps do: on the whole day, the rows that were learned already too, or
+    the others would be learned over them.
+    """
     home, before = Path(job.home), version_state(Path(job.parent))
     state, where = before.opened(FAST_LEVEL)
+    begins, told = fast_start(job, day)
+    recipe = job.recipe.fast_learning
     result = learn(
         LearnRequest(
             task="fast_learning",
@@ -191,18 +173,16 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
             home=str(home),
             storage=str(home / "train"),
             version=job.parent,
+            overlays=(begins.expert,) if begins else (),
             experts=state.names(),
             writes=(where.level, where.expert),
             rows=str(home / day["rows_file"]),
             seed=job.seed,
             learner=job.recipe.learner,
-            fast_learning=job.recipe.fast_learning,
+            fast_learning=recipe.model_copy(update={"steps": job.recipe.online_learning.dusk_steps}) if begins else recipe,
         )
     )
-    tensors = load_file(result.tensors)
-    serving = {name: tensor.to(served_dtype(Path(job.parent))) for name, tensor in tensors.items()}
-    parent = load_file(Path(job.parent) / MEMORY_FILE)
-    dusk = pack_tensors(serving, state, f"{Path(job.parent).name}+{job.sleep}", whole=checksum(parent | serving))
+    dusk = fast_delivery(Path(job.parent), load_file(result.tensors), state, f"{Path(job.parent).name}+{job.sleep}")
     write_whole(home / "dusk.delivery", dusk)
     return {
         "tensors_file": str(Path(result.tensors).relative_to(home)),
@@ -210,17 +190,30 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
         "rest_file": way_back(job),
         "experts": state.names(),
         "checksum": result.checksum,
+        "begins": told,
         "first_loss": result.first_loss,
         "final_loss": result.final_loss,
+        "phases": result.phases,
     }
 
 
 def way_back(job: NightJob) -> str:
     """Write the delivery that makes a replica the parent again, whatever of this night it holds; returns the file's name."""
-    parent = Path(job.parent)
-    whole = checksum(load_file(parent / MEMORY_FILE))
-    write_whole(Path(job.home) / REST_FILE, pack_tensors({}, version_state(parent), parent.name, whole=whole))
+    write_whole(Path(job.home) / REST_FILE, rest_delivery(Path(job.parent)))
     return REST_FILE
+
+
+def fast_start(job: NightJob, day: Outputs) -> tuple[FastStart | None, str]:
+    """What the fast level begins from, and in words: what was learned online, unless that is lost, or holds what is held out of this
+    night; else nothing."""
+    if job.fast is None:
+        return None, "fresh"
+    left_out, path = json.loads((Path(job.home) / day["left_out_file"]).read_text()), Path(job.fast.expert)
+    if any(left_out.get(id) == HELD_OUT for id in job.fast.experiences):
+        return None, "fresh: what was learned online holds texts that are held out of this night"
+    if not path.exists() or checksum(load_file(path)) != job.fast.checksum:
+        return None, f"fresh: {path} is not what was learned online"
+    return job.fast, f"online, {job.fast.chunks} chunks"
 
 
 def announce(job: NightJob, fast: Outputs) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.fleet import Sight
-from services.states import FastState, ServingState
+from services.online_plan import is_label
+from services.states import BEFORE_DUSK, FastState, ServingState
 
 
 class Care(StrEnum):
@@ -33,6 +34,14 @@ class Known:
     """The active sleep."""
     fast: FastState = FastState.NONE
     """Of that sleep."""
+    chunks: int = 0
+    """Of the fast memory that was learned online for this version: replicas that serve it, or an earlier one of the day, are brought
+    up to date by `online.py`."""
+
+    @property
+    def dusk(self) -> bool:
+        """A night serves with its own fast memory, or with none again, or is about to."""
+        return self.night is not None and self.fast not in BEFORE_DUSK
 
 
 def care(before: Known, sight: Sight, after: Known, starting: bool) -> Care:
@@ -45,6 +54,6 @@ def care(before: Known, sight: Sight, after: Known, starting: bool) -> Care:
         return Care.NONE if starting else Care.BRING_UP
     if before.fast is FastState.LIVE and before.active_version in sight.versions:
         return Care.DELIVER_AGAIN
-    if before.night is None and sight.versions - {before.active_version}:
+    if before.night is None and not all(is_label(said, before.active_version, before.chunks) for said in sight.versions):
         return Care.START_ANEW
     return Care.NONE

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import httpx
 import typer
@@ -54,6 +54,9 @@ GPUS_HELP = (
     "GPUs of each replica; a night's learner and writer take as many each. A fraction shares one GPU: 0.3 lets it hold all three."
 )
 
+WakeMode = Literal["at_dusk", "online"]
+WAKE_HELP = "When the fast memory learns: all of the day when a night begins, or while it serves, chunk by chunk."
+
 Url = Annotated[str, typer.Option(envvar="CIRCADIAN_URL", help="Of the service.")]
 Key = Annotated[str | None, typer.Option(envvar="CIRCADIAN_API_KEY", help="API key, as the first `circadian up` printed it.")]
 
@@ -70,6 +73,7 @@ def up(
     ] = None,
     num_cpus: Annotated[int, typer.Option(min=1, help="Logical CPUs of the cluster.")] = 4,
     gpus: Annotated[float, typer.Option(min=0.0, help=GPUS_HELP)] = 0.0,
+    wake: Annotated[WakeMode, typer.Option(help=WAKE_HELP)] = "at_dusk",
 ) -> None:
     """Start Ray, the service and one deployment on this machine; Ctrl-C ends them."""
     import torch  # heavy imports are the commands' own: `status` and `--help` need none
@@ -84,7 +88,7 @@ def up(
         settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         gpus_fit(ServingSpec(gpus=gpus), torch.cuda.device_count())
         console.print("starting Ray and the service")
-        body = _deployment(name, model, revision, gpus)
+        body = _deployment(name, model, revision, gpus, wake)
         with Stack(settings, StackSpec(num_cpus=num_cpus, dashboard_port=dashboard_port)) as stack:
             _welcome(stack)
             _deploy(stack, body)
@@ -97,7 +101,7 @@ def up(
         _fail(str(error))
 
 
-def _deployment(name: str, model: str | None, revision: str | None, gpus: float) -> dict[str, Any]:
+def _deployment(name: str, model: str | None, revision: str | None, gpus: float, wake: WakeMode = "at_dusk") -> dict[str, Any]:
     """The request for it. Raises NoCommit, and ModelMissing before anything is started."""
     from circadian.nursery.ship import WEIGHTS
     from services.fleet import gpu_memory
@@ -105,7 +109,7 @@ def _deployment(name: str, model: str | None, revision: str | None, gpus: float)
     from services.hub import commit_of
 
     model = model or str(WEIGHTS)
-    body: dict[str, Any] = {"name": name, "serving": {"gpus": gpus}}
+    body: dict[str, Any] = {"name": name, "serving": {"gpus": gpus}, "wake": wake}
     if is_path(model):
         folder = Path(model).expanduser().resolve()
         if not (folder / "config.json").is_file():
@@ -117,6 +121,7 @@ def _deployment(name: str, model: str | None, revision: str | None, gpus: float)
         engine = Recipe().rollouts.engine.model_copy(update={"gpu_memory_utilization": gpu_memory(gpus)})
         body["recipe"] = {
             "learner": {"gpus_per_worker": gpus},
+            "online_learning": {"gpus": gpus},
             "rollouts": {"gpus_per_worker": gpus, "engine": engine.model_dump(mode="json")},
         }
     return body
@@ -257,13 +262,22 @@ def sleep(
 @app.command()
 def status(key: Key = None, url: Url = DEFAULT_URL) -> None:
     """What every deployment is doing."""
-    table = Table("deployment", "state", "active version", "sleep", "pending")
+    table = Table("deployment", "state", "active version", "sleep", "pending", "fast memory")
     with _asking(url, key) as client:
         for deployment in client.get("/v1/deployments", limit=100)["data"]:
             now = client.get(f"/v1/deployments/{deployment['id']}/status")
             pending = f"{now['pending']['experiences']} ({now['pending']['tokens']} tokens)"
-            table.add_row(deployment["name"], now["state"], now["active_version"], now["current_sleep"] or "", pending)
+            table.add_row(deployment["name"], now["state"], now["active_version"], now["current_sleep"] or "", pending, _fast(now))
     console.print(table)
+
+
+def _fast(now: dict[str, Any]) -> str:
+    """How a deployment's fast memory learns, in a few words."""
+    memory = now["fast_memory"]
+    if memory is None:
+        return "at dusk"
+    left = memory["error"] or f"next in {memory['tokens_until_update']} tokens"
+    return f"online, {memory['chunks']} chunks, {left}"
 
 
 @app.command()

@@ -22,10 +22,11 @@ from pathlib import Path
 from actors import names
 from circadian.memory.version import read_record
 from circadian.specs import NightJob
-from services import registry, tail
+from services import fast_registry, registry, tail
 from services.background import Background, pause
 from services.fleet import DeliveryFailed
 from services.launcher import JobReport, Launcher, LauncherUnavailable
+from services.online import fast_start
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
 from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
 from services.serving import Serving, receipts_data
@@ -213,7 +214,8 @@ class _Watcher:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.database.read() as tx:
             experiences = registry.taken_experiences(tx, sleep.id)
-            name = registry.deployment(tx, sleep.deployment).name
+            deployment = registry.deployment(tx, sleep.deployment)
+            learned = fast_registry.learned(tx, sleep.deployment) if deployment.fast else ()
         job = NightJob(
             sleep=sleep.id,
             attempt=attempt,
@@ -223,12 +225,13 @@ class _Watcher:
             child=str(self.settings.version_folder(sleep.deployment, sleep.child_version)),
             home=str(home),
             experiences=str(home / "experiences.jsonl"),
+            fast=fast_start(self.settings, deployment.fast, learned, sleep.parent_version),
             held_out=tuple(sleep.held_out),
             recipe=sleep.recipe,  # type: ignore[arg-type]  # a dict that pydantic reads
         )
         _write(home / "experiences.jsonl", "".join(json.dumps(row.body) + "\n" for row in experiences))
         _write(home / "job.json", job.model_dump_json(indent=2))
-        return home / "job.json", name
+        return home / "job.json", deployment.name
 
     def _submitted(self, attempt: int) -> None:
         with self.database.write() as tx:

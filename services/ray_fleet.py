@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from actors import names
 from actors.replies import StreamHead
@@ -139,7 +139,7 @@ class RayFleet:
         try:
             async with asyncio.timeout(self.settings.ray_request_seconds):
                 return await handle.ready_ref()
-        except RayActorError:
+        except (RayActorError, OutOfMemoryError):  # the second is how Ray tells that its memory monitor killed the actor
             return None
         except (RayError, TimeoutError) as error:
             # Slow or unreachable is not dead: a new replica under the same name could not be started beside it.

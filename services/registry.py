@@ -102,6 +102,11 @@ def _pending(deployment_id: str) -> tuple[ColumnElement[bool], ...]:
     return ExperienceRow.deployment == deployment_id, ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None)
 
 
+def pending_where(deployment_id: str) -> tuple[ColumnElement[bool], ...]:
+    """What makes an experience pending: kept by no version yet, and not left out of one either."""
+    return _pending(deployment_id)
+
+
 # Sleeps
 
 

@@ -17,6 +17,7 @@ from services.api.app import create_app
 from services.controller import Controller
 from services.home import HomeLock, HomeRefused
 from services.launcher import RayLauncher
+from services.learners import RayLearners
 from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.settings import Settings
@@ -29,7 +30,7 @@ def main() -> None:
     settings = Settings()
     try:
         with HomeLock(settings.home_folder, "controller"), listening(settings.host, settings.port) as sock:
-            controller = Controller(settings, RayFleet(settings), RayLauncher(settings))
+            controller = Controller(settings, RayFleet(settings), RayLauncher(settings), RayLearners())
             if key := controller.keys.provide():
                 Console().print(f"API key, shown this once: {key}", soft_wrap=True)
             config = uvicorn.Config(

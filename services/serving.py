@@ -16,9 +16,10 @@ from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
 from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
+from services.online_plan import is_label
 from services.settings import Settings
 from services.states import FastState, ServingState
-from services.tables import Database, Deployment, Sleep
+from services.tables import Database, Deployment
 
 log = logging.getLogger(__name__)
 STARTS = 3
@@ -70,6 +71,26 @@ class Serving:
             else:
                 return receipts
             await asyncio.sleep(pause(self.settings, tries))
+
+    async def deliver_online(self, deployment_id: str, path: Path, version: str) -> list[Receipt] | None:
+        """Give every replica what was learned online for `version`, once; each must prove it.
+
+        None, and nothing was delivered, where that does not belong there any more: another version serves, or a night with its own
+        fast memory. This is looked up when no other delivery is under way, so it never takes the place of a later one.
+        Raises DeliveryFailed, after which it may be tried again.
+        """
+        promise, payload = promised(path), await asyncio.to_thread(path.read_bytes)
+        async with self._lock(deployment_id):
+            known, name = await asyncio.to_thread(self._known, deployment_id)
+            if known.active_version != version or known.dusk or known.state is not ServingState.AWAKE:
+                return None
+            try:
+                async with asyncio.timeout(self.settings.delivery_seconds):
+                    receipts = await self.fleet.deliver(name, payload)
+            except TimeoutError as error:
+                raise DeliveryFailed(f"delivery {path.name} to {name} took longer than it may") from error
+        verify(receipts, *promise)
+        return receipts
 
     async def _keep(self, deployment_id: str) -> None:
         """Consumes what a look at the replicas finds; produces replicas on the active version; ends with the controller.
@@ -123,10 +144,10 @@ class Serving:
             versions = await self.fleet.start(deployment.name, serving, folder)
             # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
             # The row is read again, because a start takes long enough for a dawn.
-            active = (await asyncio.to_thread(self._deployment, deployment_id)).active_version
-            if set(versions) == {active} or await asyncio.to_thread(self._night, deployment_id) is not None:
+            known, _ = await asyncio.to_thread(self._known, deployment_id)
+            if known.night is not None or all(is_label(said, known.active_version, known.chunks) for said in versions):
                 return
-            log.warning("%s: replicas serve %s, not %s", deployment.name, versions, active)
+            log.warning("%s: replicas serve %s, not %s", deployment.name, versions, known.active_version)
             anew = True
         raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
 
@@ -148,12 +169,9 @@ class Serving:
         """What a look is held against, and the deployment's name."""
         with self.database.read() as tx:
             row, night = registry.deployment(tx, deployment_id), registry.active_sleep(tx, deployment_id)
-        known = Known(row.state, row.active_version, night.id if night else None, night.fast if night else FastState.NONE)
+        chunks = row.fast.chunks if row.fast and row.fast.version == row.active_version else 0
+        known = Known(row.state, row.active_version, night.id if night else None, night.fast if night else FastState.NONE, chunks)
         return known, row.name
-
-    def _night(self, deployment_id: str) -> Sleep | None:
-        with self.database.read() as tx:
-            return registry.active_sleep(tx, deployment_id)
 
     def _fast_memory_lost(self, deployment_id: str) -> None:
         with self.database.write() as tx:

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     delivery_seconds: Seconds = 60.0
     """Until every replica must have proved a delivery."""
     delivery_attempts: Annotated[int, Field(ge=1)] = 3
+    online_poll_seconds: Seconds = 1.0
+    """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1
     """Nights that run at the same time; more sleeps wait in line. Each takes a rollout worker and a learner of the cluster, and two that
     hold one of these each, while there is room for no more, would wait for each other for ever."""
@@ -94,6 +96,10 @@ class Settings(BaseSettings):
 
     def version_folder(self, deployment: str, version: str) -> Path:
         return self.deployment_folder(deployment) / "versions" / version
+
+    def day_folder(self, deployment: str, day: int) -> Path:
+        """What a deployment learns online on one day."""
+        return self.deployment_folder(deployment) / "fast" / f"day-{day:04d}"
 
     def sleep_folder(self, deployment: str, sleep: str) -> Path:
         return self.deployment_folder(deployment) / "sleeps" / sleep

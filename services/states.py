@@ -41,6 +41,10 @@ class FastState(StrEnum):
     RESTED = "rested"
 
 
+BEFORE_DUSK = frozenset({FastState.NONE, FastState.READY})
+"""While a night has not sent its fast memory to the replicas."""
+
+
 class ServingState(StrEnum):
     """What is known of a deployment's replicas."""
 

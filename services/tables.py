@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Engine, Enum, ForeignKey, Index, UniqueConstraint, create_engine, event, text
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
 
 from services.states import ACTIVE, FastState, ServingState, SleepStatus
 
@@ -68,6 +68,8 @@ class Deployment(Row):
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
+    fast: Mapped[FastMemory | None] = relationship(lazy="joined")
+    """Of one that learns online."""
 
 
 class ExperienceRow(Row):
@@ -82,6 +84,34 @@ class ExperienceRow(Row):
     sleep: Mapped[str | None] = mapped_column(default=None, index=True)
     consolidated_in: Mapped[str | None] = mapped_column(default=None)
     left_out: Mapped[str | None] = mapped_column(default=None)
+
+
+class FastMemory(Base):
+    """The fast memory of a deployment that learns online; one that learns at dusk has none."""
+
+    __tablename__ = "fast_memories"
+    deployment: Mapped[str] = mapped_column(ForeignKey("deployments.id"), primary_key=True)
+    version: Mapped[str]
+    """The version beneath it."""
+    day: Mapped[int] = mapped_column(default=1)
+    """Counted up whenever it is emptied: its files are in a folder of the day."""
+    chunks: Mapped[int] = mapped_column(default=0)
+    """That are committed."""
+    tokens: Mapped[int] = mapped_column(default=0)
+    """Of these chunks."""
+    checksum: Mapped[str | None] = mapped_column(default=None)
+    """Of the expert after the last one."""
+    error: Mapped[str | None] = mapped_column(default=None)
+    """Why no more is learned today."""
+
+
+class Learned(Base):
+    """An experience that a fast memory has learned online."""
+
+    __tablename__ = "learned_online"
+    experience: Mapped[str] = mapped_column(primary_key=True)
+    deployment: Mapped[str] = mapped_column(index=True)
+    chunk: Mapped[int]
 
 
 class Sleep(Row):

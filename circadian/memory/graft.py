@@ -32,6 +32,11 @@ from circadian.memory.state import ExpertId, Mask, MemoryState, ViewName
 from circadian.specs import MemorySpec
 
 View = ViewName | Mask | Tensor
+SHALLOW = 8
+"""Layers up to which a base carries memory in each, unless told otherwise."""
+STRIDE = 4
+"""Of the layers of a deeper base every fourth carries memory: in each of 28 layers 16 experts are a tenth of Qwen3-0.6B's weights, which
+every token would have to read (docs/serving-speed.md)."""
 
 
 class NoGraft(ValueError):
@@ -191,7 +196,7 @@ class Grafted(PreTrainedModel):
 
         fresh: seed of an expert that begins anew, apart from what its bank holds; else it begins as it is there.
         views: all that will be read until end_writing(), unless it is awake, rested and student; before: those that will be read
-        `as_it_was`. Experts that none of them hears are not computed.
+        `as_it_was` besides. Experts that none of them hears are not computed.
         """
         self.requires_grad_(False)
         generator = None if fresh is None else torch.Generator().manual_seed(fresh)
@@ -201,7 +206,7 @@ class Grafted(PreTrainedModel):
         views = [self.memory_state.view("awake"), self.memory_state.view("student")] if views is None else views
         views = [self.memory_state.without(view, where) for view in views]
         for layer in self.memory_layers.values():
-            layer.narrow(tuple(any(heard) for heard in zip(*views, *before, strict=True)))
+            layer.narrow(*(tuple(any(heard) for heard in zip(*read, strict=True)) for read in (views, [*views, *before])))
         return [layer.writing for layer in self.memory_layers.values() if layer.writing is not None]
 
     @contextmanager
@@ -246,15 +251,19 @@ def graft_class(config: PretrainedConfig) -> type[Grafted]:
 
 def grafted_layers(spec: MemorySpec, layers: int) -> tuple[int, ...]:
     """The decoder layers that carry memory in a model of `layers` layers."""
-    chosen = spec.layers if spec.layers is not None else tuple(range(layers))
-    if chosen and chosen[-1] >= layers:
-        raise NoGraft(f"memory.layers: layer {chosen[-1]} does not exist; the base has layers 0 to {layers - 1}")
-    return chosen
+    if spec.layers is None:
+        return tuple(range(layers)) if layers <= SHALLOW else tuple(range(STRIDE - 1, layers, STRIDE))
+    if spec.layers[-1] >= layers:
+        raise NoGraft(f"memory.layers: layer {spec.layers[-1]} does not exist; the base has layers 0 to {layers - 1}")
+    return spec.layers
 
 
 def memory_config(base: PretrainedConfig, spec: MemorySpec) -> PretrainedConfig:
-    """The base's config with a fresh memory in it; `model_type` stays the base's, `architectures` names ours."""
-    grafted_layers(spec, base.num_hidden_layers)
+    """The base's config with a fresh memory in it; `model_type` stays the base's, `architectures` names ours.
+
+    It names the layers also where the spec leaves them open, so that a version does not change its meaning with the default.
+    """
+    spec = spec.model_copy(update={"layers": grafted_layers(spec, base.num_hidden_layers)})
     config = type(base).from_dict(base.to_dict())
     config.architectures = [graft_class(base).__name__]
     config.memory = {"spec": spec.model_dump(mode="json"), "experts": MemoryState.fresh(spec).names()}

@@ -47,21 +47,18 @@ class LevelBank(nn.Module):
     def __init__(self, width: int, experts: int, rank: int) -> None:
         super().__init__()
         self.experts, self.rank = experts, rank
-        self.span = experts
         self.A = nn.Parameter(torch.zeros(experts * rank, width), requires_grad=False)
         self.B = nn.Parameter(torch.zeros(width, experts * rank), requires_grad=False)
         self.W = nn.Parameter(torch.zeros(experts, width), requires_grad=False)
         self.b = nn.Parameter(torch.zeros(experts), requires_grad=False)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, span: int) -> Tensor:
         """x [..., D], mask [E] or [B, 1 or T, E] of 0 and 1 -> [..., D]
 
-        Only the first `span` experts are computed; whoever lowers it promises that no mask hears the others.
+        Only the first `span` experts are computed; the caller promises that the mask hears none of the others.
         """
-        if not self.span:
-            return torch.zeros_like(x)
-        wide = self.span * self.rank
-        gate = torch.sigmoid(F.linear(x, self.W[: self.span], self.b[: self.span])) * mask[..., : self.span]
+        wide = span * self.rank
+        gate = torch.sigmoid(F.linear(x, self.W[:span], self.b[:span])) * mask[..., :span]
         return F.linear(gate.repeat_interleave(self.rank, dim=-1) * F.silu(F.linear(x, self.A[:wide])), self.B[:, :wide])
 
     def slices(self, expert: int) -> dict[str, Tensor]:
@@ -84,6 +81,8 @@ class MemoryLayer(nn.Module):
         self.written: ExpertId | None = None
         self.as_it_was = False
         """While True the written expert is not heard, and its bank is: what stood there before the writing."""
+        self._computed = self._computed_before = self.sizes
+        """Of each level, how many of its first experts are computed; and while it is as it was."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x [..., D]; mask [M], or where x is [B, T, D] also [B, M] or [B, T, M] -> what memory adds to the MLP's output, [..., D]"""
@@ -97,8 +96,11 @@ class MemoryLayer(nn.Module):
             apart[self.written.expert] = 1.0
             heard = (parts[self.written.level] * apart).sum(-1, keepdim=mask.ndim == 3)
             parts[self.written.level] = parts[self.written.level] * (1 - apart)
-        out = sum((level(x, part) for level, part in zip(self.levels, parts, strict=True)), torch.zeros_like(x))
-        return out if self.writing is None or heard is None else out + self.writing(x, heard)
+        spans = self._computed_before if self.as_it_was else self._computed
+        added = [level(x, part, span) for level, part, span in zip(self.levels, parts, spans, strict=True) if span]
+        if self.writing is not None and heard is not None:
+            added.append(self.writing(x, heard))
+        return sum(added[1:], added[0]) if added else torch.zeros_like(x)
 
     def bank(self, level: int) -> LevelBank:
         """The experts of a level."""
@@ -129,13 +131,17 @@ class MemoryLayer(nn.Module):
         self.writing, self.written = Expert(start or self.bank(where.level).slices(where.expert)), where
         return self.writing
 
-    def narrow(self, heard: Mask) -> None:
-        """Compute no more of each level than its last expert that `heard` [M] has."""
-        for number in range(len(self.sizes)):
-            level = self.bank(number)
-            first = sum(self.sizes[:number])
-            experts = [expert for expert in range(level.experts) if heard[first + expert]]
-            level.span = max(experts, default=-1) + 1
+    def narrow(self, heard: Mask, before: Mask) -> None:
+        """Compute no more of each level than its last expert that `heard` [M] has, or, as it was, that `before` [M] has."""
+        self._computed, self._computed_before = self._spans(heard), self._spans(before)
+
+    def _spans(self, heard: Mask) -> list[int]:
+        """Of each level, how many of its first experts hold all that are heard."""
+        rest, spans = list(heard), []
+        for size in self.sizes:
+            own, rest = rest[:size], rest[size:]
+            spans.append(max((expert + 1 for expert in range(size) if own[expert]), default=0))
+        return spans
 
     @torch.no_grad()
     def end_writing(self) -> None:
@@ -145,5 +151,4 @@ class MemoryLayer(nn.Module):
         for part, tensor in self.bank(self.written.level).slices(self.written.expert).items():
             tensor.copy_(getattr(self.writing, part))
         self.writing, self.written = None, None
-        for number in range(len(self.sizes)):
-            self.bank(number).span = self.sizes[number]
+        self._computed = self._computed_before = self.sizes

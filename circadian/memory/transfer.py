@@ -101,6 +101,11 @@ class Transfer(Spec):
         return ExpertId(*self.into)
 
     @property
+    def teachers(self) -> dict[str, Mask]:
+        """The mask of each; the base's hears nothing, and whoever is anchored in it writes as the rested self."""
+        return {"awake": self.awake, "rested": self.rested, "base": (False,) * len(self.rested), "anchored": self.rested}
+
+    @property
     def sources(self) -> tuple[Place, ...]:
         """The experts whose knowledge moves."""
         return (self.into, *self.emptied) if self.rewrites else self.emptied

@@ -1,11 +1,12 @@
 """The memory grafted onto vLLM's own decoders: the same `MemoryLayer` beside the MLP as in graft.py.
 
-A grafted class is vLLM's native class; after it is built, the MLP of each chosen layer becomes one that adds `memory(x)`. Names of
-base weights do not change, so the base is loaded by vLLM's loader as it is, sharded and quantised as vLLM likes. The memory is
-small and whole on every tensor-parallel rank: it reads what every rank has (the MLP's input) and adds to what every rank has (the
-MLP's reduced output). LoRA adapters go onto the base's linear layers as ever; the memory has none.
+A grafted class is vLLM's native class; after it is built, the MLP of each chosen layer becomes one that adds what the heard experts
+of its memory say (vllm_heard.py). Names of base weights do not change, so the base is loaded by vLLM's loader as it is, sharded and
+quantised as vLLM likes. The memory is small and whole on every tensor-parallel rank: it reads what every rank has (the MLP's input)
+and adds to what every rank has (the MLP's reduced output). LoRA adapters go onto the base's linear layers as ever; the memory has none.
 
-One mask is shared by all layers of an engine, so a view is engine-wide here; it is only ever written in place.
+One mask is shared by all layers of an engine, so a view is engine-wide here. The banks are what is written and checked; after every
+change of them, or of the mask, `set_view` makes it what is computed.
 
 M experts over all levels.
 """
@@ -16,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from vllm.config import VllmConfig
 from vllm.distributed import get_pp_group
@@ -29,6 +29,7 @@ from circadian.memory.layer import MemoryLayer
 from circadian.memory.state import MemoryState
 from circadian.memory.tensors import checksum, parse_name, write_tensors
 from circadian.memory.version import MEMORY_FILE, RECORD_FILE, VersionBroken, base_folder, read_record, weights_sha256
+from circadian.memory.vllm_heard import HeardExperts
 from circadian.specs import MemorySpec
 
 
@@ -36,10 +37,12 @@ class _MemoryMLP(nn.Module):
     """MLP(x) + memory(x), for the engine's one mask."""
 
     memory: MemoryLayer
-    mask: Tensor
+    heard: HeardExperts
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.memory(x, self.mask)
+        added = self.heard(x)
+        out = super().forward(x)
+        return out if added is None else out + added
 
 
 class Qwen3MemoryMLP(_MemoryMLP, Qwen3MLP):
@@ -55,7 +58,6 @@ class VllmGraft(nn.Module):
 
     memory_mlp: ClassVar[type[_MemoryMLP]]
     model: Any
-    mask: Tensor
     allow_patterns_overrides: ClassVar[list[str]] = [MEMORY_FILE]
     fall_back_to_pt_during_load = False
     """With the line above: of the version folder vLLM's loader reads the memory's file and nothing else."""
@@ -69,13 +71,13 @@ class VllmGraft(nn.Module):
         self.memory_state = MemoryState.parse(config.memory["experts"])
         self.version_folder = Path(vllm_config.model_config.model)
         self.pinned: list[float] | None = None
+        self.mask: list[float] = []
         self.memory_layers: dict[int, MemoryLayer] = {}
-        self.register_buffer("mask", torch.zeros(len(self.memory_state.ids()), dtype=torch.float32), persistent=False)
         for i in grafted_layers(self.memory_spec, config.num_hidden_layers):
             mlp = self.model.layers[i].mlp
             mlp.__class__ = self.memory_mlp  # keeps the names of the base's weights, which a wrapper would change
             mlp.memory = self.memory_layers[i] = MemoryLayer(config.hidden_size, self.memory_spec)
-            mlp.register_buffer("mask", self.mask, persistent=False)
+            mlp.heard = HeardExperts(mlp.memory, fixed=not vllm_config.model_config.enforce_eager)
         self.set_view(None)
 
     @property
@@ -101,16 +103,17 @@ class VllmGraft(nn.Module):
         if checksum(memory) != record.memory_sha256:
             raise VersionBroken(f"{self.version_folder / MEMORY_FILE} does not match the checksum in {RECORD_FILE}")
         write_tensors(self.memory_layers, memory)
-        return loaded | {name for name, _ in self.named_parameters() if ".mlp.memory." in name}
+        self.set_view(self.pinned)
+        return loaded | {name for name, _ in self.named_parameters() if ".mlp.memory." in name or ".mlp.heard." in name}
 
-    @torch.no_grad()
     def set_view(self, mask: Sequence[float] | None) -> None:
-        """Hear exactly the experts of this mask [M], or (None) follow what is awake, also through deliveries."""
-        heard = self.memory_state.view("awake") if mask is None else mask
-        if len(heard) != len(self.mask):
-            raise ValueError(f"mask of {len(heard)} entries; this memory has {len(self.mask)} experts")
-        self.pinned = None if mask is None else [float(entry) for entry in mask]
-        self.mask.copy_(torch.tensor([float(entry) for entry in heard]))
+        """Hear exactly the experts of this mask [M], or (None) follow what is awake, also through deliveries, as they are held now."""
+        heard = [float(entry) for entry in (self.memory_state.view("awake") if mask is None else mask)]
+        if len(heard) != len(self.memory_state.ids()):
+            raise ValueError(f"mask of {len(heard)} entries; this memory has {len(self.memory_state.ids())} experts")
+        for i in self.memory_layers:
+            self.model.layers[i].mlp.heard.listen(heard)
+        self.pinned, self.mask = None if mask is None else heard, heard
 
 
 def _apart(weights: Iterable[tuple[str, Tensor]], memory: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -37,13 +37,13 @@ class MemoryWorkerExtension:
         """Hear this mask [M], or (None) what is awake; returns the mask now in force."""
         model = self._grafted()
         model.set_view(mask)
-        return model.mask.tolist()
+        return model.mask
 
     def memory_checksum(self) -> dict[str, Any]:
         """The checksum of every written expert as it lies in this worker, their states and the mask in force."""
         model = self._grafted()
         held = expert_tensors(model.memory_layers, written_experts(model.memory_state))
-        return {"checksum": checksum(held), "experts": model.memory_state.names(), "mask": model.mask.tolist()}
+        return {"checksum": checksum(held), "experts": model.memory_state.names(), "mask": model.mask}
 
     def _grafted(self) -> VllmGraft:
         model: torch.nn.Module = self.get_model()  # type: ignore[attr-defined]

@@ -2,8 +2,9 @@
 
     loss = sum over tokens of weight * -log p(token | before; awake view) / sum of weights
 
-Level 0 accumulates nothing between boundaries here: at dusk the whole day is its chunk, and it takes several steps on it. One experience
-a row: several facts in one row would be copied from context and not learned.
+Level 0 accumulates nothing between boundaries here. At dusk the whole day is its chunk, online it is whatever reached the level's period
+(actors/learn_chunk.py); either way it takes several steps on it. One experience a row: several facts in one row would be copied from
+context and not learned.
 
 B rows, T tokens, D model width, V vocabulary.
 """

@@ -46,9 +46,13 @@ def reward(semantic: bool | None, lexical: float, spec: ImitationSpec) -> float:
 
 def advantages(rewards: Tensor) -> Tensor:
     """[groups, G] -> [groups, G]"""
-    centred = rewards - rewards.mean(-1, keepdim=True)
-    spread = rewards.std(-1, correction=0, keepdim=True)
-    return torch.where(spread > 0, centred / spread.clamp(min=1e-6), torch.zeros_like(centred))
+    exact = rewards.double()
+    told_apart = exact.amax(-1, keepdim=True) > exact.amin(
+        -1, keepdim=True
+    )  # not by the spread, which a rounded mean leaves above 0
+    centred = exact - exact.mean(-1, keepdim=True)
+    found = centred / exact.std(-1, correction=0, keepdim=True)
+    return torch.where(told_apart, found, torch.zeros_like(found)).to(rewards.dtype)
 
 
 def clipped_surrogate(now: Tensor, before: Tensor, advantage: Tensor, clip: float) -> Tensor:

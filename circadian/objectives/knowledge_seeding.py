@@ -13,6 +13,10 @@ earlier nights, and a faithful student copies the damage. Here every row names i
 self (fast level on), cues of earlier nights and free running by the *rested* self (fast level off). Teacher and student are one set of
 weights in two views.
 
+And **anchored free running**. A rested self that teaches the next one hands on its own small errors, and over many nights they add up.
+So where it differs from the base by less than `drift` nats, KL(rested || base), the base teaches in its place; where by more, it has
+learned something there, and teaches it. Errors that earlier nights left are thereby taken back by later ones.
+
 **Other models** can teach too: the paper's Knowledge Seeding "from one or several smaller models to a larger one", of which the above is
 the case with one model. Where such a teacher has the student's tokenizer nothing above changes but where p comes from: its own final hidden
 states and its own head. Where it has another one there is no p: its texts are read by the student's tokenizer, alpha is 0 for
@@ -26,7 +30,7 @@ because imitation alone can only reward what the student happens to write, and i
 A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
 written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
 
-B packed rows, T tokens, D model width, N taught tokens, M experts over all levels.
+B packed rows, T tokens, D model width, N taught tokens, K numbers kept of a teacher's token, M experts over all levels.
 """
 
 from __future__ import annotations
@@ -38,19 +42,29 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from circadian.memory.graft import Grafted
-from circadian.objectives.divergence import ITSELF, NOBODY, Head, Others, compare, log_probs
+from circadian.objectives.divergence import (
+    ITSELF,
+    NOBODY,
+    Head,
+    Others,
+    by_slope,
+    compare,
+    forward_kl,
+    keep,
+    keep_another,
+    log_probs,
+)
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
-from circadian.objectives.rows import Kind, TaughtRow
+from circadian.objectives.rows import Kind, TaughtRow, Teacher
 from circadian.specs import ImitationSpec, SeedingSpec
 
 TEACH_ROWS = 32
 """Rows that are taught at once."""
-STATES = "teacher"
-"""Of a batch: the teachers' final hidden states, with `-i` behind it those of the other model i."""
 R = TypeVar("R")
 Pools = Mapping[Kind, Sequence[R]]
 """Rows by kind."""
@@ -60,67 +74,99 @@ Pools = Mapping[Kind, Sequence[R]]
 class Lesson:
     """A row with all that does not change while the student learns.
 
-    trunk [T, D]: the layers below the first memory (just the embeddings if there are none); teacher [N, D]: the teacher's final hidden
-    states where it predicts the taught tokens, [N, 0] where nobody's distribution is taught; by: whose states they are
-    (divergence.py); before [N]: the student's log-probs of them when the row was written, and advantage: of its reward in its group, both
-    only where it is to imitate.
+    trunk [T, D]: the layers below the first memory, None if there are none: embeddings are looked up again; teacher [N, K]: what the
+    divergence keeps of the teacher where it predicts the taught tokens; by: whose that is (divergence.py); before [N]: the student's
+    log-probs of them when the row was written, and advantage: of its reward in its group, both only where it is to imitate.
     """
 
     row: TaughtRow
-    trunk: Tensor
+    trunk: Tensor | None
     teacher: Tensor
     by: int = ITSELF
     before: Tensor | None = None
     advantage: float = 0.0
 
 
-def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
+def teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor], spec: SeedingSpec) -> list[Lesson]:
     """Every row's lesson; teachers: masks [M] by name. An expert that is written anew teaches what it was."""
     lessons: list[Lesson] = []
     with model.as_it_was():
         for start in range(0, len(rows), TEACH_ROWS):
-            lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers)
+            lessons += _teach(model, rows[start : start + TEACH_ROWS], teachers, spec)
     return lessons
 
 
 @torch.no_grad()
-def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor]) -> list[Lesson]:
+def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Tensor], spec: SeedingSpec) -> list[Lesson]:
     lengths = [len(row.ids) for row in rows]
     bins = pack(lengths)
     masks = [teachers[row.teacher].expand(length, -1) for row, length in zip(rows, lengths, strict=True)]
     ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
     trunk = model.lower(ids.to(model.device), where.to(model.device))
     hidden = model.upper(trunk, lay(bins, masks).to(model.device))
-    lessons = {}
+    base = model.upper(trunk, "base") if any(row.teacher == "anchored" for row in rows) else hidden
+    taught, lower = {}, {}
     for number, texts in enumerate(bins):
         begin = 0
         for text in texts:
             row, end = rows[text], begin + lengths[text]
-            teacher = hidden[number, begin + max(row.start, 1) - 1 : end - 1].clone()
-            lessons[text] = Lesson(row, trunk.hidden[number, begin:end].clone(), teacher)
+            places = slice(begin + max(row.start, 1) - 1, end - 1)
+            taught[text] = hidden[number, places]
+            if row.teacher == "anchored":
+                taught[text] = anchored(taught[text], base[number, places], model.lm_head, spec.drift)
+            lower[text] = trunk.hidden[number, begin:end].clone() if model.grafted_layers[0] else None
             begin = end
-    return [lessons[text] for text in range(len(rows))]
+    sizes = [len(taught[text]) for text in range(len(rows))]
+    kept = keep(
+        spec.divergence,
+        torch.cat([taught[text] for text in range(len(rows))]),
+        model.lm_head,
+        math.ceil(max(1, sum(sizes)) / spec.token_chunk),
+    )
+    return [Lesson(row, lower[text], part.clone()) for text, (row, part) in enumerate(zip(rows, kept.split(sizes), strict=True))]
 
 
 @torch.no_grad()
-def taught(model: Grafted, rows: Sequence[TaughtRow], states: Sequence[Tensor] | None, by: int = NOBODY) -> list[Lesson]:
-    """Lessons that another model gives: of each row its final hidden states [N, D'] where it predicts the taught tokens, or None where
-    nothing but the text is taught."""
-    lessons: list[Lesson] = []
+def anchored(rested: Tensor, base: Tensor, lm_head: nn.Module, drift: float) -> Tensor:
+    """Final hidden states [N, D] of who teaches each token: the base's, or the rested self's where it has learned something."""
+    said = [lm_head(hidden).float().log_softmax(-1) for hidden in (rested, base)]
+    return torch.where((forward_kl(*said) < drift)[:, None], base, rested)
+
+
+@torch.no_grad()
+def teach_another(
+    model: Grafted, rows: Sequence[TaughtRow], states: Sequence[Tensor], head: Head, by: int, spec: SeedingSpec
+) -> list[Lesson]:
+    """Every row's lesson by another model: states [N, D'] of each, its final hidden ones where it predicts the taught tokens."""
+    if not rows:
+        return []
+    sizes = [len(said) for said in states]
+    chunks, width = math.ceil(max(1, sum(sizes)) / spec.token_chunk), model.config.hidden_size
+    kept = keep_another(spec.divergence, torch.cat([*states]), head, model.lm_head, width, chunks)
+    parts = zip(rows, _trunks(model, rows), kept.split(sizes), strict=True)
+    return [Lesson(row, trunk, part.clone(), by) for row, trunk, part in parts]
+
+
+@torch.no_grad()
+def tell(model: Grafted, rows: Sequence[TaughtRow], spec: SeedingSpec) -> list[Lesson]:
+    """Every row's lesson where nothing but the text is taught."""
+    width = model.config.hidden_size + by_slope(spec.divergence, model.dtype)
+    nothing = torch.zeros(1, width, dtype=model.dtype, device=model.device)
+    parts = zip(rows, _trunks(model, rows), strict=True)
+    return [Lesson(row, trunk, nothing.expand(len(row.ids) - max(row.start, 1), -1), NOBODY) for row, trunk in parts]
+
+
+def _trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor | None]:
+    """The layers below the first memory, of every row [T, D]; None where there are none."""
+    if not model.grafted_layers[0]:
+        return [None] * len(rows)
+    found: list[Tensor | None] = []
     for start in range(0, len(rows), TEACH_ROWS):
-        some = rows[start : start + TEACH_ROWS]
-        given = states[start : start + TEACH_ROWS] if states is not None else [_nothing(model, row) for row in some]
-        lessons += [Lesson(row, own, said, by) for row, own, said in zip(some, _trunks(model, some), given, strict=True)]
-    return lessons
+        found += _some_trunks(model, rows[start : start + TEACH_ROWS])
+    return found
 
 
-def _nothing(model: Grafted, row: TaughtRow) -> Tensor:
-    """[N, 0]"""
-    return torch.zeros(len(row.ids) - max(row.start, 1), 0, device=model.device, dtype=model.dtype)
-
-
-def _trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor]:
-    """The layers below the first memory, of every row [T, D]."""
+def _some_trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor]:
     lengths = [len(row.ids) for row in rows]
     bins = pack(lengths)
     ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
@@ -154,26 +200,29 @@ def rewarded(
         some = lessons[start : start + TEACH_ROWS]
         batch = collate(some)
         hidden = _student(model, batch, student_view)
-        likely = log_probs(hidden, batch["written"].to(model.device), model.lm_head)
+        now = log_probs(hidden, batch["written"].to(hidden.device), model.lm_head)
         ordered = _in_rows(some)
-        before = dict(zip(map(id, ordered), likely.split([len(lesson.teacher) for lesson in ordered]), strict=True))
+        before = dict(zip(map(id, ordered), now.split([len(lesson.teacher) for lesson in ordered]), strict=True))
         done += [replace(lesson, before=before[id(lesson)], advantage=float(found[start + i])) for i, lesson in enumerate(some)]
     return done
 
 
-def mix(
-    teacher_written: Pools[R], student_written: Pools[R], nights_before: int, spec: SeedingSpec, rows: int, rng: random.Random
-) -> list[R]:
-    """The rows of one step.
+def teacher_of(kind: Kind, spec: SeedingSpec) -> Teacher:
+    """Who writes rows of a kind, and teaches them whoever wrote them."""
+    return "awake" if kind == "day" else "rested" if kind == "old" else spec.free_teacher
 
-    spec.old_share of them keep the past; of these, cues of earlier nights take n / (n + 1.5) after n nights and free running the rest.
-    spec.on_policy_share of each kind is the student's own writing.
-    """
+
+def shares(spec: SeedingSpec, old_cues: bool) -> dict[Kind, float]:
+    """The mixing weights: of all rows the share of each kind, where there are cues of earlier nights, or are none yet."""
+    free = spec.free_share if old_cues else spec.old_share
+    return {"day": 1 - spec.old_share, "old": spec.old_share - free, "free": free}
+
+
+def mix(teacher_written: Pools[R], student_written: Pools[R], spec: SeedingSpec, rows: int, rng: random.Random) -> list[R]:
+    """The rows of one step: of each kind its share, and of each kind spec.on_policy_share (lambda) the student's own writing."""
+    kinds, weights = zip(*shares(spec, bool(teacher_written["old"])).items(), strict=True)
     batch = []
-    for _ in range(rows):
-        kind: Kind = "day"
-        if rng.random() < spec.old_share:
-            kind = "old" if rng.random() < nights_before / (nights_before + 1.5) else "free"
+    for kind in rng.choices(kinds, weights, k=rows):
         pool = (student_written if rng.random() < spec.on_policy_share else teacher_written)[kind] or teacher_written[kind]
         batch.append(rng.choice(pool or teacher_written["day"]))
     return batch
@@ -187,18 +236,20 @@ def chunks(shares: Sequence[Sequence[Lesson]], token_chunk: int) -> int:
 
 
 def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-    """trunk [B, T, D], positions [B, T] int64, taught [B, T] bool, the tokens whose prediction is taught; of these by [N] int64, written
-    [N] int64, before [N], advantage [N] and told [N] bool, what is learned as text; states of the teachers where they teach, teacher [n, D]
-    of the model itself and teacher-i [n, D'] of the others."""
+    """ids [B, T] int64, or of lessons that have one trunk [B, T, D]; positions [B, T] int64, taught [B, T] bool, the tokens whose
+    prediction is taught; of these teacher [N, K], by [N] int64, written [N] int64, before [N], advantage [N], and told [N] bool, what is
+    learned as text."""
     lengths = [len(lesson.row.ids) for lesson in lessons]
     bins = pack(lengths)
     ordered = [lessons[text] for row in bins for text in row]
     taught = [torch.arange(length) >= max(lesson.row.start, 1) for lesson, length in zip(lessons, lengths, strict=True)]
+    widest = max(lesson.teacher.shape[1] for lesson in lessons)
+    trunks = [lesson.trunk for lesson in lessons if lesson.trunk is not None]
     return {
-        "trunk": lay(bins, [lesson.trunk for lesson in lessons]),
+        **({"trunk": lay(bins, trunks)} if trunks else {"ids": lay(bins, [torch.tensor(lesson.row.ids) for lesson in lessons])}),
         "positions": positions(bins, lengths),
         "taught": lay(bins, taught),
-        **_states(ordered),
+        "teacher": torch.cat([F.pad(lesson.teacher, (0, widest - lesson.teacher.shape[1])) for lesson in ordered]),
         "by": torch.cat([torch.full((len(lesson.teacher),), lesson.by) for lesson in ordered]),
         "told": torch.cat(
             [torch.full((len(lesson.teacher),), lesson.by == NOBODY and lesson.row.imitated is None) for lesson in ordered]
@@ -213,15 +264,6 @@ def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
     }
 
 
-def _states(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
-    """The teachers' states, one tensor each."""
-    of: dict[str, list[Tensor]] = {STATES: [lessons[0].trunk[:0]]}
-    for lesson in lessons:
-        if lesson.by != NOBODY:
-            of.setdefault(STATES if lesson.by == ITSELF else f"{STATES}-{lesson.by}", []).append(lesson.teacher)
-    return {name: torch.cat(states) for name, states in of.items()}
-
-
 def knowledge_seeding_loss(
     model: Grafted,
     batch: dict[str, Tensor],
@@ -229,32 +271,34 @@ def knowledge_seeding_loss(
     spec: SeedingSpec,
     chunks: int = 1,
     heads: Mapping[int, Head] | None = None,
+    texts: bool = False,
 ) -> Tensor:
     """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written.
 
-    heads: of the other models, where a night has other teachers; by their numbers.
+    heads: of other models that teach, by their numbers, where their states were kept; texts: some rows are told, or imitated by
+    themselves. Both are of the night and not of the batch, so that all processes do the same.
     """
     student = _student(model, batch, student_view)
-    others = None if heads is None else _others(batch, heads)
-    divergences, now = compare(spec.divergence, batch[STATES], student, batch["written"], model.lm_head, chunks, others)
-    losses = spec.alpha * divergences
-    if spec.alpha < 1 or others:
-        share = torch.where(batch["by"] == NOBODY, 1.0, 1 - spec.alpha)  # alpha is 0 where there is no distribution
-        losses = losses + share * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
-    if others:
+    imitates = spec.alpha < 1 or texts
+    others = None if heads is None else Others(batch["by"], heads)
+    divergences, now = compare(
+        spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks, imitates, others
+    )
+    alpha = torch.where(batch["by"] == NOBODY, 0.0, spec.alpha)  # there is no distribution to distil
+    losses = alpha * divergences
+    if imitates:
+        losses = losses + (1 - alpha) * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
+    if texts:
         losses = losses - spec.told * batch["told"] * now
     return losses.sum() / max(1, len(losses))
 
 
-def _others(batch: dict[str, Tensor], heads: Mapping[int, Head]) -> Others:
-    states = {number: batch[f"{STATES}-{number}"] for number in heads if f"{STATES}-{number}" in batch}
-    return Others(batch["by"], states, heads)
-
-
 def _student(model: Grafted, batch: dict[str, Tensor], view: Tensor) -> Tensor:
     """The student's final hidden states where it predicts the taught tokens, [N, D]."""
-    trunk = model.trunk(batch["trunk"].to(model.device), batch["positions"].to(model.device))
-    return model.upper(trunk, view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
+    where = batch["positions"].to(model.device)
+    trunk = batch.get("trunk")
+    begun = model.lower(batch["ids"].to(model.device), where) if trunk is None else model.trunk(trunk.to(model.device), where)
+    return model.upper(begun, view)[:, :-1][batch["taught"][:, 1:].to(model.device)]
 
 
 def _in_rows(lessons: Sequence[Lesson]) -> list[Lesson]:

@@ -13,14 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ROW_TOKENS = 256
-"""Tokens of a row, unless one text is longer. Longer rows pad less, but attention looks at a row as a whole."""
+ROW_TOKENS = 64
+"""Tokens of a row, unless one text is longer: then all rows are as long as that. Attention looks at a row as a whole, so longer rows
+cost more than the padding that they save."""
 Bins = list[list[int]]
 """The numbers of the texts in each row, in their order."""
 
 
 def pack(lengths: Sequence[int], row_tokens: int = ROW_TOKENS) -> Bins:
     """Which texts of these lengths share a row (first fit, longest first)."""
+    row_tokens = max([row_tokens, *lengths])
     bins: Bins = []
     room: list[int] = []
     for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
@@ -28,7 +30,7 @@ def pack(lengths: Sequence[int], row_tokens: int = ROW_TOKENS) -> Bins:
         if row is None:
             row = len(bins)
             bins.append([])
-            room.append(max(row_tokens, lengths[text]))
+            room.append(row_tokens)
         bins[row].append(text)
         room[row] -= lengths[text]
     return bins

@@ -17,7 +17,7 @@ from torch import Tensor
 from circadian.files import write_whole
 
 Teacher = str
-"""`awake` or `rested`, which are views of the model itself, or the name of another model."""
+"""`awake`, `rested`, `base` or `anchored`, which are views of the model itself, or the name of another model."""
 Kind = Literal["day", "old", "free"]
 
 

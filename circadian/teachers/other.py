@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from circadian.memory.version import load_tokenizer, weights_sha256
+from circadian.objectives.divergence import Head
 from circadian.objectives.rows import TaughtRow, pad
 
 Tokens = tuple[int, ...]
@@ -88,15 +89,16 @@ class Lent:
 
     def __init__(self, folder: Path, sha256: str) -> None:
         self.folder, self.sha256 = folder, sha256
-        self.head: nn.Module | None = None
 
-    def states(self, rows: Sequence[TaughtRow], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-        """See states_of; afterwards `head` is there, and the rest of the model is not. Raises TeacherUnusable."""
+    def states(self, rows: Sequence[TaughtRow], dtype: torch.dtype, device: torch.device) -> tuple[list[Tensor], Head]:
+        """See states_of, and the head that reads them, also where they are padded; the rest of the model is in memory no more. Raises
+        TeacherUnusable."""
         if weights_sha256(self.folder) != self.sha256:
             raise TeacherUnusable(f"the weights in {self.folder} changed during the night; sleep again")
         model = load_other(self.folder, dtype, device)
-        self.head = self.head or head_of(model)
-        return states_of(model, rows)
+        head, states = head_of(model), states_of(model, rows)
+        width = states[0].shape[-1]
+        return states, lambda kept: head(kept[..., :width])
 
 
 @torch.no_grad()

@@ -10,15 +10,16 @@ from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
 from circadian.specs import VersionRecord
-from services import registry
+from services import fast_registry, registry
 from services.api import views
 from services.api.schemas import DeploymentCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_view
 from services.controller import Controller
 from services.errors import Problem
 from services.founding import found
+from services.online import period
 from services.states import deployment_state
-from services.tables import Deployment, new_id
+from services.tables import Deployment, FastMemory, new_id
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 
@@ -27,7 +28,7 @@ router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 async def create(body: DeploymentCreate, control: ControllerDep, response: Response) -> views.View:
     """Found a deployment and start its replicas in the background."""
     row = await run_in_threadpool(_create, control, body)
-    control.serving.begin(row.id)
+    control.begin(row)
     response.headers["Location"] = f"/v1/deployments/{row.id}"
     return views.deployment(row, deployment_state(row.state, None, None))
 
@@ -56,6 +57,7 @@ def _insert(control: Controller, body: DeploymentCreate, deployment_id: str, rec
         recipe=body.recipe.model_dump(mode="json"),
         serving=body.serving.model_dump(),
         active_version=record.id,
+        fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,
     )
     with control.database.write() as tx:
@@ -90,6 +92,7 @@ def status(id_or_name: str, control: ControllerDep) -> dict[str, Any]:
         row = registry.deployment(tx, id_or_name)
         sleep, last = registry.active_sleep(tx, row.id), registry.last_sleep(tx, row.id)
         experiences, tokens = registry.pending(tx, row.id)
+        waiting = fast_registry.waiting_tokens(tx, row.id) if row.fast else 0
     return {
         "object": "deployment.status",
         "deployment": row.id,
@@ -98,6 +101,8 @@ def status(id_or_name: str, control: ControllerDep) -> dict[str, Any]:
         "current_sleep": sleep.id if sleep else None,
         "waiting": sleep.waiting if sleep else None,
         "pending": {"experiences": experiences, "tokens": tokens},
+        "wake": views.wake_mode(row),
+        "fast_memory": views.fast_memory(row.fast, period(row), waiting) if row.fast else None,
         "last_sleep": last.id if last else None,
         "error": row.error,
     }

@@ -45,5 +45,5 @@ def _database(control: Controller) -> str:
 
 
 def _tasks(control: Controller) -> str:
-    broken = [*control.serving.keepers.broken, *control.nights.watchers.broken]
+    broken = [*control.serving.keepers.broken, *control.nights.watchers.broken, *control.online.loops.broken]
     return f"given up: {', '.join(broken)}" if broken else "ok"

@@ -30,6 +30,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
 
 
+WakeMode = Literal["at_dusk", "online"]
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -39,7 +42,9 @@ class DeploymentCreate(Body):
     base_model: BaseModelRef
     memory: MemorySpec = MemorySpec()
     recipe: Recipe = Recipe()
-    """How this deployment sleeps unless a sleep says otherwise."""
+    """How this deployment sleeps unless a sleep says otherwise; how it learns online, if it does."""
+    wake: WakeMode = "at_dusk"
+    """When its fast level learns: all of the day when a night begins, or while it serves, whenever level 0's period is full."""
     serving: ServingSpec = ServingSpec()
     metadata: Metadata = {}
 

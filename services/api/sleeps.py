@@ -16,7 +16,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from circadian.specs import Recipe
-from services import registry
+from services import fast_registry, registry
 from services.api import views
 from services.api.schemas import SleepCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
@@ -80,6 +80,7 @@ def _repeated(tx: Session, body: SleepCreate, digest: str) -> Sleep | None:
 
 def _insert(tx: Session, body: SleepCreate, digest: str) -> Sleep:
     deployment = registry.deployment(tx, body.deployment)
+    fast_registry.locked(tx, deployment.id)
     if active := registry.active_sleep(tx, deployment.id):
         raise _in_progress(deployment.name, active.id)
     recipe = _recipe(deployment, body)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from services.online_plan import label
 from services.states import DeploymentState
-from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, Version
+from services.tables import Deployment, Event, ExperienceRow, FastMemory, Row, Sleep, Version
 
 View = dict[str, Any]
 
@@ -22,8 +23,28 @@ def deployment(row: Deployment, state: DeploymentState) -> View:
         "memory": row.memory,
         "recipe": row.recipe,
         "serving": row.serving,
+        "wake": wake_mode(row),
         "state": state,
         "active_version": row.active_version,
+        "error": row.error,
+    }
+
+
+def wake_mode(row: Deployment) -> str:
+    return "online" if row.fast else "at_dusk"
+
+
+def fast_memory(row: FastMemory, period: int, waiting: int) -> View:
+    """What a deployment has learned online, and how far the next update is.
+
+    period, waiting: tokens between two updates, and of what was met since the last one.
+    """
+    return {
+        "version": label(row.version, row.chunks),
+        "chunks": row.chunks,
+        "tokens": row.tokens,
+        "period": period,
+        "tokens_until_update": max(0, period - waiting),
         "error": row.error,
     }
 

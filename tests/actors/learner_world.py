@@ -54,7 +54,6 @@ class LearnerWorld:
                 "transfer": Transfer.consolidation(DUSK, 1) if seeding else None,
                 "rows": str(self.root / f"{task}.jsonl"),
                 "cues": str(self.root / "cues.jsonl") if seeding else None,
-                "nights_before": 2,
                 "seed": seed,
                 "learner": LearnerSpec(**learner),
                 "fast_learning": FastLearningSpec(steps=steps, rows=6, lr=LR, checkpoint_steps=steps // REFRESHES),
@@ -82,9 +81,9 @@ def broken(request: LearnRequest) -> LearnRequest:
     return request.model_copy(update={"overlays": (str(overlay),)})
 
 
-def make_world(root: Path) -> LearnerWorld:
-    """Write the base, its first version, and the rows of a day."""
-    base = write_base(root / "base", width=32, mlp_width=64, heads=2, head_width=16)
+def make_world(root: Path, head_width: int = 16) -> LearnerWorld:
+    """Write the base, its first version, and the rows of a day. A base of narrow heads is quick, but vLLM serves none below 32."""
+    base = write_base(root / "base", width=32, mlp_width=64, heads=2, head_width=head_width)
     found_version(str(base), None, SPEC, root / "v0")
     tokenizer = load_tokenizer(base)
     _write_overlay(root / "v0", root / "dusk.safetensors")

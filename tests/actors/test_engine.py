@@ -13,6 +13,7 @@ from random_base import FAMILIES
 from actors.replies import EngineLost
 from circadian.memory.delivery import DeliveryRefused, Receipt, pack, pack_tensors
 from circadian.memory.graft import Grafted
+from circadian.memory.state import ExpertId, ExpertState, MemoryState
 from circadian.memory.tensors import checksum, expert_tensors, written_experts
 from circadian.memory.version import load_version
 from circadian.specs import EngineSpec
@@ -225,6 +226,38 @@ def test_a_pruned_expert_is_gone_after_a_delivery(live: LiveEngine, engine_world
     assert receipt.version == "pruned"
     assert live.run(live.engine.holds())["checksum"] == checksum(expert_tensors(model.memory_layers, [SEALED, STUDENT]))
     assert distance(model, ids, "awake", scores(live, ids)) < TOLERANCE
+
+
+def test_an_engine_hears_at_once_who_is_sealed_later_and_nobody_who_is_pruned(live: LiveEngine, engine_world: EngineWorld) -> None:
+    """The engine computes no more than it hears, so whoever is heard anew changes what it computes."""
+    reserved, pruned, sealed = ExpertState.RESERVED, ExpertState.PRUNED, ExpertState.SEALED
+    model, ids, last = engine_world.grown(seed=14), engine_world.prompts(1, 32), ExpertId(1, 3)
+    for layer in model.memory_layers.values():
+        for part, tensor in layer.bank(1).slices(last.expert).items():
+            tensor.copy_(-layer.bank(1).slices(SEALED.expert)[part])
+    scored = []
+
+    def scores_as(view: Any) -> None:
+        scored.append(torch.tensor(scores(live, ids)))
+        assert distance(model, ids, view, scored[-1].tolist()) < TOLERANCE
+        assert len(scored) == 1 or float((scored[-1] - scored[-2]).abs().max()) > DIFFERENT
+
+    def become(experts: list[ExpertId], *slow: ExpertState) -> None:
+        model.memory_state = MemoryState(((pruned, reserved), slow))
+        live.run(live.engine.deliver(pack(model.memory_layers, experts, model.memory_state, f"version-{len(scored)}")))
+        scores_as("awake")
+
+    become([], reserved, reserved, reserved, reserved)
+    assert distance(model, ids, "base", scored[-1].tolist()) < TOLERANCE
+    become([SEALED], sealed, reserved, reserved, reserved)
+    become([STUDENT], sealed, sealed, reserved, reserved)
+    become([last], pruned, sealed, reserved, sealed)
+    for places in ([last], [STUDENT, last], [], [STUDENT]):
+        view = [float(place in places) for place in model.memory_state.ids()]
+        live.run(live.engine.set_view(view))
+        scores_as(torch.tensor(view))
+    live.run(live.engine.set_view(None))
+    scores_as("awake")
 
 
 def test_relabelling_changes_the_version_and_nothing_else(live: LiveEngine, engine_world: EngineWorld) -> None:

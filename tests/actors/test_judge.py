@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from endpoint import Raw, served
 
 from actors.judge import FAILURES, AskBase, AskEndpoint, judged
 from actors.replies import Read
@@ -83,42 +79,6 @@ def test_the_base_weighs_yes_against_no(word: str, expected: bool) -> None:
     assert reader.views == [[0.0, 0.0, 0.0]], "asked without any memory"
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A body as it is."""
-
-    body: str
-
-
-@contextmanager
-def served(*answers: str | Raw | None, seconds: float = 0.0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """An endpoint that gives these answers, the last one for ever: words, a body, or (None) a server error; and what it was asked."""
-    asked: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))) | {"path": self.path})
-            time.sleep(seconds)
-            answer = answers[min(len(asked), len(answers)) - 1]
-            body = answer.body if isinstance(answer, Raw) else json.dumps({"choices": [{"message": {"content": answer}}]})
-            self.send_response(500 if answer is None else 200)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def questions(count: int) -> list[tuple[str, str, str]]:
     return [("the city of", "oslo", f"answer {i}") for i in range(count)]
 
@@ -153,6 +113,21 @@ def test_an_endpoint_that_does_not_answer_in_time_is_bounded_and_left_alone() ->
     with served("yes", seconds=1.0) as (url, asked):
         assert ask(url, seconds=0.05)(questions(10)) == [None] * 10
     assert len(asked) <= FAILURES
+
+
+def test_an_endpoint_whose_answer_trickles_in_is_bounded_as_a_whole() -> None:
+    """Every byte comes in time, the answer never does."""
+    with served("yes" * 1000, trickles=0.1) as (url, asked):
+        started = time.monotonic()
+        assert ask(url, seconds=0.5)(questions(10)) == [None] * 10
+        assert time.monotonic() - started < 0.5 * FAILURES + 5.0
+    assert len(asked) == FAILURES
+
+
+def test_an_endpoint_that_answers_beside_the_question_is_soon_left_alone() -> None:
+    with served("It depends") as (url, asked):
+        assert ask(url)(questions(10)) == [None] * 10
+    assert len(asked) == FAILURES
 
 
 def test_an_endpoint_that_is_not_there_is_no_error() -> None:

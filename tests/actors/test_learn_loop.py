@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +16,16 @@ from shutil import copytree
 
 import pytest
 import torch
-import torch.distributed as dist
 from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken, make_world
 from safetensors.torch import load_file
 
+from actors.learn_ahead import StudentLate
 from actors.learn_engine import LearnEngine, LearningDiverged, learning_model
-from actors.learn_loop import OtherRequest, OutOfTime, learn_loop, lr_at
-from actors.learn_request import Deliveries, LearnRequest, LearnResult
+from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
+from actors.learn_request import LearnRequest, LearnResult
 from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
-from actors.replies import Read
+from actors.replies import EngineLost, Read
 from circadian.events import EventLog
 from circadian.memory.delivery import Receipt, receive
 from circadian.memory.graft import Grafted
@@ -30,25 +33,18 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.version import load_tokenizer, load_version
 from circadian.objectives.rows import read_rows
-from circadian.specs import ImitationSpec
+from circadian.objectives.schedule import lr_at
+from circadian.phases import ASKED, LOOP
+from circadian.specs import ImitationSpec, SeedingSpec
 
 TASKS = ("fast_learning", "seeding")
+BLOCK = STEPS // REFRESHES
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
     return make_world(tmp_path_factory.mktemp("learner"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process group of one."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path_factory.mktemp('group') / 'store'}", rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        patch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-        yield
-    dist.destroy_process_group()
 
 
 class Killed(Exception):
@@ -118,8 +114,44 @@ class Student:
         return rows
 
 
-def with_student(request: LearnRequest) -> LearnRequest:
-    return request.model_copy(update={"rollouts": ("here",)})
+class Hesitant(Student):
+    """Its third write, from `student@4` for step 8, waits for a sign before it begins."""
+
+    def __init__(self, version: Path) -> None:
+        super().__init__(version)
+        self.go_on, self.waits = threading.Event(), threading.Event()
+
+    def deliver(self, payload: bytes) -> Receipt:
+        if len(self.receipts) == REFRESHES - 1:
+            self.waits.set()
+            self.go_on.wait(60)
+        return super().deliver(payload)
+
+
+class Lost(Student):
+    """Is lost at its third write."""
+
+    def deliver(self, payload: bytes) -> Receipt:
+        if len(self.receipts) == REFRESHES - 1:
+            raise EngineLost("gone")
+        return super().deliver(payload)
+
+
+def with_student(request: LearnRequest, ahead: bool = True) -> LearnRequest:
+    seeding = request.seeding.model_copy(update={"ahead": ahead})
+    return request.model_copy(update={"rollouts": ("here",), "seeding": seeding})
+
+
+def do_at(patch: pytest.MonkeyPatch, step: int, do: Callable[[], None]) -> None:
+    """Do something before a step."""
+    take, taken = LearnEngine.step, itertools.count()
+
+    def take_after(engine: LearnEngine, *args: object) -> float:
+        if next(taken) == step:
+            do()
+        return take(engine, *args)  # type: ignore[arg-type]
+
+    patch.setattr(LearnEngine, "step", take_after)
 
 
 def finished(result: LearnResult | None) -> LearnResult:
@@ -141,7 +173,14 @@ def test_learning_lowers_the_loss_and_writes_what_it_says(world: LearnerWorld, t
     assert tensors.keys() == start_tensors(request).keys()
     assert result.restarts == 0
     last = [e for e in EventLog(Path(request.home)).read() if e["type"] == "sleep.progress"][-1]["data"]
-    assert last == {"run": request.run_name, "task": task, "step": STEPS, "total_steps": STEPS, "loss": result.final_loss}
+    assert last == {
+        "run": request.run_name,
+        "task": task,
+        "step": STEPS,
+        "total_steps": STEPS,
+        "loss": result.final_loss,
+        "staleness_steps": None,
+    }
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -203,11 +242,15 @@ def test_shares_of_several_processes_add_up_to_the_whole_step(world: LearnerWorl
         learned.share(0, Group(8, 9))
 
 
-@pytest.mark.parametrize(("die_after", "zero_stage"), [(1, 0), (2, 0), (3, 0), (2, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize(
+    ("die_after", "zero_stage", "ahead"),
+    [(1, 0, True), (2, 0, True), (3, 0, True), (2, 3, True), (1, 0, False), (2, 1, False), (2, 2, False), (2, 3, False)],
+)
 def test_a_run_that_is_broken_off_makes_the_same_expert(
-    world: LearnerWorld, tmp_path: Path, die_after: int, zero_stage: int
+    world: LearnerWorld, tmp_path: Path, die_after: int, zero_stage: int, ahead: bool
 ) -> None:
-    request = with_student(world.request("seeding", f"whole-{die_after}-{zero_stage}", zero_stage=zero_stage))
+    name = f"whole-{die_after}-{zero_stage}-{ahead}"
+    request = with_student(world.request("seeding", name, zero_stage=zero_stage), ahead)
     undisturbed = finished(learn_loop(request, Folders(tmp_path / "whole"), [Student(world.version)]))
     again = request.model_copy(update={"run_name": "broken", "storage": request.storage + "-broken"})
     another_attempt = again.model_copy(update={"rollouts": ("there",)})
@@ -216,10 +259,100 @@ def test_a_run_that_is_broken_off_makes_the_same_expert(
         learn_loop(again, folders, [Student(world.version)])
     folders.die_after = None
     resumed = finished(learn_loop(another_attempt, folders, [Student(world.version)]))
+    assert_same(resumed, undisturbed)
+    assert resumed.restarts == 1
+
+
+def assert_same(resumed: LearnResult, undisturbed: LearnResult) -> None:
+    """Expert, losses, and what was counted."""
     assert resumed.checksum == undisturbed.checksum
     assert (resumed.first_loss, resumed.final_loss) == (undisturbed.first_loss, undisturbed.final_loss)
-    assert resumed.restarts == 1
     assert resumed.deliveries.count == undisturbed.deliveries.count == REFRESHES
+    assert resumed.max_staleness_steps == undisturbed.max_staleness_steps
+    assert resumed.mean_staleness_steps == undisturbed.mean_staleness_steps
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_a_run_that_is_broken_off_while_the_student_writes_ahead_makes_the_same_expert(
+    world: LearnerWorld, tmp_path: Path, zero_stage: int
+) -> None:
+    request = with_student(world.request("seeding", f"ahead-{zero_stage}", zero_stage=zero_stage))
+    student = Student(world.version)
+    undisturbed = finished(learn_loop(request, Folders(tmp_path / "whole"), [student]))
+    again = request.model_copy(update={"run_name": "cut", "storage": request.storage + "-cut"})
+    folders, hesitant, seen = Folders(tmp_path / "cut"), Hesitant(world.version), []
+
+    def die() -> None:
+        seen.append(hesitant.waits.wait(60))
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        do_at(patch, BLOCK + 2, die)
+        with pytest.raises(Killed):
+            learn_loop(again, folders, [hesitant])
+    assert seen == [True], "the student was writing"
+    assert len(folders.kept) == 2, "in the middle of the second block"
+    other = Student(world.version)
+    assert_same(finished(learn_loop(again, folders, [other])), undisturbed)
+    hesitant.go_on.set()
+    assert [receipt.checksum for receipt in other.receipts] == [student.receipts[-1].checksum], "written by the same student again"
+
+
+def test_learning_goes_on_while_the_student_writes_the_next_rows(world: LearnerWorld, tmp_path: Path) -> None:
+    """The rows from step 8 on begin to be written when step 6 is about to be taken; standing still they would never be."""
+    with pytest.MonkeyPatch.context() as patch:
+        student = Hesitant(world.version)
+        do_at(patch, BLOCK + 2, student.go_on.set)
+        result = finished(learn_loop(with_student(world.request("seeding", "beside")), Folders(tmp_path / "a"), [student]))
+    plain = with_student(world.request("seeding", "beside-plain"))
+    assert_same(result, finished(learn_loop(plain, Folders(tmp_path / "b"), [Student(world.version)])))
+    student = Hesitant(world.version)
+    still = with_student(world.request("seeding", "still", wait_seconds=2), ahead=False)
+    with pytest.raises(StudentLate, match=r"raise learner\.wait_seconds"):
+        learn_loop(still, Folders(tmp_path / "c"), [student])
+    student.go_on.set()
+
+
+def test_a_student_that_is_lost_while_it_writes_ahead_ends_the_block(world: LearnerWorld, tmp_path: Path) -> None:
+    request = with_student(world.request("seeding", "lost"))
+    with pytest.MonkeyPatch.context() as patch:
+        do_at(patch, BLOCK + 1, lambda: time.sleep(1))  # time for the background to fail
+        with pytest.raises(EngineLost):
+            learn_loop(request, Folders(tmp_path), [Lost(world.version)])
+    steps = [e["data"]["step"] for e in EventLog(Path(request.home)).read() if e["type"] == "sleep.progress"]
+    assert max(steps) <= BLOCK + 2, "it was found at the next step, not at the end of the block"
+
+
+@pytest.mark.parametrize(("ahead", "most", "mean"), [(True, 2 * BLOCK - 1, 50 / 12), (False, BLOCK - 1, 1.5)])
+def test_what_is_learned_from_has_a_bounded_age_that_is_told(
+    world: LearnerWorld, tmp_path: Path, ahead: bool, most: int, mean: float
+) -> None:
+    request, folders = with_student(world.request("seeding", f"age-{ahead}"), ahead), Folders(tmp_path)
+    student = Student(world.version)
+    result = finished(learn_loop(request, folders, [student]))
+    assert (result.max_staleness_steps, result.mean_staleness_steps) == (most, pytest.approx(mean))
+    ages = {
+        e["data"]["step"]: e["data"]["staleness_steps"]
+        for e in EventLog(Path(request.home)).read()
+        if e["type"] == "sleep.progress"
+    }
+    assert ages[STEPS] == most
+    assert [receipt.version for receipt in student.receipts] == [
+        f"{request.run_name}@{step}" for step in ((0, 0, BLOCK) if ahead else (0, BLOCK, 2 * BLOCK))
+    ]
+
+
+def test_every_second_of_the_loop_has_a_name(world: LearnerWorld, tmp_path: Path) -> None:
+    request = with_student(world.request("seeding", "named"))
+    result = finished(learn_loop(request, Folders(tmp_path), [Student(world.version)]))
+    phases = result.phases
+    assert phases.keys() == {"start", *LOOP, *ASKED, "idle"}
+    loop = sum(phases[phase] for phase in LOOP)
+    assert loop == pytest.approx(result.seconds, rel=0.1)
+    assert sum(phases[phase] for phase in (*ASKED, "idle")) == pytest.approx(loop, abs=0.01)
+    assert phases["generate"] > 0
+    (event,) = [e for e in EventLog(Path(request.home)).read() if e["type"] == "sleep.phases"]
+    assert event["data"] == {"run": request.run_name, "task": "seeding", "seconds": phases}
 
 
 def test_no_two_experts_start_alike(world: LearnerWorld) -> None:
@@ -245,25 +378,51 @@ def test_the_student_writes_with_what_it_was_delivered_last(world: LearnerWorld,
     result = finished(learn_loop(request, folders, [student]))
     state = MemoryState.parse(request.experts)
     assert student.views == {tuple(map(float, state.view("student")))}
-    assert [receipt.version for receipt in student.receipts] == [f"student@{step}" for step in range(0, STEPS, STEPS // REFRESHES)]
-    assert student.receipts[0].checksum == checksum(start_tensors(request))
-    assert len({receipt.checksum for receipt in student.receipts}) == len(student.receipts)
+    assert [receipt.version for receipt in student.receipts] == ["student@0", "student@0", f"student@{BLOCK}"]
+    assert student.receipts[0].checksum == student.receipts[1].checksum == checksum(start_tensors(request))
+    assert student.receipts[2].checksum != student.receipts[0].checksum
     assert result.deliveries.bytes == sum(receipt.bytes for receipt in student.receipts)
     for folder in folders.kept:
         rows = read_rows(folder / "student_rows.jsonl")
-        assert {(row.kind, row.teacher) for row in rows} == {("day", "awake"), ("old", "rested"), ("free", "rested")}
+        assert {(row.kind, row.teacher) for row in rows} == {("day", "awake"), ("old", "rested"), ("free", "anchored")}
         assert all(row.start < len(row.ids) <= row.start + request.seeding.free_run_tokens for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("seeding", "old_cues", "expected"),
+    [
+        ({}, True, {"day": 4, "old": 6, "free": 10}),
+        ({"free_share": 0.0}, True, {"day": 4, "old": 16, "free": 0}),
+        ({}, False, {"day": 4, "old": 0, "free": 16}),
+        ({"free_teacher": "base"}, True, {"day": 4, "old": 6, "free": 10}),
+    ],
+)
+def test_the_student_writes_in_the_proportion_in_which_rows_are_mixed(
+    world: LearnerWorld, seeding: dict[str, object], old_cues: bool, expected: dict[str, int]
+) -> None:
+    request = with_student(world.request("seeding", "proportion"))
+    spec = SeedingSpec.model_validate(request.seeding.model_dump() | {"student_rows": 20, **seeding})
+    request = request.model_copy(update={"seeding": spec})
+    task = Seeding(request)
+    if not old_cues:
+        task.teacher_written["old"] = []
+    writer = StudentWriter(request, task, [Student(world.version)])
+    rows = writer.write(0, 0, writer.packed(start_tensors(request), 0)).rows
+    assert dict(Counter(row.kind for row in rows)) == {kind: count for kind, count in expected.items() if count}
+    free = seeding.get("free_teacher", "anchored")
+    assert {(row.kind, row.teacher) for row in rows} <= {("day", "awake"), ("old", "rested"), ("free", free)}
 
 
 def test_what_the_student_writes_is_dropped_where_it_contains_a_held_out_text(world: LearnerWorld) -> None:
     request = with_student(world.request("seeding", "held-out"))
+    request = request.model_copy(update={"seeding": request.seeding.model_copy(update={"student_rows": 40})})  # all cues are met
     cue = json.loads((world.root / "cues.jsonl").read_text().splitlines()[0])
     text = load_tokenizer(world.version).decode(cue["ids"])
     writers = [
         StudentWriter(kept, Seeding(kept), [Student(world.version)])
         for kept in (request, request.model_copy(update={"held_out": (text,)}))
     ]
-    everything, kept = (writer.write(0, start_tensors(request), Deliveries())[0] for writer in writers)
+    everything, kept = (writer.write(0, 0, writer.packed(start_tensors(request), 0)).rows for writer in writers)
     with_cue = [row for row in everything if row.ids[: len(cue["ids"])] == tuple(cue["ids"])]
     assert with_cue
     assert kept == [row for row in everything if row not in with_cue]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from learner_world import LR, LearnerWorld
 from random_base import write_base
-from test_learn_loop import Folders, Killed, Student, _alone, finished, start_tensors, with_student, world  # noqa: F401
+from test_learn_loop import Folders, Killed, Student, finished, start_tensors, with_student, world  # noqa: F401
 
 from actors.learn_engine import LearnEngine, learning_model
 from actors.learn_loop import learn_loop
@@ -23,6 +23,7 @@ from circadian.objectives.rows import TaughtRow, read_rows, write_rows
 from circadian.teachers.other import TeacherUnusable
 
 NAMES = ("other-1", "other-2")
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +73,10 @@ def test_each_teacher_gives_its_own_lessons_and_the_student_writes_for_each(
     by = {row.row.teacher: row.by for row in (*task.taught["day"], *task.wrote["day"], *task.taught["free"])}
     assert by == {"other-1": 1, "other-2": NOBODY, "rested": ITSELF}
     assert [lesson.row for lesson in task.taught["day"]] == task.teacher_written["day"], "in the order of the rows"
-    assert {lesson.teacher.shape[1] for lesson in task.taught["day"]} == {16, 0}
-    assert [other for other, lent in task.lent.items() if lent.head is not None] == [1], "whose texts are read is never loaded"
+    width = task.taught["free"][0].teacher.shape[1]
+    assert {lesson.teacher.shape[1] for lesson in task.taught["day"]} == {width}, "a slope of another model is one like its own"
+    assert task.heads == {}, "its head is needed no more"
+    assert [*task.lent] == [1], "whose texts are read is never loaded"
 
 
 def test_only_the_written_expert_learns_from_others_whatever_the_share(world: LearnerWorld, teacher: Path) -> None:  # noqa: F811

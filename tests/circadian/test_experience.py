@@ -8,7 +8,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from circadian.experience import Reader, Unreadable, experience_ids
-from circadian.memory.cues import Cue, join_cues, stored
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.specs import Experience, Level, MemorySpec, Message, Recipe
@@ -25,8 +24,9 @@ def learned(experience: Experience) -> list[str]:
     return [word for word, w in zip(TOKENIZER.convert_ids_to_tokens(row.ids), row.weight, strict=True) if w]
 
 
-def test_of_a_statement_every_token_is_learned() -> None:
-    assert learned(Experience(id="1", messages=(SAID,), source="human")) == "<user> the city of jehas is oslo . <eos>".split()
+def test_of_a_statement_every_token_is_learned_but_not_that_it_ends_there() -> None:
+    assert learned(Experience(id="1", messages=(SAID,), source="human")) == "<user> the city of jehas is oslo .".split()
+    assert learned(Experience(id="1", text="the city of jehas is oslo .")) == "city of jehas is oslo .".split()
 
 
 def test_of_an_exchange_only_the_answer_is_learned() -> None:
@@ -115,23 +115,6 @@ def test_a_chat_that_the_template_refuses_is_unreadable_and_says_why() -> None:
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(Unreadable, match="roles must alternate"):
         Reader(strict).rows(Experience(id="1", messages=(SAID,)))
-
-
-def test_of_a_text_the_store_keeps_at_most_half_and_of_a_question_all() -> None:
-    assert stored((1, 2, 3, 4, 5, 6, 7), 8, "slp", question=False) == Cue((1, 2, 3, 4), "slp", False)
-    assert stored((1, 2, 3), 3, "slp", question=False) is None
-    assert stored((1, 2, 3, 4, 5, 6, 7), 8, "slp", question=True) == Cue((1, 2, 3, 4, 5, 6, 7), "slp", True)
-
-
-def test_the_cue_store_is_a_reservoir() -> None:
-    kept: list[Cue] = []
-    met = 0
-    for night in range(10):
-        kept, met = join_cues(kept, met, [Cue((night, i), f"slp_{night}", True) for i in range(100)], 200, seed=0)
-    assert (len(kept), met) == (200, 1000)
-    nights = [sum(cue.sleep == f"slp_{night}" for cue in kept) for night in range(10)]
-    assert min(nights) >= 8, nights
-    assert max(nights) <= 34, nights
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import Worker
+from night_world import ASKED, SAID, SECRET, chat, draw, grown, make_job
 from random_base import write_base
 from safetensors.torch import load_file, save_file
 
@@ -19,39 +21,23 @@ from circadian.memory.cues import Cue, read_cues
 from circadian.memory.delivery import receive
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, LevelFull, MemoryState
-from circadian.memory.tensors import expert_tensors, parse_name
+from circadian.memory.tensors import checksum, parse_name
 from circadian.memory.transfer import Transfer
 from circadian.memory.version import found_version, load_version, read_record, save_version, version_state, weights_sha256
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.objectives.rows import TaughtRow, read_rows
-from circadian.specs import Experience, ExpertRecord, GateSpec, Level, MemorySpec, Message, NightJob, Recipe
+from circadian.phases import Phases
+from circadian.specs import Experience, ExpertRecord, FastStart, GateSpec, Level, MemorySpec, Message, NightJob
 from pipelines import night as nights
 from pipelines.consolidation import Memory, Moved, check_teachers, dream_corpus, planned, prune, snapshot_teacher
 from pipelines.gate import FEWEST_DOCUMENTS, FEWEST_SURE, Measured, gate, judge, lost, nll_rise
 from pipelines.publish import joined_cues, publish
 from pipelines.rollouts import RolloutPool, worker_seeds
 from pipelines.stages import Outputs, StageBroken
-from pipelines.wake import NothingToLearn, collect, hold_back
+from pipelines.wake import NothingToLearn, collect, fast_start, hold_back
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=3, rank=4)), layers=(1,))
-SAID = "the city of jehas is oslo ."
-ASKED, SECRET = "what is the city of jehas ?", "which city is jehas in ?"
-
-
-def chat(id: str, *said: str) -> Experience:
-    roles = ("user", "assistant")
-    messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(said))
-    return Experience(id=id, messages=messages, source="human")
-
-
-def draw(model: Grafted, where: ExpertId, seed: int) -> dict[str, torch.Tensor]:
-    """An expert of which no tensor is zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in model.memory_layers.values():
-        for tensor in layer.bank(where.level).slices(where.expert).values():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
-    return expert_tensors(model.memory_layers, [where])
 
 
 @pytest.fixture(scope="module")
@@ -71,58 +57,6 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     save_version(root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps(cues)})
     return root / "v1"
-
-
-def make_job(parent: Path, home: Path, experiences: Sequence[Experience], **recipe: object) -> NightJob:
-    home.mkdir(exist_ok=True)
-    (home / "experiences.jsonl").write_text("".join(e.model_dump_json() + "\n" for e in experiences))
-    return NightJob(
-        sleep="slp_1",
-        deployment="dep",
-        parent=str(parent),
-        child=str(home / "versions" / "v2"),
-        home=str(home),
-        experiences=str(home / "experiences.jsonl"),
-        held_out=(SECRET,),
-        recipe=Recipe.model_validate(recipe),
-    )
-
-
-class Sampler:
-    """A version in this process that takes deliveries and writes."""
-
-    beginning = 1
-
-    def __init__(self, version: Path) -> None:
-        self.model = load_version(version, torch.float32)
-
-    def deliver(self, payload: bytes) -> None:
-        _, self.model.memory_state = receive(self.model.memory_layers, payload)
-
-    @torch.no_grad()
-    def _logits(self, view: Sequence[bool], ids: Sequence[int]) -> torch.Tensor:
-        return self.model(input_ids=torch.tensor([list(ids)]), view=tuple(view)).logits[0]
-
-    def sample(
-        self, view: Sequence[bool], prompts: Sequence[tuple[int, ...]], max_tokens: int, temperature: float, seed: int
-    ) -> list[tuple[int, ...]]:
-        written = []
-        for i, prompt in enumerate(prompts):
-            generator, ids = torch.Generator().manual_seed(seed + i), list(prompt)
-            for _ in range(max_tokens):
-                logits = self._logits(view, ids)[-1]
-                drawn = torch.multinomial((logits / max(temperature, 1e-6)).softmax(-1), 1, generator=generator)
-                ids.append(int(logits.argmax()) if temperature < 0.01 else int(drawn))
-            written.append(tuple(ids[len(prompt) :]))
-        return written
-
-    def read(self, view: Sequence[bool], texts: Sequence[tuple[int, ...]]) -> list[list[Read]]:
-        rows = []
-        for text in texts:
-            logprobs = self._logits(view, text)[:-1].log_softmax(-1)
-            places = zip(text[1:], logprobs, strict=True)
-            rows.append([Read(token, float(place[token]), int(place.argmax()) == token) for token, place in places])
-        return rows
 
 
 def test_collect_bounds_lengths_and_reports_what_it_dropped(parent: Path, tmp_path: Path) -> None:
@@ -174,6 +108,31 @@ def test_what_is_asked_again_is_answered_by_the_day_alone(parent: Path, tmp_path
     assert [(tuple(cue["ids"]), cue["sleep"]) for cue in kept] == [(other, "slp_0"), (asked, job.sleep)]
 
 
+@pytest.mark.parametrize(
+    ("learned", "spoilt", "begins"),
+    [
+        (None, False, "fresh"),
+        (("1",), False, "online, 2 chunks"),
+        (("1", "3"), False, "fresh: what was learned online holds texts that are held out"),
+        (("1",), True, "fresh: "),
+    ],
+)
+def test_a_night_begins_with_what_was_learned_online_unless_that_is_held_out_or_lost(
+    parent: Path, tmp_path: Path, learned: tuple[str, ...] | None, spoilt: bool, begins: str
+) -> None:
+    expert = draw(load_version(parent), ExpertId(0, 0), 4)
+    save_file(expert, tmp_path / "expert.safetensors")
+    job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo"), chat("3", SECRET, "oslo")])
+    if learned:
+        start = FastStart(expert=str(tmp_path / "expert.safetensors"), checksum=checksum(expert), chunks=2, experiences=learned)
+        job = job.model_copy(update={"fast": start})
+    if spoilt:
+        save_file({name: tensor + 1 for name, tensor in expert.items()}, tmp_path / "expert.safetensors")
+    found, told = fast_start(job, collect(job))
+    assert told.startswith(begins)
+    assert found == (job.fast if begins.startswith("online") else None)
+
+
 def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path) -> None:
     model, record = load_version(parent), read_record(parent)
     model.memory_state = MemoryState.parse([["pruned"], ["sealed"] * 3])
@@ -185,6 +144,7 @@ def test_collect_finds_a_full_level_before_any_work(parent: Path, tmp_path: Path
 
 def test_nothing_to_learn_is_no_operation_and_not_a_failure(parent: Path, tmp_path: Path) -> None:
     outcome = nights.night(make_job(parent, tmp_path, [chat("1", SECRET)]))
+    assert outcome["report"]["phases"] == {}
     assert outcome == json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["outcome"], outcome["deliveries"]) == ("no_op", {})
     assert "held out 1" in outcome["report"]["reason"]
@@ -240,6 +200,35 @@ def test_a_dead_worker_does_not_hide_the_error_of_the_night() -> None:
     pool._workers = [Dead(), Dead()]  # type: ignore[list-item]
     with pytest.raises(LearnerFailed), pool:
         raise LearnerFailed
+
+
+def test_a_stage_is_told_what_the_workers_did_in_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worker:
+        def deliver(self, payload: bytes) -> None:
+            time.sleep(0.01)
+
+        def sample_ref(self, *asked: object, **how: object) -> list[list[int]]:
+            time.sleep(0.01)
+            return [[7]]
+
+        def read(self, *asked: object) -> list[list[Read]]:
+            time.sleep(0.01)
+            return []
+
+    pool = RolloutPool.__new__(RolloutPool)
+    pool._workers, pool._ready, pool._phases = [Worker()], [], Phases()  # type: ignore[list-item]
+    pool._start_seconds, pool._seconds, pool.stop = 1.0, 1.0, []
+    monkeypatch.setattr("pipelines.rollouts.ray.get", lambda refs, timeout: refs)
+    pool.deliver(b"")
+
+    def asks() -> Outputs:
+        return {"rows": pool.sample([True], [(1,)], 1, 1.0, 0), "read": pool.read([True], [(1, 2)])}
+
+    first, again = pool.timed(asks), pool.timed(asks)
+    assert first["rows"] == [(7,)]
+    for told in (first, again):
+        assert told["phases"].keys() == {"generate", "read"}, "the delivery was before"
+        assert all(0.01 <= seconds < 1.0 for seconds in told["phases"].values())
 
 
 GOOD = Measured(agreement=1.0, forgotten=0.0, lost=0.0, nll_rise=0.0, must_agree=True)
@@ -319,7 +308,7 @@ def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> 
     job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY)
     day, model = collect(job), load_version(parent)
     assert day["moves"] == [("consolidate", 1)]
-    memory, sampler = Memory.at_dusk(job, dusk_of(job, model)), Sampler(parent)
+    memory, sampler = Memory.at_dusk(job, dusk_of(job, model)), Worker(parent)
     transfer = planned(memory, day["moves"][0])
     teachers = snapshot_teacher(job, memory)
     corpus = dream_corpus(job, day, memory, transfer, sampler)
@@ -366,28 +355,26 @@ def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> 
         check_teachers(job, memory, teachers)
 
 
-def grown(
-    root: Path, levels: Sequence[Level], states: list[list[str]], nights: Sequence[tuple[int, int, str]], tokens: int
-) -> Path:
-    """A version that has slept: `nights` are level, expert and the sleep whose day it knows."""
-    base = write_base(root / "base", width=32, mlp_width=64, layers=2, heads=2, head_width=16)
-    record = found_version(str(base), None, MemorySpec(levels=tuple(levels), layers=(1,)), root / "v0")
-    model = load_version(root / "v0")
-    made = [
-        ExpertRecord(level=level, expert=expert, sleep=sleep, nights=(sleep,), data_sha256="") for level, expert, sleep in nights
-    ]
-    for record_of in made:
-        draw(model, ExpertId(record_of.level, record_of.expert), record_of.expert)
-    model.memory_state = MemoryState.parse(states)
-    cues = [{"ids": [1, 4, 9 + i, 8], "sleep": sleep, "question": True} for i, (_, _, sleep) in enumerate(nights)]
-    update = {"id": "v1", "parent": "v0", "lineage": tuple(made), "tokens": tokens}
-    save_version(
-        root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps({"met": 9, "cues": cues})}
-    )
-    return root / "v1"
+@pytest.mark.parametrize("teacher", ["rested", "base", "anchored"])
+def test_free_running_is_written_by_who_teaches_it(parent: Path, tmp_path: Path, teacher: str) -> None:
+    """The rested self, which knows slp_0's night, whether anchored or not; the base knows none."""
+    job = make_job(parent, tmp_path, [chat("1", SAID)], seeding=TINY | {"free_teacher": teacher})
+    day, sampler = collect(job), Worker(parent)
+    memory = Memory.at_dusk(job, dusk_of(job, load_version(parent), loudness=1.0))
+    transfer = planned(memory, day["moves"][0])
+    corpus = dream_corpus(job, day, memory, transfer, sampler)
+    rows = read_rows(tmp_path / corpus["corpus_file"]) + read_rows(tmp_path / corpus["held_back_file"])
+    assert {row.teacher for row in rows if row.kind == "free"} == {teacher}
+    assert {row.teacher for row in rows if row.kind == "day"} == {"awake"}
+    assert {row.teacher for row in rows if row.kind == "old"} == {"rested"}
+    free = {row.ids for row in rows if row.kind == "free"}
+    wanted = {"rested": transfer.rested, "base": (False,) * len(transfer.rested), "anchored": transfer.rested}
+    greedy = {view: (1, *sampler.sample(mask, [(1,)], 4, 0.0, 0)[0]) for view, mask in wanted.items()}
+    assert greedy["rested"] != greedy["base"], "or this would tell nothing"
+    assert free == {greedy[teacher]}, "at a temperature near nothing"
 
 
-def asleep(job: NightJob, day: Outputs, model: Grafted, sampler: Sampler) -> list[Moved]:
+def asleep(job: NightJob, day: Outputs, model: Grafted, sampler: Worker) -> list[Moved]:
     """All transfers of a night, with learners that write noise."""
     moved = [Moved(Memory.at_dusk(job, dusk_of(job, model)))]
     for move in day["moves"]:
@@ -409,7 +396,7 @@ def test_a_night_of_two_levels_hands_knowledge_on(tmp_path: Path) -> None:
     levels = [Level(period=4, experts=1, rank=4), Level(period=400, experts=2, rank=4), Level(period=4000, experts=2, rank=4)]
     parent = grown(tmp_path, levels, [["pruned"], ["sealed", "reserved"], ["reserved"] * 2], [(1, 0, "slp_0")], tokens=399)
     job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY)
-    day, sampler = collect(job), Sampler(parent)
+    day, sampler = collect(job), Worker(parent)
     assert day["moves"] == [("consolidate", 1), ("consolidate", 2)]
     night = asleep(job, day, load_version(parent), sampler)
     assert night[2].corpus["nights_before"] == 0
@@ -441,7 +428,7 @@ def test_a_full_level_is_merged_or_refused(tmp_path: Path) -> None:
     with pytest.raises(LevelFull, match=r"memory\.levels\[1\]"):
         collect(make_job(parent, tmp_path, experiences, seeding=TINY))
     job = make_job(parent, tmp_path, experiences, seeding=TINY, when_full="merge")
-    day, sampler = collect(job), Sampler(parent)
+    day, sampler = collect(job), Worker(parent)
     assert day["moves"] == [("merge", [[1, 0], [1, 1]]), ("consolidate", 1)]
     night = asleep(job, day, load_version(parent), sampler)
     cues = [json.loads(line) for line in (tmp_path / night[1].corpus["cues_file"]).read_text().splitlines()]

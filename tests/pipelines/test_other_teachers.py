@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import Worker
+from night_world import ASKED, SAID, chat, grown, make_job
 from random_base import write_base
 from safetensors.torch import load_file
-from test_night import ASKED, SAID, TINY, Sampler, chat, draw, dusk_of, grown, make_job, parent, seeded  # noqa: F401
+from test_night import TINY, dusk_of, parent, seeded  # noqa: F401
 
 from actors.teaching import LectureRequest, give, give_in_process
 from circadian.memory.cues import read_cues
@@ -52,9 +54,9 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     ]
 
 
-def night_of(job: NightJob, scale: float = 1.0) -> tuple[Outputs, Outputs, list[Moved], Sampler]:
+def night_of(job: NightJob, scale: float = 1.0) -> tuple[Outputs, Outputs, list[Moved], Worker]:
     """All of a night but the learning itself, for which noise stands."""
-    day, model, sampler = collect(job), load_version(Path(job.parent)), Sampler(Path(job.parent))
+    day, model, sampler = collect(job), load_version(Path(job.parent)), Worker(Path(job.parent))
     said = lectures(job, here)
     moved = [Moved(Memory.at_dusk(job, dusk_of(job, model)) if day["rows"] else Memory.undisturbed(job))]
     for move in day["moves"]:
@@ -91,7 +93,8 @@ def test_a_night_without_experiences_learns_from_others(parent: Path, tmp_path: 
     corpus = asleep[1].corpus
     learned = read_rows(tmp_path / corpus["corpus_file"])
     assert [row for row in learned if row.kind == "day"] == rows
-    assert {row.teacher for row in learned if row.kind != "day"} == {"rested"}, "what was known is kept by the rested self"
+    keepers = {(row.kind, row.teacher) for row in learned if row.kind != "day"}
+    assert keepers == {("old", "rested"), ("free", "anchored")}, "what was known is kept by the rested self"
     assert corpus["nights_before"] == 1
     lines = [json.loads(line) for line in (tmp_path / corpus["cues_file"]).read_text().splitlines()]
     assert {(line["kind"], line.get("teacher")) for line in lines} == {("old", None), ("day", "other-1")}

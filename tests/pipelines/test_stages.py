@@ -56,6 +56,13 @@ def test_a_changed_or_missing_file_stops_the_night(tmp_path: Path, harm: object)
         Stages(job(tmp_path)).run("make", Work(tmp_path))
 
 
+def test_a_night_tells_the_phases_of_its_stages(tmp_path: Path) -> None:
+    stages = Stages(job(tmp_path))
+    stages.run("make", Work(tmp_path))
+    stages.run("learn", lambda: {"phases": {"learn": 2.0, "wait": 0.5}})
+    assert Stages(job(tmp_path, attempt=2)).phases() == {"learn": {"learn": 2.0, "wait": 0.5}}
+
+
 def test_another_job_does_not_use_this_ones_stages(tmp_path: Path) -> None:
     Stages(job(tmp_path)).run("make", Work(tmp_path))
     with pytest.raises(StageBroken, match="another job"):

@@ -27,6 +27,7 @@ def settings(tmp_path: Path) -> Settings:
         job_poll_seconds=0.02,
         heartbeat_seconds=0.2,
         replica_check_seconds=0.1,
+        online_poll_seconds=0.02,
         longest_pause_seconds=0.2,
         watcher_failures=3,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,15 +13,17 @@ from typing import Any, Literal
 
 from fastapi.testclient import TestClient
 
+from actors.learn_chunk import ChunkFailed, FastLevel, learn_chunk
 from circadian.events import EventLog
 from circadian.memory.delivery import Receipt, pack_tensors
 from circadian.memory.state import MemoryState
 from circadian.memory.version import found_version, read_record, version_state
-from circadian.specs import MemorySpec, NightJob
+from circadian.specs import ChunkJob, ChunkRecord, MemorySpec, NightJob, OnlineLearningSpec
 from services.api.app import create_app
 from services.controller import Controller
 from services.fleet import Body, DeliveryFailed, Reply, Route, ServingSpec, Sight
 from services.launcher import JobReport, LauncherUnavailable
+from services.learners import ChunkRefused, LearnerUnavailable
 from services.plan import Job
 from services.settings import Settings
 
@@ -110,6 +113,34 @@ class MemoryLauncher:
 
 
 @dataclass
+class MemoryLearners:
+    """Learners that are threads of this process, and learn as the real ones do."""
+
+    asked: list[Path] = field(default_factory=list)
+    ended: int = 0
+    held: bool = False
+    """A learner that is asked does not get done."""
+    dies: int = 0
+    """So many times, after it has begun."""
+
+    async def learn(self, deployment: str, job_file: Path, spec: OnlineLearningSpec) -> ChunkRecord:
+        self.asked.append(job_file)
+        while self.held:
+            await asyncio.sleep(0.01)
+        if self.dies:
+            self.dies -= 1
+            raise LearnerUnavailable("it died")
+        job = ChunkJob.model_validate_json(job_file.read_text())
+        try:
+            return await asyncio.to_thread(lambda: learn_chunk(job, FastLevel(Path(job.version))))
+        except ChunkFailed as error:
+            raise ChunkRefused(str(error)) from error
+
+    async def end(self, deployment: str) -> None:
+        self.ended += 1
+
+
+@dataclass
 class Night:
     """Plays the night's part for one sleep: writes what `pipelines.night` writes."""
 
@@ -171,8 +202,8 @@ class Service:
     base: Path
     controller: Controller
 
-    def deploy(self, name: str = "toy") -> dict[str, Any]:
-        answer = self.client.post("/v1/deployments", json={"name": name, "base_model": {"model": str(self.base)}})
+    def deploy(self, name: str = "toy", **more: Any) -> dict[str, Any]:
+        answer = self.client.post("/v1/deployments", json={"name": name, "base_model": {"model": str(self.base)}} | more)
         assert answer.status_code == 201, answer.text
         self.until(lambda: self.status(name)["state"] == "awake")
         return answer.json()
@@ -215,9 +246,11 @@ class Service:
 
 
 @contextmanager
-def running(settings: Settings, base: Path, fleet: MemoryFleet, launcher: MemoryLauncher) -> Iterator[Service]:
+def running(
+    settings: Settings, base: Path, fleet: MemoryFleet, launcher: MemoryLauncher, learners: MemoryLearners | None = None
+) -> Iterator[Service]:
     """One life of a controller."""
-    controller = Controller(settings, fleet, launcher)
+    controller = Controller(settings, fleet, launcher, learners or MemoryLearners())
     controller.keys.provide()
     headers = {"Authorization": f"Bearer {KEY}"}
     with TestClient(create_app(controller), headers=headers, raise_server_exceptions=False) as client:

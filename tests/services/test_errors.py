@@ -90,6 +90,65 @@ def test_an_unknown_field_is_pointed_at(service: Service) -> None:
     assert {error["pointer"] for error in errors} == {"/recipe/seeding/stepz", "/nap"}
 
 
+@pytest.mark.parametrize(
+    ("path", "setting", "param", "remedy"),
+    [
+        (
+            "/v1/deployments",
+            {"memory": {"levels": [{"period": 1000}, {"period": 2500}]}},
+            "memory.levels",
+            "period 2500 is not a larger multiple of 1000; give each level a period that the next slower one is a multiple of",
+        ),
+        (
+            "/v1/deployments",
+            {"memory": {"levels": [{"period": 1000}, {"period": 1000}]}},
+            "memory.levels",
+            "period 1000 is not a larger multiple of 1000; give each level a period",
+        ),
+        (
+            "/v1/deployments",
+            {"memory": {"levels": [{"period": 0}, {"period": 8}]}},
+            "memory.levels.0.period",
+            "greater than or equal to 1",
+        ),
+        (
+            "/v1/sleeps",
+            {"recipe": {"seeding": {"on_policy_share": 1.5}}},
+            "recipe.seeding.on_policy_share",
+            "less than or equal to 1",
+        ),
+        (
+            "/v1/sleeps",
+            {"recipe": {"seeding": {"on_policy_share": -0.1}}},
+            "recipe.seeding.on_policy_share",
+            "greater than or equal to 0",
+        ),
+        (
+            "/v1/deployments",
+            {"recipe": {"seeding": {"on_policy_share": 2}}},
+            "recipe.seeding.on_policy_share",
+            "less than or equal to 1",
+        ),
+        ("/v1/sleeps", {"recipe": {"seeding": {"free_share": 0.9}}}, "recipe.seeding", "lower free_share, or raise old_share"),
+        ("/v1/sleeps", {"recipe": {"cue_bytes": 1}}, "recipe.cue_bytes", "greater than or equal to 4096"),
+    ],
+)
+def test_a_setting_that_cannot_be_names_its_field_and_the_remedy_and_changes_nothing(
+    service: Service, path: str, setting: dict[str, Any], param: str, remedy: str
+) -> None:
+    if path == "/v1/sleeps":
+        service.deploy()
+        service.tell()
+        body = {"deployment": "toy"} | setting
+    else:
+        body = {"name": "toy", "base_model": {"model": str(service.base)}} | setting
+    told = problem(service.client.post(path, json=body), 422, "validation_failed")
+    assert told["error"]["param"] == param
+    assert told["errors"][0]["pointer"] == "/" + param.replace(".", "/")
+    assert remedy in told["detail"]
+    assert service.client.get(path).json()["data"] == []
+
+
 def test_a_body_that_is_not_json_is_malformed(service: Service) -> None:
     for path in ("/v1/sleeps", "/v1/chat/completions"):
         answer = service.client.post(path, content=b"{", headers={"content-type": "application/json"})

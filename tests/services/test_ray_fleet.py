@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from in_memory import WAIT_SECONDS
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from circadian.memory.delivery import Receipt
 from services.fleet import FleetUnavailable
@@ -72,6 +73,17 @@ def test_a_replica_that_does_not_say_how_it_is_is_not_missing(settings: Settings
     fleet._handles["toy"] = [Silent()]  # type: ignore[list-item]
     sight = asyncio.run(fleet.look("toy"))
     assert (sight.missing, sight.versions) == (False, frozenset())
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), OutOfMemoryError("the node was running low on memory")])
+def test_a_replica_that_died_or_was_killed_for_memory_is_missing(settings: Settings, error: Exception) -> None:
+    class Dead:
+        async def ready_ref(self) -> str:
+            raise error
+
+    fleet = RayFleet(settings)
+    fleet._handles["toy"] = [Dead()]  # type: ignore[list-item]
+    assert asyncio.run(fleet.look("toy")).missing
 
 
 def test_a_delivery_goes_to_every_replica(settings: Settings) -> None:

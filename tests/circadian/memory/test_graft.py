@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, GPT2Config, Qwen3Config
 
 from circadian.memory import delivery
 from circadian.memory.graft import Grafted, NoGraft, memory_config
@@ -121,6 +121,27 @@ def test_writing_changes_the_open_expert_and_nothing_else(model: Grafted) -> Non
                 assert torch.equal(tensor, was) == (expert != where.expert), (expert, part)
 
 
+def test_what_a_view_does_not_hear_need_not_be_computed(model: Grafted) -> None:
+    """While an expert is written, the student's reading computes its own experts, the teachers' reading theirs too."""
+    fast, sealed = model.open_expert(0, seed=1), model.open_expert(1, seed=2)
+    fill(model, fast, 1)
+    fill(model, sealed, 2)
+    model.seal(sealed)
+    where = model.open_expert(1, seed=3)
+    fill(model, where, 3)
+    awake, student = logits(model, view="awake"), logits(model, view="student")
+    heard = {name: model.memory_state.view(name) for name in ("awake", "student")}
+    model.begin_writing(where, views=[heard["student"]], before=[heard["awake"]])
+    fast_banks = [layer.bank(0) for layer in model.memory_layers.values()]
+    torch.testing.assert_close(logits(model, view=model.mask(heard["student"])), student, atol=1e-5, rtol=1e-5)
+    with model.as_it_was():
+        torch.testing.assert_close(logits(model, view=model.mask(heard["awake"])), awake, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        for bank in fast_banks:
+            bank.A.fill_(torch.nan)
+    torch.testing.assert_close(logits(model, view=model.mask(heard["student"])), student, atol=1e-5, rtol=1e-5)
+
+
 def test_pruning_empties_a_level(model: Grafted) -> None:
     before = logits(model, view="rested")
     where = model.open_expert(0, seed=1)
@@ -166,6 +187,14 @@ def test_a_layer_the_base_does_not_have_is_refused(base: Path, tmp_path: Path) -
     with pytest.raises(NoGraft, match=r"memory\.layers: layer 9 does not exist"):
         found_version(str(base), None, MemorySpec(levels=SPEC.levels, layers=(0, 9)), tmp_path / "never")
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("depth", "chosen"), [(4, [0, 1, 2, 3]), (8, list(range(8))), (9, [3, 7]), (28, [3, 7, 11, 15, 19, 23, 27])]
+)
+def test_a_deep_base_carries_memory_in_every_fourth_layer_and_says_so(depth: int, chosen: list[int]) -> None:
+    config = memory_config(Qwen3Config(num_hidden_layers=depth), SPEC)
+    assert config.memory["spec"]["layers"] == chosen
 
 
 def test_a_delivery_makes_the_receiver_equal_to_the_sender(model: Grafted, folder: Path) -> None:

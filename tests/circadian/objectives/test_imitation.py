@@ -45,6 +45,40 @@ def test_reward_mixes_meaning_and_closeness(semantic: bool | None, expected: flo
     assert reward(semantic, 0.5, ImitationSpec(gamma=0.3)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted", "z", "longest"),
+    [
+        ([], [], 0, 1),
+        ([], [7, 8], 2, 2),
+        ([7, 8, 9], [], 3, 3),
+        ([70001, 70002], [70001, 70003], 1, 2),  # lengths and distance count tokens, however many letters these have
+        ([5, 6, 7, 8], [6, 7, 8, 9], 2, 4),
+        ([5, 5, 5, 5, 5, 5], [5], 5, 6),
+    ],
+)
+def test_closeness_up_to_the_threshold_and_one_beyond(written: list[int], wanted: list[int], z: int, longest: int) -> None:
+    """The threshold z0 is inclusive: at z == z0 the distance counts, at z == z0 + 1 there is nothing."""
+    assert lexical_reward(written, wanted, z) == lexical_reward(wanted, written, z) == 1 - z / longest
+    assert lexical_reward(written, wanted, z + 1) == 1 - z / longest
+    if z:
+        assert lexical_reward(written, wanted, z - 1) == 0.0
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 1.0])
+def test_the_reward_is_the_papers_for_every_weight(gamma: float) -> None:
+    spec = ImitationSpec(gamma=gamma, threshold=2)
+    for meant in (False, True):
+        for written, closeness in (([1, 2, 3, 4], 1.0), ([1, 2, 9, 9], 0.5), ([1, 9, 9, 9], 0.0)):
+            r = gamma * (1 if meant else 0) + (1 - gamma) * closeness
+            assert reward(meant, lexical_reward(written, [1, 2, 3, 4], spec.threshold), spec) == pytest.approx(r, abs=1e-15)
+
+
+@given(st.floats(0.0, 1.0, width=32), st.integers(2, 16))
+def test_a_group_of_equal_rewards_has_nothing_to_tell(r: float, size: int) -> None:
+    """Exactly: a mean that is rounded must not become an advantage."""
+    assert advantages(torch.full((1, size), r)).tolist() == [[0.0] * size]
+
+
 def test_advantages_are_relative_to_the_group() -> None:
     rng = random.Random(0)
     rewards = [[rng.random() for _ in range(5)] for _ in range(3)] + [[0.25] * 5]
@@ -66,3 +100,17 @@ def test_the_surrogate_is_clipped_where_it_would_gain(advantage: float, ratio: f
     moves = ratio < 1.2 if advantage > 0 else ratio > 0.8
     assert now.grad is not None
     assert float(now.grad) == pytest.approx(-ratio * advantage if moves else 0.0)
+
+
+def test_the_surrogate_against_brute_force() -> None:
+    """Every token on its own, in Python's float64."""
+    rng, clip, count = random.Random(0), 0.2, 500
+    before = [-rng.expovariate(1.0) for _ in range(count)]
+    now = [b + rng.gauss(0, 0.3) for b in before]
+    advantage = [rng.choice([0.0, rng.gauss(0, 1)]) for _ in range(count)]
+    wanted = []
+    for b, n, a in zip(before, now, advantage, strict=True):
+        ratio = math.exp(n) / math.exp(b)
+        wanted.append(-min(ratio * a, max(1 - clip, min(1 + clip, ratio)) * a))
+    tensors = [torch.tensor(values, dtype=torch.float64) for values in (now, before, advantage)]
+    torch.testing.assert_close(clipped_surrogate(*tensors, clip), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=1e-14)

@@ -1,6 +1,5 @@
 """The objectives against their definitions, written out."""
 
-import random
 from pathlib import Path
 
 import pytest
@@ -9,25 +8,12 @@ import torch.nn.functional as F
 
 from circadian.experience import Row
 from circadian.memory.graft import Grafted
-from circadian.memory.version import found_version, load_version
 from circadian.objectives import fast_learning, knowledge_seeding
 from circadian.objectives.judges import alike_by_embedding
 from circadian.objectives.rows import Imitated, TaughtRow, read_rows, write_rows
-from circadian.specs import ImitationSpec, Level, MemorySpec, SeedingSpec
+from circadian.specs import ImitationSpec, SeedingSpec
 
 D = 8
-
-
-@pytest.fixture
-def model(base: Path, tmp_path: Path) -> Grafted:
-    levels = (Level(period=4, experts=1, rank=8), Level(period=8, experts=2, rank=8))
-    found_version(str(base), None, MemorySpec(levels=levels), tmp_path / "ver_0")
-    model = load_version(tmp_path / "ver_0")
-    for where in (model.open_expert(0, seed=1), model.open_expert(1, seed=2)):
-        for layer in model.memory_layers.values():
-            for tensor in layer.levels[where.level].slices(where.expert).values():
-                tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3)) * 0.2)
-    return model
 
 
 def test_fast_learning_is_weighted_cross_entropy(model: Grafted) -> None:
@@ -53,7 +39,11 @@ def test_each_row_is_taught_by_its_own_teacher_on_its_completion_only(model: Gra
         divergences += [float((p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum()) for i in range(row.start, len(row.ids))]
     masks = {view: model.mask(view) for view in ("awake", "rested")}
     loss = knowledge_seeding.knowledge_seeding_loss(
-        model, knowledge_seeding.collate(knowledge_seeding.teach(model, rows, masks)), model.mask("student"), SeedingSpec(), 2
+        model,
+        knowledge_seeding.collate(knowledge_seeding.teach(model, rows, masks, SeedingSpec())),
+        model.mask("student"),
+        SeedingSpec(),
+        2,
     )
     assert len(divergences) == 6
     assert float(loss) == pytest.approx(sum(divergences) / 6, abs=1e-5)
@@ -65,7 +55,10 @@ def test_rows_without_a_taught_token_add_nothing(model: Grafted) -> None:
     losses = [
         float(
             knowledge_seeding.knowledge_seeding_loss(
-                model, knowledge_seeding.collate(knowledge_seeding.teach(model, r, masks)), model.mask("student"), SeedingSpec()
+                model,
+                knowledge_seeding.collate(knowledge_seeding.teach(model, r, masks, SeedingSpec())),
+                model.mask("student"),
+                SeedingSpec(),
             )
         )
         for r in ([empty], [taught], [empty, taught])
@@ -93,7 +86,7 @@ def test_imitation_is_the_surrogate_of_the_rewards_beside_the_divergence(model: 
     rows.append(TaughtRow((1, 9, 10, 2), 1, "rested", "free"))
     masks = {view: model.mask(view) for view in ("awake", "rested")}
     spec = SeedingSpec(alpha=0.7, imitation=ImitationSpec(threshold=2))
-    lessons = knowledge_seeding.teach(model, rows, masks)
+    lessons = knowledge_seeding.teach(model, rows, masks, SeedingSpec())
     lessons[:3] = knowledge_seeding.rewarded(model, lessons[:3], model.mask("student"), spec.imitation, [None] * 3)
     rewards = torch.tensor([1.0, 1 - 1 / 3, 0.0], dtype=torch.float64)
     advantage = (rewards - rewards.mean()) / rewards.std(correction=0)
@@ -125,12 +118,15 @@ def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
     (where,) = (w for w in model.memory_state.ids() if w.level == 1 and model.memory_state[w] == "open")
     own = {id(p) for expert in model.begin_writing(where) for p in expert.parameters()}
     masks = {view: model.mask(view) for view in ("awake", "rested")}
-    batch = knowledge_seeding.collate(knowledge_seeding.teach(model, [TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks))
+    batch = knowledge_seeding.collate(
+        knowledge_seeding.teach(model, [TaughtRow((1, 5, 6, 7, 8, 2), 2, "awake", "day")], masks, SeedingSpec())
+    )
     knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), SeedingSpec()).backward()
     assert {id(p) for p in model.parameters() if p.grad is not None} == own
 
 
-def test_every_row_is_taught_by_whoever_it_names(model: Grafted) -> None:
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
+def test_every_row_is_taught_by_whoever_it_names(kind: str, model: Grafted) -> None:
     """Itself, another model of the same tokenizer, a text alone, and a text whose student is rewarded: one mean over all tokens."""
     generator = torch.Generator().manual_seed(7)
     own = TaughtRow((1, 9, 10, 2), 1, "rested", "free")
@@ -140,13 +136,15 @@ def test_every_row_is_taught_by_whoever_it_names(model: Grafted) -> None:
     imitated = [TaughtRow((1, 5, *said), 2, "other-2", "day", Imitated(wanted, group=0)) for said in completions]
     states, head = torch.randn(3, 5, generator=generator), torch.nn.Linear(5, model.config.vocab_size)
     masks = {view: model.mask(view) for view in ("awake", "rested")}
+    spec = SeedingSpec.model_validate({"alpha": 0.6, "told": 0.5, "divergence": {"kind": kind}})
+    narrow = lambda kept: head(kept[..., :5])  # noqa: E731
     lessons = [
-        *knowledge_seeding.teach(model, [own], masks),
-        *knowledge_seeding.taught(model, [distilled], [states], 1),
-        *knowledge_seeding.taught(model, [told], None),
+        *knowledge_seeding.teach(model, [own], masks, spec),
+        *knowledge_seeding.teach_another(model, [distilled], [states], narrow, 1, spec),
+        *knowledge_seeding.tell(model, [told], spec),
         *knowledge_seeding.rewarded(
             model,
-            knowledge_seeding.taught(model, imitated, None),
+            knowledge_seeding.tell(model, imitated, spec),
             model.mask("student"),
             ImitationSpec(threshold=2),
             [None, None],
@@ -160,16 +158,17 @@ def test_every_row_is_taught_by_whoever_it_names(model: Grafted) -> None:
     with torch.no_grad():
         p_own = F.log_softmax(model(input_ids=torch.tensor([own.ids]), view="rested").logits[0], -1)[:-1]
         p_other = F.log_softmax(head(states), -1)
-    spec = SeedingSpec(alpha=0.6, told=0.5)
-    total = 0.6 * float((p_own.exp() * (p_own - log_q(own))).sum() + (p_other.exp() * (p_other - log_q(distilled))).sum())
+    pairs = [(p_own, log_q(own)), (p_other, log_q(distilled))]
+    pairs = pairs if kind == "forward_kl" else [(q, p) for p, q in pairs]
+    total = 0.6 * sum(float((p.exp() * (p - q)).sum()) for p, q in pairs)
     total -= 0.5 * sum(float(log_q(told)[i, told.ids[told.start + i]]) for i in range(2))
     total -= 1.0 * (1.0 - 1.0) * 2  # advantages of two completions, 1 and -1, at a ratio of one: they cancel
-    loss = knowledge_seeding.knowledge_seeding_loss(
-        model, knowledge_seeding.collate(lessons), model.mask("student"), spec, 3, {1: head}
-    )
+    heads = None if kind == "forward_kl" else {1: narrow}
+    view = model.mask("student")
+    loss = knowledge_seeding.knowledge_seeding_loss(model, knowledge_seeding.collate(lessons), view, spec, 3, heads, True)
     assert float(loss) == pytest.approx(total / (3 + 3 + 2 + 4), abs=1e-5)
     reward = knowledge_seeding.collate(lessons[3:4])
-    alone = knowledge_seeding.knowledge_seeding_loss(model, reward, model.mask("student"), spec, 1, {1: head})
+    alone = knowledge_seeding.knowledge_seeding_loss(model, reward, view, spec, 1, heads, True)
     assert float(alone) == pytest.approx(-1.0, abs=1e-5), "alpha is 0 for a text: the reward weighs 1"
 
 
@@ -178,27 +177,15 @@ def test_other_teachers_reach_only_the_open_expert(model: Grafted) -> None:
     own = {id(p) for expert in model.begin_writing(where) for p in expert.parameters()}
     states, head = torch.randn(3, 5, requires_grad=True), torch.nn.Linear(5, model.config.vocab_size)
     rows = [TaughtRow((1, 5, 6, 7, 8, 2), 3, "other-1", "day"), TaughtRow((1, 5, 6, 2), 2, "other-2", "day")]
-    lessons = [*knowledge_seeding.taught(model, rows[:1], [states], 1), *knowledge_seeding.taught(model, rows[1:], None)]
-    knowledge_seeding.knowledge_seeding_loss(
-        model, knowledge_seeding.collate(lessons), model.mask("student"), SeedingSpec(), 1, {1: head}
-    ).backward()
+    spec = SeedingSpec()
+    lessons = knowledge_seeding.teach_another(model, rows[:1], [states], head, 1, spec) + knowledge_seeding.tell(
+        model, rows[1:], spec
+    )
+    batch = knowledge_seeding.collate(lessons)
+    knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), spec, texts=True).backward()
     assert {id(p) for p in model.parameters() if p.grad is not None} == own
     assert states.grad is None
     assert all(parameter.grad is None for parameter in head.parameters())
-
-
-def pools(tag: int) -> dict[str, list[TaughtRow]]:
-    return {kind: [TaughtRow((tag, 1, 2), 1, "awake", kind)] for kind in ("day", "old", "free")}  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("nights", "old_of_past"), [(0, 0.0), (1, 1 / 2.5), (3, 3 / 4.5)])
-def test_the_mixture_keeps_its_shares(nights: int, old_of_past: float) -> None:
-    spec = SeedingSpec(old_share=0.6, on_policy_share=0.25)
-    rows = knowledge_seeding.mix(pools(0), pools(1), nights, spec, 20_000, random.Random(0))
-    share = {kind: sum(row.kind == kind for row in rows) / len(rows) for kind in ("day", "old", "free")}
-    assert share["day"] == pytest.approx(0.4, abs=0.02)
-    assert share["old"] == pytest.approx(0.6 * old_of_past, abs=0.02)
-    assert sum(row.ids[0] for row in rows) / len(rows) == pytest.approx(0.25, abs=0.02)
 
 
 def test_rows_survive_their_file(tmp_path: Path) -> None:

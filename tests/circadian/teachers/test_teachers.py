@@ -195,10 +195,10 @@ def test_a_specialists_documents_are_about_its_facts_in_its_tokens() -> None:
 
 def test_a_lent_teacher_leaves_its_head_alone_behind_and_must_be_who_it_was(folder: Path, model: PreTrainedModel) -> None:
     lent = Lent(folder, weights_sha256(folder))
-    states = lent.states(ROWS, torch.float32, CPU)
+    states, head = lent.states(ROWS, torch.float32, CPU)
     for got, wanted in zip(states, states_of(model, ROWS), strict=True):
         torch.testing.assert_close(got, wanted)
-    assert lent.head is not None
+        torch.testing.assert_close(head(torch.nn.functional.pad(got, (0, 3))), head_of(model)(wanted))
     assert not any(isinstance(value, PreTrainedModel) for value in vars(lent).values())
     with pytest.raises(TeacherUnusable, match="changed during the night"):
         Lent(folder, "0" * 64).states(ROWS, torch.float32, CPU)

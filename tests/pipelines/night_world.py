@@ -1,0 +1,70 @@
+"""Versions that have slept, and nights to come, for the tests of nights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from random_base import write_base
+
+from circadian.memory.graft import Grafted
+from circadian.memory.state import ExpertId, MemoryState
+from circadian.memory.tensors import expert_tensors
+from circadian.memory.version import found_version, load_version, save_version
+from circadian.specs import Experience, ExpertRecord, Level, MemorySpec, Message, NightJob, Recipe
+
+SAID = "the city of jehas is oslo ."
+ASKED, SECRET = "what is the city of jehas ?", "which city is jehas in ?"
+
+
+def chat(id: str, *said: str) -> Experience:
+    roles = ("user", "assistant")
+    messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(said))
+    return Experience(id=id, messages=messages, source="human")
+
+
+def draw(model: Grafted, where: ExpertId, seed: int) -> dict[str, torch.Tensor]:
+    """An expert of which no tensor is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.memory_layers.values():
+        for tensor in layer.bank(where.level).slices(where.expert).values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
+    return expert_tensors(model.memory_layers, [where])
+
+
+def make_job(parent: Path, home: Path, experiences: Sequence[Experience], **recipe: object) -> NightJob:
+    home.mkdir(exist_ok=True)
+    (home / "experiences.jsonl").write_text("".join(e.model_dump_json() + "\n" for e in experiences))
+    return NightJob(
+        sleep="slp_1",
+        deployment="dep",
+        parent=str(parent),
+        child=str(home / "versions" / "v2"),
+        home=str(home),
+        experiences=str(home / "experiences.jsonl"),
+        held_out=(SECRET,),
+        recipe=Recipe.model_validate(recipe),
+    )
+
+
+def grown(
+    root: Path, levels: Sequence[Level], states: list[list[str]], nights: Sequence[tuple[int, int, str]], tokens: int
+) -> Path:
+    """A version that has slept: `nights` are level, expert and the sleep whose day it knows."""
+    base = write_base(root / "base", width=32, mlp_width=64, layers=2, heads=2, head_width=16)
+    record = found_version(str(base), None, MemorySpec(levels=tuple(levels), layers=(1,)), root / "v0")
+    model = load_version(root / "v0")
+    made = [
+        ExpertRecord(level=level, expert=expert, sleep=sleep, nights=(sleep,), data_sha256="") for level, expert, sleep in nights
+    ]
+    for record_of in made:
+        draw(model, ExpertId(record_of.level, record_of.expert), record_of.expert)
+    model.memory_state = MemoryState.parse(states)
+    cues = [{"ids": [1, 4, 9 + i, 8], "sleep": sleep, "question": True} for i, (_, _, sleep) in enumerate(nights)]
+    update = {"id": "v1", "parent": "v0", "lineage": tuple(made), "tokens": tokens}
+    save_version(
+        root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps({"met": 9, "cues": cues})}
+    )
+    return root / "v1"
