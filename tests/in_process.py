@@ -7,7 +7,8 @@ checkpoint, as on a cluster. The night's process dies where a test says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def timed(self, work: Callable[[], Outputs]) -> Outputs:
+        return work()
 
     def deliver(self, payload: bytes) -> Receipt:
         receipt, self.model.memory_state = receive(self.model.memory_layers, payload)
@@ -122,7 +126,7 @@ class Cluster:
             patch.setattr(ray.train, "get_context", lambda: SimpleNamespace(get_world_rank=lambda: 0))
             patch.setattr(learner, "TrainCheckpoints", lambda: kept)
             patch.setattr(RolloutHandle, "attach", lambda name, engine: self._worker)
-            config = {"request": request.model_dump_json(), "deadline": math.inf}
+            config = {"request": request.model_dump_json(), "deadline": math.inf, "asked": time.time()}
             outcome = Outcome.model_validate_json(learner.learn_in_process(config))
         if outcome.learned is None:
             raise LearnerFailed(outcome.failed)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from benchmarks.learner.models import base_model, grafted_model, transfer_of
@@ -18,13 +17,7 @@ from circadian.specs import SeedingSpec
 TINY = Shape("tiny", 32, 2, 2, 2, 16, 48, 101, tied=True)
 EQUAL, RECIPE = Point(TINY, "equal", 3, 16), Point(TINY, "recipe", 10)
 TWO_MODELS = ("trl_gkd", "trl_distillation", "trl_distillation_default")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_group_is_left_behind() -> Iterator[None]:
-    yield
-    if dist.is_initialized():
-        dist.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 def loud(point: Point) -> Grafted:

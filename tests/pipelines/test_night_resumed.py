@@ -88,7 +88,7 @@ def published(job: NightJob) -> dict[str, Any]:
 def told(outcome: Outputs) -> dict[str, Any]:
     """What does not depend on time, place and how often a process was started."""
     transfers = {
-        name: {k: v for k, v in seeded.items() if k not in ("restarts", "deliveries")}
+        name: {k: v for k, v in seeded.items() if k not in ("restarts", "deliveries", "phases")}
         for name, seeded in outcome["report"]["transfers"].items()
     }
     gate = outcome["report"]["gate"]
