@@ -47,7 +47,7 @@ ARMS: dict[str, tuple[Speech, dict[str, Any]]] = {
     "same": ("same", {}),
     "other": ("other", {}),
     "other, imitation alone": ("other", {"told": 0.0}),
-    "same, no rested self": ("same", {"old_share": 0.0}),
+    "same, no rested self": ("same", {"old_share": 0.0, "free_share": 0.0}),
 }
 
 

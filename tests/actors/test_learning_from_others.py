@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from circadian.memory.tensors import checksum
 from circadian.memory.version import weights_sha256
 from circadian.objectives.divergence import ITSELF, NOBODY
 from circadian.objectives.rows import TaughtRow, read_rows, write_rows
+from circadian.specs import DivergenceSpec
 from circadian.teachers.other import TeacherUnusable
 
 NAMES = ("other-1", "other-2")
@@ -79,12 +81,20 @@ def test_each_teacher_gives_its_own_lessons_and_the_student_writes_for_each(
     assert [*task.lent] == [1], "whose texts are read is never loaded"
 
 
-def test_only_the_written_expert_learns_from_others_whatever_the_share(world: LearnerWorld, teacher: Path) -> None:  # noqa: F811
-    request = taught_by_others(world, teacher, "others-only")
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
+def test_only_the_written_expert_learns_from_others_whatever_the_share(
+    kind: Literal["forward_kl", "reverse_kl"],
+    world: LearnerWorld,  # noqa: F811
+    teacher: Path,
+) -> None:
+    request = taught_by_others(world, teacher, f"others-only-{kind}")
+    seeding = request.seeding.model_copy(update={"divergence": DivergenceSpec(kind=kind)})
+    request = request.model_copy(update={"seeding": seeding})
     model, task = learning_model(request, torch.float32), build_task(request)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     engine = LearnEngine(model, ExpertId(*request.writes), task, request.learner, max_grad_norm=1.0)
     engine.prepare()
+    assert [*task.heads] == ([] if kind == "forward_kl" else [1]), "a slope needs no head afterwards"  # type: ignore[attr-defined]
     for size in (2, 3):
         whole = task.share(1, Group())
         parts = [task.share(1, Group(rank, size)) for rank in range(size)]
