@@ -6,7 +6,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-learner bench-serving bench-stages bench-wake lock clean
+.PHONY: demo test lint nursery bench-learner bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -22,6 +22,9 @@ lint: $(READY)  ## style, types, and the four floors
 
 nursery: $(READY)  ## train the small model that ships again, about fifteen minutes on one core
 	$(BIN)/circadian nursery train
+
+bench-seeding: $(READY)  ## two small teachers and a larger student, three seeds; writes benchmarks/results/seeding.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeding 0 1 2
 
 bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about ten minutes; writes benchmarks/results/serving.json
 	$(BIN)/python -m benchmarks.serving

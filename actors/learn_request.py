@@ -13,6 +13,17 @@ from circadian.specs import EngineSpec, FastLearningSpec, LearnerSpec, SeedingSp
 TaskName = Literal["fast_learning", "seeding"]
 
 
+class OtherModel(Spec):
+    """Another model that teaches; its number is its place in the request, from 1 on."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """As rows name their teacher."""
+    folder: str
+    sha256: str
+    """Over its safetensors files, when it wrote its rows."""
+    match: Literal["distil", "imitate"]
+
+
 class LearnRequest(Spec):
     """One task for the learner. Files and folders are on storage that every learner process reads."""
 
@@ -37,7 +48,9 @@ class LearnRequest(Spec):
     rows: str
     """fast_learning: a JSONL file of `{"ids", "weight"}`; seeding: of teacher-written rows."""
     cues: str | None = None
-    """seeding: a JSONL file of `{"ids", "kind"}`, cues that the student completes."""
+    """seeding: a JSONL file of `{"ids", "kind"}`, cues that the student completes; with "teacher" where another model teaches it."""
+    others: tuple[OtherModel, ...] = ()
+    """seeding: other models, whose rows are among `rows`."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: what the student writes is not learned where it contains one of them."""
     rollouts: tuple[str, ...] = ()

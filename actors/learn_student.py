@@ -34,8 +34,11 @@ from circadian.memory.delivery import Receipt, pack_tensors
 from circadian.memory.state import MemoryState
 from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.objectives.knowledge_seeding import shares, teacher_of
-from circadian.objectives.rows import Imitated, Kind, TaughtRow
+from circadian.objectives.rows import Imitated, Kind, TaughtRow, Teacher
 from circadian.phases import Phases, Seconds
+
+Cue = tuple[tuple[int, ...], Teacher]
+"""Tokens, and who teaches what follows."""
 
 
 class Rollouts(Protocol):
@@ -81,11 +84,13 @@ class StudentWriter:
         self.reader, self.stop = Reader(tokenizer, request.held_out), (tokenizer.eos_token_id,)
         self.beginning = (beginning_token(tokenizer),)
         self.state = MemoryState.parse(request.experts)
-        self.judge = judge_of(self.spec.imitation, rollouts[0], tokenizer, self.state) if self.spec.alpha < 1 else None
-        self.cues: dict[Kind, list[tuple[int, ...]]] = {"day": [], "old": []}
+        self.imitated = {other.name for other in request.others if other.match == "imitate"}
+        judging = self.spec.alpha < 1 or self.imitated
+        self.judge = judge_of(self.spec.imitation, rollouts[0], tokenizer, self.state) if judging else None
+        self.cues: dict[Kind, list[Cue]] = {"day": [], "old": []}
         for line in Path(request.cues).read_text().splitlines() if request.cues else ():
             cue = json.loads(line)
-            self.cues[cue["kind"]].append(tuple(cue["ids"]))
+            self.cues[cue["kind"]].append((tuple(cue["ids"]), cue.get("teacher", teacher_of(cue["kind"], self.spec))))
 
     def packed(self, expert: dict[str, Tensor], by: int) -> bytes:
         """The delivery of the expert as it stands at step `by`."""
@@ -112,10 +117,10 @@ class StudentWriter:
         groups = itertools.count()
         rows: list[TaughtRow] = []
         for kind, count in self._counts().items():
-            if self.spec.alpha < 1 and kind != "free":
-                rows += self._imitating(kind, count, groups, rng)
-            else:
-                rows += self._rows(kind, self._cues(kind, count, rng), rng)
+            imitable = [row for row in self.task.teacher_written[kind] if self._imitates(row)]
+            imitating = round(count * len(imitable) / max(1, len(self.task.teacher_written[kind])))
+            rows += self._imitating(kind, imitable, imitating, groups, rng)
+            rows += self._rows(kind, self._cues(kind, count - imitating, rng), rng)
         return rows
 
     def _counts(self) -> dict[Kind, int]:
@@ -123,23 +128,31 @@ class StudentWriter:
         rows, weights = self.spec.student_rows, shares(self.spec, bool(self.task.teacher_written["old"]))
         return {kind: max(1, round(share * rows)) if share > 0 else 0 for kind, share in weights.items()}
 
-    def _cues(self, kind: Kind, count: int, rng: random.Random) -> list[tuple[int, ...]]:
+    def _imitates(self, row: TaughtRow) -> bool:
+        """Is the student to continue this teacher's row, rather than its own?"""
+        return row.teacher in self.imitated or (self.spec.alpha < 1 and row.kind != "free")
+
+    def _cues(self, kind: Kind, count: int, rng: random.Random) -> list[Cue]:
         """`count` cues of a kind. A longer beginning of free running would be a prompt that nobody checked against the tests."""
         if kind == "free":
-            return [self.beginning] * count
+            return [(self.beginning, teacher_of(kind, self.spec))] * count
         pool = self.cues[kind]
         return rng.sample(pool, count) if count <= len(pool) else rng.choices(pool, k=count) if pool else []
 
-    def _rows(self, kind: Kind, cues: list[tuple[int, ...]], rng: random.Random) -> list[TaughtRow]:
+    def _rows(self, kind: Kind, cues: list[Cue], rng: random.Random) -> list[TaughtRow]:
         """The student's completions of the cues."""
         tokens = self.spec.free_run_tokens if kind == "free" else self.spec.completion_tokens
-        written, teacher = self._write(cues, tokens, 1, rng), teacher_of(kind, self.spec)
-        return [TaughtRow((*cue, *own), len(cue), teacher, kind) for cue, (own,) in zip(cues, written, strict=True) if own]
+        written = self._write([cue for cue, _ in cues], tokens, 1, rng)
+        return [
+            TaughtRow((*cue, *own), len(cue), teacher, kind) for (cue, teacher), (own,) in zip(cues, written, strict=True) if own
+        ]
 
-    def _imitating(self, kind: Kind, count: int, groups: Iterator[int], rng: random.Random) -> list[TaughtRow]:
+    def _imitating(
+        self, kind: Kind, taught: Sequence[TaughtRow], count: int, groups: Iterator[int], rng: random.Random
+    ) -> list[TaughtRow]:
         """About `count` rows: groups of completions of beginnings that a teacher went on with."""
-        taught, spec = self.task.teacher_written[kind], self.spec
-        if not taught:
+        spec = self.spec
+        if not taught or not count:
             return []
         chosen = [rng.choice(taught) for _ in range(max(1, count // spec.imitation.group))]
         cuts = [rng.randrange(row.start, len(row.ids)) for row in chosen]

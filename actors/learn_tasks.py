@@ -25,9 +25,11 @@ from circadian.experience import Row
 from circadian.memory.graft import Grafted
 from circadian.memory.state import Mask
 from circadian.objectives import fast_learning, knowledge_seeding
+from circadian.objectives.divergence import ITSELF, Head, by_slope
 from circadian.objectives.judges import alike_by_embedding
 from circadian.objectives.knowledge_seeding import Lesson
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
+from circadian.teachers.other import Lent
 
 STUDENT_FILE = "student_rows.jsonl"
 R = TypeVar("R")
@@ -102,7 +104,7 @@ class FastLearning(Task):
 
 
 class Seeding(Task):
-    """The opened expert of a slower level learns from the awake and the rested self."""
+    """The opened expert of a slower level learns from the awake and the rested self, or from other models and the rested self."""
 
     def __init__(self, request: LearnRequest) -> None:
         self.spec, self.seed = request.seeding, request.seed
@@ -116,6 +118,14 @@ class Seeding(Task):
             raise ValueError(
                 f"{request.rows} holds no teacher-written row of kind 'day'; let the awake self complete the day's cues first"
             )
+        self.others = {other.name: number for number, other in enumerate(request.others, start=1)}
+        self.lent = {
+            number: Lent(Path(other.folder), other.sha256)
+            for number, other in enumerate(request.others, start=1)
+            if other.match == "distil"
+        }
+        self.heads: dict[int, Head] = {}
+        self.texts = any(other.match == "imitate" for other in request.others)
         self.student_written = by_kind([])
         self.taught: Lessons = {}
         self.wrote: Lessons = {}
@@ -126,12 +136,30 @@ class Seeding(Task):
         self.wrote = {kind: self._lessons(model, rows) for kind, rows in self.student_written.items()}
 
     def _lessons(self, model: Grafted, rows: Sequence[TaughtRow]) -> list[Lesson]:
-        """With a reward where the student is to imitate."""
-        lessons = knowledge_seeding.teach(model, rows, self.teachers, self.spec)
-        if not any(row.imitated for row in rows):
-            return lessons
-        verdicts, view = self._verdicts(model, lessons), model.mask(self.student_view)
-        return knowledge_seeding.rewarded(model, lessons, view, self.spec.imitation, verdicts)
+        """By whoever teaches each row, and with a reward where the student is to imitate; in the order of the rows."""
+        by = [self.others.get(row.teacher, ITSELF) for row in rows]
+        found: dict[int, Lesson] = {}
+        for number in (ITSELF, *self.others.values()):
+            mine = [i for i, teacher in enumerate(by) if teacher == number]
+            found |= zip(mine, self._taught_by(number, model, [rows[i] for i in mine]), strict=True)
+        imitating = [i for i, row in enumerate(rows) if row.imitated]
+        if imitating:
+            lessons = [found[i] for i in imitating]
+            verdicts, view = self._verdicts(model, lessons), model.mask(self.student_view)
+            rewarded = knowledge_seeding.rewarded(model, lessons, view, self.spec.imitation, verdicts)
+            found |= zip(imitating, rewarded, strict=True)
+        return [found[i] for i in range(len(rows))]
+
+    def _taught_by(self, number: int, model: Grafted, rows: Sequence[TaughtRow]) -> list[Lesson]:
+        """Lessons of the model itself, of another one that is in memory for as long as they take, or of a text."""
+        if not rows or number == ITSELF:
+            return knowledge_seeding.teach(model, rows, self.teachers, self.spec)
+        if number not in self.lent:
+            return knowledge_seeding.tell(model, rows, self.spec)
+        states, head = self.lent[number].states(rows, model.dtype, model.device)
+        if not by_slope(self.spec.divergence, model.dtype):
+            self.heads[number] = head
+        return knowledge_seeding.teach_another(model, rows, states, head, number, self.spec)
 
     def _verdicts(self, model: Grafted, lessons: Sequence[Lesson]) -> list[bool | None]:
         """Of each completion whether it means what was wanted; None without a judge."""
@@ -148,7 +176,8 @@ class Seeding(Task):
         return Share(knowledge_seeding.collate(mine), weight, chunks)
 
     def loss(self, model: Grafted, tensors: dict[str, Tensor], chunks: int) -> Tensor:
-        return knowledge_seeding.knowledge_seeding_loss(model, tensors, model.mask(self.student_view), self.spec, chunks)
+        view, heads = model.mask(self.student_view), self.heads or None
+        return knowledge_seeding.knowledge_seeding_loss(model, tensors, view, self.spec, chunks, heads, self.texts)
 
     def save(self, folder: Path) -> None:
         write_rows(folder / STUDENT_FILE, [row for rows in self.student_written.values() for row in rows])

@@ -84,13 +84,14 @@ def learn_in_process(config: dict[str, Any]) -> str:
     from actors.learn_engine import LearningDiverged  # DeepSpeed, which the driver needs not
     from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
     from circadian.memory.version import VersionBroken
+    from circadian.teachers.other import TeacherUnusable
 
     request = LearnRequest.model_validate_json(config["request"])
     first = ray.train.get_context().get_world_rank() == 0
     rollouts = [RolloutHandle.attach(name, request.engine) for name in request.rollouts] if first else []
     try:
         learned = learn_loop(request, TrainCheckpoints(), rollouts, config["deadline"], config["asked"])
-    except (LearningDiverged, OtherRequest, OutOfTime, VersionBroken) as error:  # a restart would end here again
+    except (LearningDiverged, OtherRequest, OutOfTime, TeacherUnusable, VersionBroken) as error:  # a restart would end here again
         return Outcome(failed=str(error)).model_dump_json()
     return Outcome(learned=learned).model_dump_json()
 

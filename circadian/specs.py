@@ -79,7 +79,10 @@ class ExpertRecord(Spec):
     sleep: str
     """The sleep that wrote it."""
     nights: tuple[str, ...]
-    """The sleeps whose days it knows: one, or several where knowledge was handed on or merged."""
+    """The sleeps whose days it knows: one, or several where knowledge was handed on or merged. `<sleep>+teachers` is what other models
+    taught in that sleep."""
+    teachers: tuple[BaseModelRef, ...] = ()
+    """The other models that taught it."""
     data_sha256: str
     """Of the manifest of experiences it was written from."""
     metrics: dict[str, float] = {}
@@ -239,6 +242,8 @@ class SeedingSpec(Spec):
     alpha: Fraction = 1.0
     """Weight of the distillation; what is left is the imitation's."""
     imitation: ImitationSpec = ImitationSpec()
+    told: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of other models that have another tokenizer: weight of the cross entropy on what they wrote; 0 leaves imitation alone."""
     on_policy_share: Fraction = 0.5
     """Lambda: share of rows whose completion the student wrote."""
     old_share: Fraction = 0.8
@@ -276,6 +281,26 @@ class SeedingSpec(Spec):
                 "raise old_share"
             )
         return self
+
+
+class TeacherSpec(Spec):
+    """Another model that teaches the deployment what it knows; see docs/decisions/0014-other-teachers.md."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """Folder or hub id."""
+    revision: str | None = None
+    """Commit of a hub id."""
+    cues: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What it is asked. Without any (and without a file of them) it writes from nothing."""
+    cues_file: str | None = None
+    """More of them, one a line, on storage that the night reads."""
+    asked: Literal["chat", "text"] = "chat"
+    """Whether a cue is what a user says, or the beginning of a text."""
+    share: Annotated[float, Field(gt=0.0)] = 1.0
+    """Of the rows that other models teach, against the shares of the other teachers."""
+    match: Literal["auto", "distil", "imitate"] = "auto"
+    """`distil`: the divergence from all it may say, which needs the deployment's tokenizer. `imitate`: what it says, read by the
+    deployment's tokenizer. `auto`: the first where it can be, else the second."""
 
 
 class LearnerSpec(Spec):
@@ -327,6 +352,8 @@ class GateSpec(Spec):
 
     min_agreement: Fraction = 0.7
     """Share of the day's cues that the candidate completes (greedily) as the awake teacher does."""
+    min_taught: Fraction = 0.7
+    """Of each other model that taught: share of its cues that the candidate completes (greedily) as it does."""
     max_forgotten: Fraction = 0.1
     """Share of old cues that the candidate may complete otherwise than its parent does."""
     max_lost: Fraction = 0.1
@@ -349,6 +376,8 @@ class Recipe(Spec):
     when_full: Literal["refuse", "merge"] = "refuse"
     """What a night does that finds no free expert in a level: refuse before any work, or first merge the two that hold the fewest
     nights into one, which is written anew."""
+    teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] = ()
+    """Other models, whose knowledge is seeded into a fresh expert of the slowest level after the day's own."""
     cue_bytes: Annotated[int, Field(ge=4096)] = 1 << 20
     """Bytes of the cue store that a version carries (cues.json); above it a fair sample of all cues that were ever met stays. A question
     of twenty tokens takes about 150."""

@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from actors import names
+from actors.learn_request import OtherModel
 from actors.learner import LearnRequest, learn
 from circadian.experience import Reader
 from circadian.memory.delivery import pack_tensors
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, parse_name, written_experts
 from circadian.memory.transfer import Place, Transfer
-from circadian.memory.version import MEMORY_FILE, load_tokenizer, read_record, served_dtype
+from circadian.memory.version import MEMORY_FILE, load_tokenizer, read_record, served_dtype, version_state
 from circadian.objectives.knowledge_seeding import teacher_of
-from circadian.objectives.rows import Kind, TaughtRow, write_rows
+from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
 from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
@@ -55,9 +56,15 @@ class Memory:
         today = {(where.level, where.expert): (job.sleep,) for where in state.ids() if where.level == 0 and state[where] == "open"}
         return cls(state, (fast["tensors_file"],), nights | today, frozenset(today))
 
-    def moved(self, transfer: Transfer, tensors_file: str) -> Memory:
-        """After a transfer."""
-        held = tuple(sleep for place in transfer.sources for sleep in self.nights.get(place, ()))
+    @classmethod
+    def undisturbed(cls, job: NightJob) -> Self:
+        """The parent's memory, on a day on which nothing was met."""
+        nights = {(record.level, record.expert): record.nights for record in read_record(Path(job.parent)).lineage}
+        return cls(version_state(Path(job.parent)), (), nights)
+
+    def moved(self, transfer: Transfer, tensors_file: str, brought: tuple[str, ...] = ()) -> Memory:
+        """After a transfer; `brought`: names of what it holds that was in no expert before."""
+        held = (*(sleep for place in transfer.sources for sleep in self.nights.get(place, ())), *brought)
         nights = {place: sleeps for place, sleeps in self.nights.items() if place not in transfer.sources} | {transfer.into: held}
         return replace(
             self,
@@ -103,6 +110,8 @@ class Moved:
     corpus: Outputs = field(default_factory=dict)
     seeded: Outputs = field(default_factory=dict)
     teachers: Outputs = field(default_factory=dict)
+    lectures: Outputs = field(default_factory=dict)
+    """What other models said, where they were the teachers (other_teachers.py)."""
 
 
 def planned(memory: Memory, move: Move) -> Transfer:
@@ -111,6 +120,8 @@ def planned(memory: Memory, move: Move) -> Transfer:
     if kind == "merge":
         first, second = (ExpertId(*place) for place in what)  # type: ignore[union-attr]
         return Transfer.merge(memory.state, first, second)
+    if kind == "seed":
+        return Transfer.seed(memory.state, what)  # type: ignore[arg-type]
     return Transfer.consolidation(memory.state, what)  # type: ignore[arg-type]
 
 
@@ -130,9 +141,11 @@ def check_teachers(job: NightJob, memory: Memory, teachers: Outputs) -> None:
         raise StageBroken(f"the memory of {job.parent} or what was learned in {job.home} changed during the night; sleep again")
 
 
-def dream_corpus(job: NightJob, day: Outputs, memory: Memory, transfer: Transfer, rollouts: Sampler) -> Outputs:
+def dream_corpus(
+    job: NightJob, day: Outputs, memory: Memory, transfer: Transfer, rollouts: Sampler, lectures: Outputs | None = None
+) -> Outputs:
     """What the teachers write: the awake self completes cues of what is on its way, the rested self completes the others, and one that
-    the recipe names writes from nothing."""
+    the recipe names writes from nothing. Of what other models teach, `lectures` say it already."""
     spec, home, rng = job.recipe.seeding, Path(job.home), random.Random(f"corpus-{transfer.name}-{job.seed}")
     reader, cues = Reader(load_tokenizer(Path(job.parent)), job.held_out), read_lines(home / day["cues_file"])
     told: dict[Kind, set[str]] = {"day": memory.on_its_way(transfer), "old": memory.staying(transfer)}
@@ -145,7 +158,10 @@ def dream_corpus(job: NightJob, day: Outputs, memory: Memory, transfer: Transfer
         rows = [TaughtRow((*cue, *rest), len(cue), teacher, kind) for cue, rest in zip(asked, written, strict=True)]
         return [row for row in rows if len(row.ids) > row.start]
 
-    rows = write("day", spread(met["day"], spec.teacher_rows, rng), spec.completion_tokens)
+    if lectures:
+        rows = read_rows(home / lectures["rows_file"])
+    else:
+        rows = write("day", spread(met["day"], spec.teacher_rows, rng), spec.completion_tokens)
     rows += write("old", spread(met["old"], spec.teacher_rows, rng), spec.completion_tokens)
     documents = write("free", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)
     rows += [row for row in documents if len(row.ids) > SHORTEST_DOCUMENT]
@@ -159,7 +175,8 @@ def dream_corpus(job: NightJob, day: Outputs, memory: Memory, transfer: Transfer
     files = {name: f"{transfer.name}.{name}.jsonl" for name in ("corpus", "held_back", "cues")}
     write_rows(home / files["corpus"], kept)
     write_rows(home / files["held_back"], free_back)
-    write_lines(home / files["cues"], [{"ids": ids, "kind": kind} for kind, cues in met.items() for ids in cues])
+    lines: list[dict[str, object]] = [{"ids": ids, "kind": kind} for kind, cues in met.items() for ids in cues]
+    write_lines(home / files["cues"], lines + (read_lines(home / lectures["cues_file"]) if lectures else []))
     return {
         "corpus_file": files["corpus"],
         "held_back_file": files["held_back"],
@@ -172,34 +189,20 @@ def dream_corpus(job: NightJob, day: Outputs, memory: Memory, transfer: Transfer
 
 
 def knowledge_seeding(
-    job: NightJob, memory: Memory, teachers: Outputs, transfer: Transfer, corpus: Outputs, rollouts: RolloutPool
+    job: NightJob,
+    memory: Memory,
+    teachers: Outputs,
+    transfer: Transfer,
+    corpus: Outputs,
+    rollouts: RolloutPool,
+    lectures: Outputs | None = None,
 ) -> Outputs:
     """Train the written expert, and it alone, on what the teachers and the student itself write."""
     check_teachers(job, memory, teachers)
-    home = Path(job.home)
     # Again: the workers of a night that resumes here are the parent's, and the student may hear what earlier transfers wrote.
     rollouts.deliver(memory.delivery(job, before_label(job, transfer)))
-    result = learn(
-        LearnRequest(
-            task="seeding",
-            run_name=names.learner_run(job.sleep, f"seeding-{transfer.name}"),
-            home=str(home),
-            storage=str(home / "train"),
-            version=job.parent,
-            overlays=tuple(str(home / file) for file in memory.overlays),
-            experts=transfer.experts,
-            writes=transfer.into,
-            transfer=transfer,
-            rows=str(home / corpus["corpus_file"]),
-            cues=str(home / corpus["cues_file"]),
-            held_out=job.held_out,
-            rollouts=rollouts.names,
-            engine=job.recipe.rollouts.engine,
-            seed=job.seed,
-            learner=job.recipe.learner,
-            seeding=job.recipe.seeding,
-        )
-    )
+    result = learn(seeding_request(job, memory, transfer, corpus, rollouts.names, lectures))
+    home = Path(job.home)
     return {
         "tensors_file": str(Path(result.tensors).relative_to(home)),
         "checksum": result.checksum,
@@ -212,6 +215,33 @@ def knowledge_seeding(
         "mean_staleness_steps": result.mean_staleness_steps,
         "phases": result.phases,
     }
+
+
+def seeding_request(
+    job: NightJob, memory: Memory, transfer: Transfer, corpus: Outputs, rollouts: tuple[str, ...], lectures: Outputs | None
+) -> LearnRequest:
+    """What the learner is asked for; rollouts: names of the workers that write as the student."""
+    home = Path(job.home)
+    return LearnRequest(
+        task="seeding",
+        run_name=names.learner_run(job.sleep, f"seeding-{transfer.name}"),
+        home=str(home),
+        storage=str(home / "train"),
+        version=job.parent,
+        overlays=tuple(str(home / file) for file in memory.overlays),
+        experts=transfer.experts,
+        writes=transfer.into,
+        transfer=transfer,
+        rows=str(home / corpus["corpus_file"]),
+        cues=str(home / corpus["cues_file"]),
+        others=tuple(OtherModel.model_validate(other) for other in lectures["others"]) if lectures else (),
+        held_out=job.held_out,
+        rollouts=rollouts,
+        engine=job.recipe.rollouts.engine,
+        seed=job.seed,
+        learner=job.recipe.learner,
+        seeding=job.recipe.seeding,
+    )
 
 
 def prune(job: NightJob, memory: Memory, transfer: Transfer) -> Outputs:

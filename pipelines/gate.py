@@ -3,6 +3,7 @@
 Measured by the rollout workers, which are first what the deployment was at dusk, and then the candidate as it will serve:
 
     agreement   share of the day's questions (documents' beginnings if the day asked none) that it completes as the awake teacher does
+    taught      of each other model that taught, share of its cues that it completes as that model does; the least of them counts
     forgotten   share of old cues that it completes otherwise than the rested parent does
     lost        share of the words of free documents that it would not write where the parent surely did
     nll_rise    nats a token on free documents, candidate minus parent
@@ -33,6 +34,7 @@ from circadian.memory.state import Mask
 from circadian.objectives.rows import read_rows
 from circadian.specs import GateSpec, NightJob
 from pipelines.consolidation import Moved, check_teachers
+from pipelines.other_teachers import sure_of
 from pipelines.rollouts import Sampler, Tokens
 from pipelines.stages import Outputs, read_lines
 
@@ -55,10 +57,17 @@ class Measured:
     lost: float | None
     nll_rise: float | None
     must_agree: bool
+    taught: float | None = None
 
     def numbers(self) -> dict[str, float | None]:
         """As JSON has them: what is not finite is null, and judged as such before."""
-        numbers = {"agreement": self.agreement, "forgotten": self.forgotten, "lost": self.lost, "nll_rise": self.nll_rise}
+        numbers = {
+            "agreement": self.agreement,
+            "taught": self.taught,
+            "forgotten": self.forgotten,
+            "lost": self.lost,
+            "nll_rise": self.nll_rise,
+        }
         return {name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()}
 
 
@@ -69,6 +78,8 @@ def judge(measured: Measured, spec: GateSpec) -> list[str]:
         reasons.append("agreement was not measured: the awake teacher is sure of none of the day's questions")
     if measured.agreement is not None and not measured.agreement >= spec.min_agreement:
         reasons.append(f"agreement {measured.agreement:.3f} < {spec.min_agreement}")
+    if measured.taught is not None and not measured.taught >= spec.min_taught:
+        reasons.append(f"taught {measured.taught:.3f} < {spec.min_taught}")
     if measured.forgotten is not None and not measured.forgotten <= spec.max_forgotten:
         reasons.append(f"forgotten {measured.forgotten:.3f} > {spec.max_forgotten}")
     if measured.lost is not None and not measured.lost <= spec.max_lost:
@@ -96,6 +107,13 @@ def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler
     rollouts.deliver(dawn.delivery(job, Path(job.child).name))
     learned, remembered = (alike(job, rollouts, asked, candidate) for asked in (said, kept))
     candidate_read = rollouts.read(candidate, documents)
+    others = {
+        name: alike(job, rollouts, told, candidate)
+        for moved in asleep
+        if moved.lectures
+        for name, told in sure_of(job, moved.lectures).items()
+        if len(told) >= FEWEST_SURE
+    }
 
     measured = Measured(
         agreement=learned if len(said) >= (1 if questions else FEWEST_SURE) else None,
@@ -103,6 +121,7 @@ def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler
         lost=lost(parent_read, candidate_read),
         nll_rise=nll_rise(parent_read, candidate_read),
         must_agree=bool(questions),
+        taught=min((share for share in others.values() if share is not None), default=None),
     )
     reasons = judge(measured, job.recipe.gate)
     numbers = measured.numbers()
@@ -114,6 +133,7 @@ def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler
         "cues": {"day": len(new), "old": len(old)},
         "sure": {"day": len(said), "old": len(kept)},
         "documents": len(documents),
+        "taught": others,
     }
 
 

@@ -1,12 +1,14 @@
 """One night: what the awake self learned by day moves into a newly opened expert of a slower level, and nothing else changes.
 
     collect            the day's experiences become rows to learn and cues to sleep on
-    learn_fast_level   level 0 learns the day (wake.py); the deployment serves with it until dawn
+    lectures           where other models are to teach: what they say (other_teachers.py)
+    learn_fast_level   level 0 learns the day (wake.py), if there was one; the deployment serves with it until dawn
 
-    for every move that is due, fast to slow (level 0 into 1 always, level 1 into 2 when its period is over, a merge where a level is full):
+    for every move that is due, fast to slow (level 0 into 1 always, level 1 into 2 when its period is over, a merge where a level is full,
+    and last what other models teach into the slowest level):
         open_expert        one fresh expert: the only thing that learns now
         snapshot_teacher   the two teachers: the awake self (what is on its way included) and the rested self (without it)
-        dream_corpus       both teachers complete their cues; the rested self also writes from nothing
+        dream_corpus       both teachers complete their cues (other models have said theirs); the rested self also writes from nothing
         knowledge_seeding  the student, rested self plus open expert, is distilled from both, partly on its own writing
         prune              what has handed its knowledge on is reset, the expert is sealed
 
@@ -37,9 +39,11 @@ from circadian.files import write_whole
 from circadian.memory.state import LevelFull
 from circadian.memory.version import VersionBroken
 from circadian.specs import NightJob
+from circadian.teachers.other import TeacherUnusable
 from pipelines import wake
 from pipelines.consolidation import Memory, Moved, dream_corpus, knowledge_seeding, planned, prune, snapshot_teacher
 from pipelines.gate import gate
+from pipelines.other_teachers import lectures, taught_in
 from pipelines.publish import discard, publish, unchanged
 from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs, StageBroken, Stages
@@ -49,6 +53,7 @@ log = logging.getLogger(__name__)
 FAILURES: dict[type[Exception], tuple[str, str]] = {
     LevelFull: ("level_full", "user"),
     LearnerFailed: ("learner_failed", "user"),
+    TeacherUnusable: ("teacher_unusable", "user"),
     StageBroken: ("stage_broken", "server"),
     VersionBroken: ("version_broken", "server"),
 }
@@ -75,19 +80,30 @@ def until_dawn(job: NightJob) -> Outputs:
     stages = Stages(job)
     day = stages.run("collect", lambda: wake.collect(job))
     with RolloutPool(job) as rollouts:
-        fast = stages.run("learn_fast_level", lambda: wake.learn_fast_level(job, day))
-        wake.announce(job, fast)
-        asleep = [Moved(Memory.at_dusk(job, fast))]
+        said = stages.run("lectures", lambda: lectures(job)) if job.recipe.teachers else None
+        asleep = [Moved(dusk(job, stages, day))]
         for move in day["moves"]:
-            asleep.append(consolidate(job, stages, day, asleep[-1].memory, move, rollouts))
+            asleep.append(consolidate(job, stages, day, asleep[-1].memory, move, rollouts, said if move[0] == "seed" else None))
         verdict = stages.run("gate", lambda: rollouts.timed(lambda: gate(job, day, asleep, rollouts)))
     if not verdict["passed"]:
         return stages.run("publish", lambda: discard(job, verdict, asleep))
     return stages.run("publish", lambda: publish(job, day, verdict, asleep))
 
 
-def consolidate(job: NightJob, stages: Stages, day: Outputs, memory: Memory, move: Move, rollouts: RolloutPool) -> Moved:
-    """One transfer, in stages of its own."""
+def dusk(job: NightJob, stages: Stages, day: Outputs) -> Memory:
+    """The memory that falls asleep: the fast level has learned the day, unless nothing was met."""
+    if not day["rows"]:
+        wake.way_back(job)
+        return Memory.undisturbed(job)
+    fast = stages.run("learn_fast_level", lambda: wake.learn_fast_level(job, day))
+    wake.announce(job, fast)
+    return Memory.at_dusk(job, fast)
+
+
+def consolidate(
+    job: NightJob, stages: Stages, day: Outputs, memory: Memory, move: Move, rollouts: RolloutPool, said: Outputs | None
+) -> Moved:
+    """One transfer, in stages of its own; `said`: what other models did, where they teach it."""
     transfer = planned(memory, move)
 
     def run(stage: str, work: Callable[[], Outputs]) -> Outputs:
@@ -95,11 +111,11 @@ def consolidate(job: NightJob, stages: Stages, day: Outputs, memory: Memory, mov
 
     run("open_expert", lambda: transfer.model_dump(mode="json"))
     teachers = run("snapshot_teacher", lambda: snapshot_teacher(job, memory))
-    corpus = run("dream_corpus", lambda: rollouts.timed(lambda: dream_corpus(job, day, memory, transfer, rollouts)))
-    seeded = run("knowledge_seeding", lambda: knowledge_seeding(job, memory, teachers, transfer, corpus, rollouts))
-    after = memory.moved(transfer, seeded["tensors_file"])
+    corpus = run("dream_corpus", lambda: rollouts.timed(lambda: dream_corpus(job, day, memory, transfer, rollouts, said)))
+    seeded = run("knowledge_seeding", lambda: knowledge_seeding(job, memory, teachers, transfer, corpus, rollouts, said))
+    after = memory.moved(transfer, seeded["tensors_file"], (taught_in(job.sleep),) if said else ())
     run("prune", lambda: prune(job, memory, transfer))
-    return Moved(after, transfer, corpus, seeded, teachers)
+    return Moved(after, transfer, corpus, seeded, teachers, said or {})
 
 
 def main(path: str) -> None:

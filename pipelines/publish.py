@@ -14,12 +14,14 @@ from circadian.memory.delivery import pack
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
+from circadian.memory.transfer import Place
 from circadian.memory.version import CUES_FILE, load_version, read_record, save_version
-from circadian.specs import ExpertRecord, NightJob
+from circadian.specs import BaseModelRef, ExpertRecord, NightJob
 from pipelines.consolidation import Moved
+from pipelines.other_teachers import asked_of
 from pipelines.stages import Outputs, read_lines
+from pipelines.wake import REST_FILE
 
-REST_FILE = "rest.delivery"
 DAWN_FILE = "dawn.delivery"
 
 
@@ -58,8 +60,12 @@ def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved]) -> Outputs
 
 
 def told(asleep: Sequence[Moved]) -> dict[str, Outputs]:
-    """How each transfer of the night went."""
-    return {moved.transfer.name: moved.seeded for moved in asleep if moved.transfer}
+    """How each transfer of the night went, and what other models had to say in it."""
+    return {
+        moved.transfer.name: moved.seeded | ({"teachers": moved.lectures["told"]} if moved.lectures else {})
+        for moved in asleep
+        if moved.transfer
+    }
 
 
 def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
@@ -73,11 +79,13 @@ def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
     }
 
 
-def joined_cues(job: NightJob, day: Outputs) -> str:
-    """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it."""
+def joined_cues(job: NightJob, day: Outputs, asleep: Sequence[Moved] = ()) -> str:
+    """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it; and
+    what other models were asked."""
     cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["sleep"] == job.sleep]
     kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
     new = [cue for cue in kept if cue is not None]
+    new += [cue for moved in asleep if moved.lectures for cue in asked_of(job, moved.lectures)]
     store, today = read_store(Path(job.parent)), {cue.ids for cue in new}
     old = replace(store, cues=tuple(cue for cue in store.cues if cue.ids not in today))
     return cues_json(join_cues(old, new, job.recipe.cue_bytes))
@@ -99,10 +107,17 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
     record, digest = read_record(parent), sha256(Path(job.experiences))
     metrics = {name: value for name, value in verdict["measured"].items() if value is not None}
     held = {(where.level, where.expert) for where in written_experts(dawn.state)}
+    teachers = taught_by(job, asleep)
     kept = [expert for expert in record.lineage if (expert.level, expert.expert) in held - dawn.touched]
     made = [
         ExpertRecord(
-            level=level, expert=expert, sleep=job.sleep, nights=dawn.nights[level, expert], data_sha256=digest, metrics=metrics
+            level=level,
+            expert=expert,
+            sleep=job.sleep,
+            nights=dawn.nights[level, expert],
+            teachers=teachers[level, expert],
+            data_sha256=digest,
+            metrics=metrics,
         )
         for level, expert in (moved.transfer.into for moved in asleep if moved.transfer)
         if (level, expert) in held
@@ -114,4 +129,21 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
         "tokens": record.tokens + day["tokens"],
         "lineage": (*kept, *made),
     }
-    save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: joined_cues(job, day)})
+    save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: joined_cues(job, day, asleep)})
+
+
+def taught_by(job: NightJob, asleep: Sequence[Moved]) -> dict[Place, tuple[BaseModelRef, ...]]:
+    """Of every expert that a transfer wrote, the other models whose knowledge it holds, also where it took it over."""
+    of = {(expert.level, expert.expert): expert.teachers for expert in read_record(Path(job.parent)).lineage}
+    for moved in asleep:
+        if moved.transfer is None:
+            continue
+        others = moved.lectures["others"] if moved.lectures else []
+        specs = job.recipe.teachers if moved.lectures else ()
+        new = [
+            BaseModelRef(model=spec.model, revision=spec.revision, sha256=other["sha256"])
+            for spec, other in zip(specs, others, strict=True)
+        ]
+        old = [ref for place in moved.transfer.sources for ref in of.get(place, ())]
+        of[moved.transfer.into] = tuple(dict.fromkeys([*old, *new]))
+    return of

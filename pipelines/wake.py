@@ -34,10 +34,11 @@ from circadian.memory.version import load_tokenizer, memory_spec, read_record, v
 from circadian.specs import Experience, FastStart, NightJob
 from pipelines.stages import Outputs, write_lines
 
+REST_FILE = "rest.delivery"
 HELD_BACK = 0.1
 """Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
-Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate"], int]
-"""Two experts that become one, or the level that takes up what the next faster one holds."""
+Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate", "seed"], int]
+"""Two experts that become one, the level that takes up what the next faster one holds, or the one that takes up what other models know."""
 T = TypeVar("T")
 CUES_PER_DOCUMENT = 3
 """Beginnings taken of what has no question; a chat gives one cue per answer."""
@@ -65,7 +66,8 @@ def collect(job: NightJob) -> Outputs:
     """Rows of the day, its cues, the cues of earlier nights that the parent version carries, and what is to be moved tonight; nothing
     that is held out.
 
-    Raises NothingToLearn, and LevelFull now rather than after the work.
+    A day on which nothing was met is one that only other models teach. Raises NothingToLearn, and LevelFull now rather than after the
+    work.
     """
     home, rng, bounds = Path(job.home), random.Random(f"collect-{job.seed}"), Bounds.of(job)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
@@ -73,7 +75,9 @@ def collect(job: NightJob) -> Outputs:
     rows, left_out, cut = day_rows(experiences, reader, bounds.row)
     met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue)]
     cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
-    if not rows or not cues:
+    if not cues:  # nothing could be asked about it in the night, so it is not learned either
+        rows, left_out = [], {experience.id: left_out.get(experience.id, "nothing to learn") for experience in experiences}
+    if not rows and not job.recipe.teachers:
         why = ", ".join(f"{reason} {count}" for reason, count in Counter(left_out.values()).items())
         raise NothingToLearn(
             f"none of {len(experiences)} experiences can be learned ({why or 'too short to ask about'}); "
@@ -102,24 +106,32 @@ def collect(job: NightJob) -> Outputs:
         "held_back": len(held_back),
         "old_cues_dropped": len(carried) - len(old) - len(held_back),
         "tokens": tokens,
-        "moves": moves(job, tokens),
+        "moves": moves(job, tokens, met=bool(rows)),
         "left_out": dict(Counter(left_out.values())),
         "documents_cut": cut,
         "day_cues_dropped_long": len(met) - len(cues),
     }
 
 
-def moves(job: NightJob, tokens: int) -> list[Move]:
-    """What a night over so many new tokens moves, fast to slow; a merge first wherever a level would be full.
+def moves(job: NightJob, tokens: int, met: bool = True) -> list[Move]:
+    """What a night over so many new tokens moves, fast to slow, and last what other models teach into the slowest level; a merge first
+    wherever a level would be full. met: the fast level learns something.
 
     Raises LevelFull where the recipe refuses to merge, or there are no two experts to merge.
     """
     parent = Path(job.parent)
     record, spec = read_record(parent), memory_spec(parent)
-    state, _ = version_state(parent).opened(FAST_LEVEL)
+    state = version_state(parent)
     nights = {(expert.level, expert.expert): len(expert.nights) for expert in record.lineage}
     planned: list[Move] = []
-    for level in due(state, tuple(level.period for level in spec.levels), record.tokens, record.tokens + tokens):
+    todo: list[tuple[Literal["consolidate", "seed"], int]] = []
+    if met:
+        state, _ = state.opened(FAST_LEVEL)
+        periods = tuple(level.period for level in spec.levels)
+        todo += [("consolidate", level) for level in due(state, periods, record.tokens, record.tokens + tokens)]
+    if job.recipe.teachers:
+        todo.append(("seed", len(spec.levels) - 1))
+    for kind, level in todo:
         try:
             state.opened(level)
         except LevelFull:
@@ -130,8 +142,8 @@ def moves(job: NightJob, tokens: int) -> list[Move]:
             planned.append(("merge", [list(place) for place in sorted(fewest)]))
             state = merge.after()
             nights[merge.into] = sum(nights.pop(place) for place in fewest)
-        transfer = Transfer.consolidation(state, level)
-        planned.append(("consolidate", level))
+        transfer = Transfer.consolidation(state, level) if kind == "consolidate" else Transfer.seed(state, level)
+        planned.append((kind, level))
         nights[transfer.into] = sum(nights.pop(place, 0) for place in transfer.emptied) or 1
         state = transfer.after()
     return planned
@@ -172,11 +184,10 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
     )
     dusk = fast_delivery(Path(job.parent), load_file(result.tensors), state, f"{Path(job.parent).name}+{job.sleep}")
     write_whole(home / "dusk.delivery", dusk)
-    write_whole(home / "rest.delivery", rest_delivery(Path(job.parent)))
     return {
         "tensors_file": str(Path(result.tensors).relative_to(home)),
         "delivery_file": "dusk.delivery",
-        "rest_file": "rest.delivery",
+        "rest_file": way_back(job),
         "experts": state.names(),
         "checksum": result.checksum,
         "begins": told,
@@ -184,6 +195,12 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
         "final_loss": result.final_loss,
         "phases": result.phases,
     }
+
+
+def way_back(job: NightJob) -> str:
+    """Write the delivery that makes a replica the parent again, whatever of this night it holds; returns the file's name."""
+    write_whole(Path(job.home) / REST_FILE, rest_delivery(Path(job.parent)))
+    return REST_FILE
 
 
 def fast_start(job: NightJob, day: Outputs) -> tuple[FastStart | None, str]:

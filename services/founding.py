@@ -13,14 +13,14 @@ from circadian.memory.version import VersionBroken, base_folder, found_version, 
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 from services.errors import Problem
 
-MODEL, REVISION, SHA256 = "base_model.model", "base_model.revision", "base_model.sha256"
+MODEL, SHA256 = "base_model.model", "base_model.sha256"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNREACHABLE = (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError)
 
 
 def found(base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord:
     """Write the first version. Raises Problem (422), which names the field and the remedy, before anything is written."""
-    source = _source(base)
+    source = model_folder(base)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         graft_class(config)
@@ -44,24 +44,24 @@ def found(base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord
         raise Problem(422, "model_not_allowed", f"{MODEL}: {error}", param=MODEL) from error
 
 
-def _source(base: BaseModelRef) -> Path:
+def model_folder(base: BaseModelRef, where: str = "base_model", code: str = "model_not_allowed") -> Path:
+    """The local folder of a model that a request names in its field `where`. Raises Problem (422)."""
+    model, revision = f"{where}.model", f"{where}.revision"
     if is_path(base.model):
         if not Path(base.model).is_dir():
-            detail = f"{MODEL}: there is no folder {base.model}; give a folder that exists on the service's machine, or a hub id"
-            raise Problem(422, "model_not_allowed", detail, param=MODEL)
+            detail = f"{model}: there is no folder {base.model}; give a folder that exists on the service's machine, or a hub id"
+            raise Problem(422, code, detail, param=model)
         return Path(base.model)
     if not COMMIT.fullmatch(base.revision or ""):
         detail = (
-            f"{REVISION}: a hub id needs the commit it is meant at, and {base.revision} can move; give the 40 digits of a commit"
+            f"{revision}: a hub id needs the commit it is meant at, and {base.revision} can move; give the 40 digits of a commit"
         )
-        raise Problem(422, "model_not_allowed", detail, param=REVISION)
+        raise Problem(422, code, detail, param=revision)
     try:
         return base_folder(base)
     except _UNREACHABLE as error:
         remedy = "check id and revision, or download it and give the folder"
-        raise Problem(
-            422, "model_not_allowed", f"{MODEL}: {base.model} cannot be fetched ({error}); {remedy}", param=MODEL
-        ) from error
+        raise Problem(422, code, f"{model}: {base.model} cannot be fetched ({error}); {remedy}", param=model) from error
 
 
 def is_path(model: str) -> bool:

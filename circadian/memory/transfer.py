@@ -3,9 +3,11 @@
     consolidation into level l   level l-1 teaches what it holds, a fresh expert of level l learns it, and level l-1 is emptied
     merge in level l             two sealed experts of a full level teach, one of them is written anew to hold what both did, and the
                                  other is free: what the paper leaves open
+    seed in level l              other models teach, a fresh expert of the level learns it, and nothing is emptied
 
-Both are the same learning with other masks. What is on its way is taught by the *awake* mask, what stays by the *rested* mask, and the
-student hears what stays and the expert that is written. In a merge the two teachers are one: the level as it is.
+All are the same learning with other masks. What is on its way is taught by the *awake* mask, what stays by the *rested* mask, and the
+student hears what stays and the expert that is written. In a merge the two teachers are one: the level as it is. In a seed what is
+on its way is no part of the memory, and all that sleep has written stays.
 
 M experts over all levels.
 """
@@ -19,6 +21,8 @@ from circadian.specs import Spec
 
 Place = tuple[int, int]
 """Level and expert."""
+SEED = "teachers"
+"""The name of a transfer from other models."""
 
 
 class Transfer(Spec):
@@ -69,6 +73,21 @@ class Transfer(Spec):
             student=tuple(heard or place == first for heard, place in zip(without, state.ids(), strict=True)),
             emptied=((second.level, second.expert),),
             rewrites=True,
+        )
+
+    @classmethod
+    def seed(cls, state: MemoryState, level: int) -> Self:
+        """From other models into a fresh expert. Raises LevelFull."""
+        opened, where = state.opened(level)
+        rested = state.view("rested")
+        return cls(
+            name=SEED,
+            experts=opened.names(),
+            into=(where.level, where.expert),
+            awake=rested,
+            rested=rested,
+            student=tuple(heard or place == where for heard, place in zip(rested, opened.ids(), strict=True)),
+            emptied=(),
         )
 
     @property

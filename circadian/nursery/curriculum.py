@@ -46,7 +46,7 @@ class Curriculum:
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> None:
         self.world, self.steps = world, steps
         self.rng = random.Random(f"curriculum-{world.seed}-{seed}")
-        self.id_of = tokenizer.get_vocab()
+        self.tokenizer, self._ids = tokenizer, {word: [id] for word, id in tokenizer.get_vocab().items()}
         self.active = [self._facts_of(entity) for entity in self.rng.sample(world.pool, ACTIVE_ENTITIES)]
 
     def _facts_of(self, entity: str) -> list[Fact]:
@@ -92,11 +92,20 @@ class Curriculum:
         return ["<bos>", "<user>", *words, "<assistant>", fact.value, "<eos>"], len(words) + 3
 
     def _collate(self, documents: Sequence[tuple[list[str], int]]) -> Batch:
-        length = max(len(words) for words, _ in documents)
-        ids = torch.full((len(documents), length), self.id_of["<pad>"])
+        read = [([self._read(word) for word in words], answer) for words, answer in documents]
+        length = max(sum(map(len, words)) for words, _ in read)
+        ids = torch.full((len(documents), length), self.tokenizer.pad_token_id)
         weight = torch.zeros(len(documents), length)
-        for row, (words, answer) in enumerate(documents):
-            ids[row, : len(words)] = torch.tensor([self.id_of[word] for word in words])
-            weight[row, 1 : len(words)] = 1.0
-            weight[row, answer] = ANSWER_WEIGHT
+        for row, (words, answer) in enumerate(read):
+            begin, end = (sum(map(len, words[:place])) for place in (answer, answer + 1))
+            whole = [id for word in words for id in word]
+            ids[row, : len(whole)] = torch.tensor(whole)
+            weight[row, 1 : len(whole)] = 1.0
+            weight[row, begin:end] = ANSWER_WEIGHT
         return Batch(ids, weight)
+
+    def _read(self, word: str) -> list[int]:
+        """A word's tokens: one by the nursery's own tokenizer, perhaps more by another."""
+        if word not in self._ids:
+            self._ids[word] = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        return self._ids[word]

@@ -47,12 +47,16 @@ def build_model(spec: NurserySpec, tokenizer: PreTrainedTokenizerFast) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
-def pretrain(spec: NurserySpec, progress: Progress | None = None) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
-    """Train the nursery model from scratch."""
+def pretrain(
+    spec: NurserySpec,
+    progress: Progress | None = None,
+    curriculum: Curriculum | None = None,
+) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """Train the nursery model from scratch, or one that reads something else."""
     world = World(spec.world_seed)
-    tokenizer = build_tokenizer(world)
+    curriculum = curriculum or Curriculum(world, build_tokenizer(world), spec.seed, spec.steps)
+    tokenizer = curriculum.tokenizer
     model = build_model(spec, tokenizer).train()
-    curriculum = Curriculum(world, tokenizer, spec.seed, spec.steps)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     others = [p for name, p in model.named_parameters() if not (p.ndim == 2 and "layers" in name)]
     optimizers: list[torch.optim.Optimizer] = [

@@ -5,17 +5,22 @@
     jsd          beta F(p || m) + (1 - beta) F(q || m),   m = beta p + (1 - beta) q       (GKD, Agarwal et al. 2024)
     top_k        F over the teacher's k likeliest tokens and one more event, "any other": a lower bound of forward_kl, equal at k = V
 
-p is the teacher's, q the student's distribution. Both come from final hidden states and one shared `lm_head`, chunk by chunk. The
-gradient toward the student's hidden states is computed with the chunk's loss, so logits [N, V] never exist at once and none are computed
-twice. What a row keeps of its teacher (`keep`) is what its divergence needs: the hidden states, or of forward KL their slope (slope.py).
+p is the teacher's, q the student's distribution. Both come from final hidden states and a head, chunk by chunk. The gradient toward the
+student's hidden states is computed with the chunk's loss, so logits [N, V] never exist at once and none are computed twice. What a row
+keeps of its teacher (`keep`) is what its divergence needs: the hidden states, or of forward KL their slope (slope.py).
 
-N tokens, D model width, V vocabulary, C tokens of a chunk.
+A teacher that is another view of the same model has the student's `lm_head`. Another model has a head and a width of its own, and the same
+tokenizer (`keep_another`): its slope is one against the student's head, so its head is needed no more; of the other divergences its
+states are kept and its head is lent (`Others`).
+
+N tokens, D model width, D' that of another model, K numbers kept of a token, V vocabulary, C tokens of a chunk.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,11 +28,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circadian.objectives.slope import forward_kl_by_slope, slope_and_level
+from circadian.objectives.slope import forward_kl_by_slope, slope_and_level, slope_and_level_of
 from circadian.specs import DivergenceSpec
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(teacher log-probs [C, V], student log-probs [C, V]) -> divergence of each token [C], nats."""
+Head = Callable[[Tensor], Tensor]
+"""Final hidden states [.., D] -> logits [.., V]."""
+ITSELF = 0
+"""Who teaches a token: the model itself, in another view. Other models count from 1."""
+NOBODY = -1
+"""No distribution is taught: its divergence means nothing."""
+ABSENT = -100.0
+"""Nats: log-probability of a token that the student's head has and the teacher's has not. Heads are padded, tokenizers are not, so no
+such token is ever written; finite, so that a reverse divergence stays so."""
+
+
+@dataclass(frozen=True)
+class Others:
+    """Who teaches where it is not the model itself. by [N] int64: ITSELF, a model's number, or NOBODY; heads: of each number, for states as
+    `keep_another` keeps them."""
+
+    by: Tensor
+    heads: Mapping[int, Head]
 
 
 def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -64,9 +87,21 @@ DIVERGENCES: dict[str, Callable[[DivergenceSpec], Divergence]] = {
 
 def keep(spec: DivergenceSpec, teacher: Tensor, lm_head: nn.Module, chunks: int = 1) -> Tensor:
     """What `compare` needs of a teacher's final hidden states [N, D], [N, D] or [N, D + 1]: computed once, used in every step."""
-    if not _by_slope(spec, teacher):
+    if not by_slope(spec, teacher.dtype):
         return teacher.detach()
     return torch.cat([slope_and_level(part, lm_head) for part in teacher.detach().tensor_split(chunks)])
+
+
+@torch.no_grad()
+def keep_another(spec: DivergenceSpec, teacher: Tensor, head: Head, lm_head: nn.Module, width: int, chunks: int = 1) -> Tensor:
+    """The same of another model's final hidden states [N, D'], and of its head; lm_head, width: the student's, whose D + 1 numbers are
+    kept of forward KL, else the states, at least D wide."""
+    if not by_slope(spec, teacher.dtype):
+        return F.pad(teacher, (0, max(0, width - teacher.shape[-1])))
+    nowhere = teacher.new_zeros(len(teacher), width)
+    vocabulary = lm_head(nowhere[:1]).shape[-1]
+    parts = zip(teacher.tensor_split(chunks), nowhere.tensor_split(chunks), strict=True)
+    return torch.cat([slope_and_level_of(_said(head, states, vocabulary), point, lm_head) for states, point in parts])
 
 
 def compare(
@@ -77,19 +112,28 @@ def compare(
     lm_head: nn.Module,
     chunks: int = 1,
     likelihood_learns: bool = True,
+    others: Others | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Where the student stands in every place: its divergence from the teacher, and how likely it finds what was written there.
 
-    kept: what `keep` returned of the teacher. student: final hidden states [N, D], the only place where gradients flow to.
+    kept [N, K]: what `keep` or `keep_another` returned of the teachers, each padded to the widest.
+    student: final hidden states [N, D], the only place where gradients flow to.
     tokens: [N] int64, what was written.
     lm_head: [.., D] -> logits [.., V]; itself it learns nothing.
     chunks: equal parts of the tokens, of which one's logits exist at once.
     likelihood_learns: whether gradients flow from the log-probs as well.
+    others: who teaches each token, where other models do.
     Returns divergences [N] and the student's log-probs of `tokens` [N], nats, float32.
     """
-    of_chunk = forward_kl_by_slope if _by_slope(spec, student) else partial(_of_chunk, DIVERGENCES[spec.kind](spec))
+    divergence = None if by_slope(spec, student.dtype) else DIVERGENCES[spec.kind](spec)
+    whose = [None] * chunks if others is None else [replace(others, by=by) for by in others.by.tensor_split(chunks)]
     parts = (values.tensor_split(chunks) for values in (kept, student.detach(), tokens))
-    found = [of_chunk(k, s, written, lm_head, likelihood_learns) for k, s, written in zip(*parts, strict=True)]
+    found = [
+        _of_chunk(divergence, k, s, written, lm_head, likelihood_learns, other)
+        if divergence
+        else forward_kl_by_slope(k, s, written, lm_head, likelihood_learns)
+        for k, s, written, other in zip(*parts, whose, strict=True)
+    ]
     divergences, log_probs, by_divergence, by_log_prob = zip(*found, strict=True)
     compared = _Known.apply(student, torch.cat(divergences), torch.cat(by_divergence))
     if not likelihood_learns:
@@ -119,16 +163,23 @@ class _Known(torch.autograd.Function):
         return (upstream[0][:, None] * gradients).to(ctx.dtype), None, None
 
 
-def _by_slope(spec: DivergenceSpec, hidden: Tensor) -> bool:
-    return spec.kind == "forward_kl" and hidden.dtype == torch.float32
+def by_slope(spec: DivergenceSpec, dtype: torch.dtype) -> bool:
+    """Whether slope and level are kept of a teacher, and not its states."""
+    return spec.kind == "forward_kl" and dtype == torch.float32
 
 
 def _of_chunk(
-    divergence: Divergence, teacher: Tensor, student: Tensor, tokens: Tensor, lm_head: nn.Module, likelihood_learns: bool
+    divergence: Divergence,
+    kept: Tensor,
+    student: Tensor,
+    tokens: Tensor,
+    lm_head: nn.Module,
+    likelihood_learns: bool,
+    others: Others | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The same of any divergence as slope.py has of forward KL; teacher [C, D], student [C, D], tokens [C]."""
+    """The same of any divergence as slope.py has of forward KL; kept [C, K], student [C, D], tokens [C]."""
     with torch.no_grad():
-        p = F.log_softmax(lm_head(teacher).float(), dim=-1)
+        p = _taught(kept, student.shape[-1], lm_head, others)
     point = student.detach().requires_grad_()
     with torch.enable_grad():
         q = F.log_softmax(lm_head(point).float(), dim=-1)
@@ -136,3 +187,20 @@ def _of_chunk(
         by_divergence = torch.autograd.grad(divergences.sum(), point, retain_graph=likelihood_learns)[0]
         by_written = torch.autograd.grad(written.sum(), point)[0] if likelihood_learns else None
     return divergences.detach(), written.detach(), by_divergence, by_written
+
+
+def _taught(kept: Tensor, width: int, lm_head: nn.Module, others: Others | None) -> Tensor:
+    """Log-probs of a chunk's teachers [C, V]. The model's own head reads all places, so that every process calls it as often."""
+    p = F.log_softmax(lm_head(kept[:, :width]).float(), dim=-1)
+    if others is not None:
+        for number, head in others.heads.items():
+            places = others.by == number
+            if places.any():
+                p[places] = _said(head, kept[places], p.shape[-1])
+    return p
+
+
+def _said(head: Head, states: Tensor, vocabulary: int) -> Tensor:
+    """Log-probs of another model [N, V], over the student's vocabulary."""
+    logits = head(states).float()[:, :vocabulary]
+    return F.pad(F.log_softmax(logits, dim=-1), (0, vocabulary - logits.shape[-1]), value=ABSENT)

@@ -17,6 +17,16 @@ And **anchored free running**. A rested self that teaches the next one hands on 
 So where it differs from the base by less than `drift` nats, KL(rested || base), the base teaches in its place; where by more, it has
 learned something there, and teaches it. Errors that earlier nights left are thereby taken back by later ones.
 
+**Other models** can teach too: the paper's Knowledge Seeding "from one or several smaller models to a larger one", of which the above is
+the case with one model. Where such a teacher has the student's tokenizer nothing above changes but where p comes from: its own final hidden
+states and its own head. Where it has another one there is no p: its texts are read by the student's tokenizer, alpha is 0 for
+their rows (the paper's objective without its distillation), and, ours, the teacher's text is learned as text:
+
+    L_other = L_imitation on what the student wrote,   told * -log p_student(y) on what the teacher wrote
+
+because imitation alone can only reward what the student happens to write, and it does not happen to write what it does not know
+(benchmarks/results/seeding.json has both).
+
 A row is met in several steps, and only the student changes between them. So what is frozen is computed once a row, when it is
 written (`teach`): the layers below the first memory, and what the teacher says. A step is then the student's upper layers alone.
 
@@ -32,10 +42,22 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from circadian.memory.graft import Grafted
-from circadian.objectives.divergence import compare, forward_kl, keep, log_probs
+from circadian.objectives.divergence import (
+    ITSELF,
+    NOBODY,
+    Head,
+    Others,
+    by_slope,
+    compare,
+    forward_kl,
+    keep,
+    keep_another,
+    log_probs,
+)
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
 from circadian.objectives.rows import Kind, TaughtRow, Teacher
@@ -53,13 +75,14 @@ class Lesson:
     """A row with all that does not change while the student learns.
 
     trunk [T, D]: the layers below the first memory, None if there are none: embeddings are looked up again; teacher [N, K]: what the
-    divergence keeps of the teacher where it predicts the taught tokens; before [N]: the student's log-probs of them when the row was
-    written, and advantage: of its reward in its group, both only where it is to imitate.
+    divergence keeps of the teacher where it predicts the taught tokens; by: whose that is (divergence.py); before [N]: the student's
+    log-probs of them when the row was written, and advantage: of its reward in its group, both only where it is to imitate.
     """
 
     row: TaughtRow
     trunk: Tensor | None
     teacher: Tensor
+    by: int = ITSELF
     before: Tensor | None = None
     advantage: float = 0.0
 
@@ -108,6 +131,53 @@ def anchored(rested: Tensor, base: Tensor, lm_head: nn.Module, drift: float) -> 
     """Final hidden states [N, D] of who teaches each token: the base's, or the rested self's where it has learned something."""
     said = [lm_head(hidden).float().log_softmax(-1) for hidden in (rested, base)]
     return torch.where((forward_kl(*said) < drift)[:, None], base, rested)
+
+
+@torch.no_grad()
+def teach_another(
+    model: Grafted, rows: Sequence[TaughtRow], states: Sequence[Tensor], head: Head, by: int, spec: SeedingSpec
+) -> list[Lesson]:
+    """Every row's lesson by another model: states [N, D'] of each, its final hidden ones where it predicts the taught tokens."""
+    if not rows:
+        return []
+    sizes = [len(said) for said in states]
+    chunks, width = math.ceil(max(1, sum(sizes)) / spec.token_chunk), model.config.hidden_size
+    kept = keep_another(spec.divergence, torch.cat([*states]), head, model.lm_head, width, chunks)
+    parts = zip(rows, _trunks(model, rows), kept.split(sizes), strict=True)
+    return [Lesson(row, trunk, part.clone(), by) for row, trunk, part in parts]
+
+
+@torch.no_grad()
+def tell(model: Grafted, rows: Sequence[TaughtRow], spec: SeedingSpec) -> list[Lesson]:
+    """Every row's lesson where nothing but the text is taught."""
+    width = model.config.hidden_size + by_slope(spec.divergence, model.dtype)
+    nothing = torch.zeros(1, width, dtype=model.dtype, device=model.device)
+    parts = zip(rows, _trunks(model, rows), strict=True)
+    return [Lesson(row, trunk, nothing.expand(len(row.ids) - max(row.start, 1), -1), NOBODY) for row, trunk in parts]
+
+
+def _trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor | None]:
+    """The layers below the first memory, of every row [T, D]; None where there are none."""
+    if not model.grafted_layers[0]:
+        return [None] * len(rows)
+    found: list[Tensor | None] = []
+    for start in range(0, len(rows), TEACH_ROWS):
+        found += _some_trunks(model, rows[start : start + TEACH_ROWS])
+    return found
+
+
+def _some_trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor]:
+    lengths = [len(row.ids) for row in rows]
+    bins = pack(lengths)
+    ids, where = lay(bins, [torch.tensor(row.ids) for row in rows]), positions(bins, lengths)
+    hidden = model.lower(ids.to(model.device), where.to(model.device)).hidden
+    found = {}
+    for number, texts in enumerate(bins):
+        begin = 0
+        for text in texts:
+            found[text] = hidden[number, begin : begin + lengths[text]].clone()
+            begin += lengths[text]
+    return [found[text] for text in range(len(rows))]
 
 
 @torch.no_grad()
@@ -167,18 +237,26 @@ def chunks(shares: Sequence[Sequence[Lesson]], token_chunk: int) -> int:
 
 def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
     """ids [B, T] int64, or of lessons that have one trunk [B, T, D]; positions [B, T] int64, taught [B, T] bool, the tokens whose
-    prediction is taught; of these teacher [N, K], written [N] int64, before [N] and advantage [N]."""
+    prediction is taught; of these teacher [N, K], by [N] int64, written [N] int64, before [N], advantage [N], and told [N] bool, what is
+    learned as text."""
     lengths = [len(lesson.row.ids) for lesson in lessons]
     bins = pack(lengths)
     ordered = [lessons[text] for row in bins for text in row]
     taught = [torch.arange(length) >= max(lesson.row.start, 1) for lesson, length in zip(lessons, lengths, strict=True)]
+    widest = max(lesson.teacher.shape[1] for lesson in lessons)
     trunks = [lesson.trunk for lesson in lessons if lesson.trunk is not None]
     return {
         **({"trunk": lay(bins, trunks)} if trunks else {"ids": lay(bins, [torch.tensor(lesson.row.ids) for lesson in lessons])}),
         "positions": positions(bins, lengths),
         "taught": lay(bins, taught),
-        "teacher": torch.cat([lesson.teacher for lesson in ordered]),
-        "written": torch.tensor([token for lesson in ordered for token in lesson.row.ids[max(lesson.row.start, 1) :]]),
+        "teacher": torch.cat([F.pad(lesson.teacher, (0, widest - lesson.teacher.shape[1])) for lesson in ordered]),
+        "by": torch.cat([torch.full((len(lesson.teacher),), lesson.by) for lesson in ordered]),
+        "told": torch.cat(
+            [torch.full((len(lesson.teacher),), lesson.by == NOBODY and lesson.row.imitated is None) for lesson in ordered]
+        ),
+        "written": torch.tensor(
+            [token for lesson in ordered for token in lesson.row.ids[max(lesson.row.start, 1) :]], dtype=torch.int64
+        ),
         "before": torch.cat(
             [torch.zeros(len(lesson.teacher)) if lesson.before is None else lesson.before.cpu() for lesson in ordered]
         ),
@@ -187,15 +265,31 @@ def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
 
 
 def knowledge_seeding_loss(
-    model: Grafted, batch: dict[str, Tensor], student_view: Tensor, spec: SeedingSpec, chunks: int = 1
+    model: Grafted,
+    batch: dict[str, Tensor],
+    student_view: Tensor,
+    spec: SeedingSpec,
+    chunks: int = 1,
+    heads: Mapping[int, Head] | None = None,
+    texts: bool = False,
 ) -> Tensor:
-    """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written."""
+    """L_KS as a mean over the taught tokens, nats; gradients reach only the expert that is being written.
+
+    heads: of other models that teach, by their numbers, where their states were kept; texts: some rows are told, or imitated by
+    themselves. Both are of the night and not of the batch, so that all processes do the same.
+    """
     student = _student(model, batch, student_view)
-    imitates = spec.alpha < 1
-    divergences, now = compare(spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks, imitates)
-    losses = spec.alpha * divergences
+    imitates = spec.alpha < 1 or texts
+    others = None if heads is None else Others(batch["by"], heads)
+    divergences, now = compare(
+        spec.divergence, batch["teacher"], student, batch["written"], model.lm_head, chunks, imitates, others
+    )
+    alpha = torch.where(batch["by"] == NOBODY, 0.0, spec.alpha)  # there is no distribution to distil
+    losses = alpha * divergences
     if imitates:
-        losses = losses + (1 - spec.alpha) * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
+        losses = losses + (1 - alpha) * clipped_surrogate(now, batch["before"], batch["advantage"], spec.imitation.clip)
+    if texts:
+        losses = losses - spec.told * batch["told"] * now
     return losses.sum() / max(1, len(losses))
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from circadian.files import write_whole
 
-Teacher = Literal["awake", "rested", "base", "anchored"]
+Teacher = str
+"""`awake`, `rested`, `base` or `anchored`, which are views of the model itself, or the name of another model."""
 Kind = Literal["day", "old", "free"]
 
 
@@ -33,7 +34,7 @@ class Imitated:
 class TaughtRow:
     """A cue and what was written after it.
 
-    ids [T]; start: tokens of the cue, whose own prediction is not taught; teacher: the view that teaches the rest;
+    ids [T]; start: tokens of the cue, whose own prediction is not taught; teacher: the view or the model that teaches the rest;
     kind: a cue of the day, of an earlier night, or free running; imitated: of the student's rows that are rewarded.
     """
 

@@ -9,6 +9,9 @@ student
 (the Bregman divergence of Z). So the full vocabulary of the teacher enters by its slope m [D] and its level m t - Z(t) alone. Both are
 computed once a row; a step is two products with `lm_head`, the student's logits and their gradient, whatever the teacher said.
 
+The teacher may be another model, whose distribution p has nothing to do with `lm_head`: then m = sum_v p_v W_v as well, and the level is
+sum_v p_v (log p_v - b_v).
+
 Exact where `lm_head` is affine and its products are float32: the two products with m cancel, which logits in bfloat16 are too coarse for.
 
 N tokens, D model width, V vocabulary.
@@ -26,6 +29,14 @@ def slope_and_level(teacher: Tensor, lm_head: nn.Module) -> Tensor:
     log_z = _into_probabilities(logits.detach())
     slope = _pull(logits, point)
     return torch.cat([slope, (slope * teacher).sum(-1, keepdim=True) - log_z[:, None]], -1)
+
+
+def slope_and_level_of(said: Tensor, nowhere: Tensor, lm_head: nn.Module) -> Tensor:
+    """The same of any log-probs [N, V]; nowhere: zeros [N, D], of which `lm_head` makes its bias."""
+    point, bias = _logits(nowhere, lm_head)
+    p = said.exp()
+    level = (p * (said - bias.detach())).sum(-1, keepdim=True)
+    return torch.cat([torch.autograd.grad(bias, point, p)[0], level], -1)
 
 
 def forward_kl_by_slope(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe
+from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe, TeacherSpec
 from services.fleet import ServingSpec
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
@@ -71,6 +71,8 @@ class SleepCreate(Body):
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
     recipe: Recipe | None = None
     """Instead of the deployment's."""
+    teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] | None = None
+    """Other models to learn from, instead of the recipe's; with any, a sleep needs no experiences."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""

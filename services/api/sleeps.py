@@ -23,7 +23,8 @@ from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, depl
 from services.controller import Controller
 from services.errors import Problem
 from services.states import SleepStatus, moved
-from services.tables import Event, Sleep, new_id
+from services.tables import Deployment, Event, Sleep, new_id
+from services.teachers import check_teachers
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
 RETRY_MILLISECONDS = 3000
@@ -45,6 +46,7 @@ async def create(body: SleepCreate, control: ControllerDep, response: Response) 
 
 
 def _create(control: Controller, body: SleepCreate) -> Sleep:
+    _check_teachers(control, body)
     digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
     try:
         with control.database.write() as tx:
@@ -52,6 +54,21 @@ def _create(control: Controller, body: SleepCreate) -> Sleep:
     except IntegrityError as error:
         # The database refuses a second active sleep; on SQLite `_insert` has seen it before.
         raise _in_progress(body.deployment, "another sleep") from error
+
+
+def _check_teachers(control: Controller, body: SleepCreate) -> None:
+    """Reads folders, and perhaps a hub: before the transaction, and not for a sleep that is there already."""
+    with control.database.read() as tx:
+        if body.id and registry.listed(tx, Sleep, (Sleep.id == body.id,), None, 1)[0]:
+            return
+        deployment = registry.deployment(tx, body.deployment)
+    if teachers := _recipe(deployment, body).teachers:
+        check_teachers(teachers, control.settings.version_folder(deployment.id, deployment.active_version))
+
+
+def _recipe(deployment: Deployment, body: SleepCreate) -> Recipe:
+    recipe = body.recipe or Recipe.model_validate(deployment.recipe)
+    return recipe if body.teachers is None else recipe.model_copy(update={"teachers": body.teachers})
 
 
 def _repeated(tx: Session, body: SleepCreate, digest: str) -> Sleep | None:
@@ -66,7 +83,7 @@ def _insert(tx: Session, body: SleepCreate, digest: str) -> Sleep:
     fast_registry.locked(tx, deployment.id)
     if active := registry.active_sleep(tx, deployment.id):
         raise _in_progress(deployment.name, active.id)
-    recipe = body.recipe or Recipe.model_validate(deployment.recipe)
+    recipe = _recipe(deployment, body)
     row = Sleep(
         id=body.id or new_id("slp"),
         deployment=deployment.id,
@@ -81,10 +98,11 @@ def _insert(tx: Session, body: SleepCreate, digest: str) -> Sleep:
     tx.add(row)
     tx.flush()
     count = registry.take_experiences(tx, deployment.id, row.id)
-    if not count:
-        detail = f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first."
+    if not count and not recipe.teachers:
+        detail = f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers."
         raise Problem(422, "no_eligible_experience", detail, param="deployment")
-    registry.append_event(tx, row, "sleep.queued", f"{count} experiences to sleep on", {"experiences": count})
+    message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
+    registry.append_event(tx, row, "sleep.queued", message, {"experiences": count, "teachers": len(recipe.teachers)})
     return row
 
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 
-from circadian.objectives.divergence import DIVERGENCES, compare, forward_kl, jsd, keep, log_probs, reverse_kl, top_k
+from circadian.objectives.divergence import (
+    ABSENT,
+    DIVERGENCES,
+    ITSELF,
+    NOBODY,
+    Others,
+    compare,
+    forward_kl,
+    jsd,
+    keep,
+    keep_another,
+    log_probs,
+    reverse_kl,
+    top_k,
+)
 from circadian.specs import DivergenceSpec
 
 N, D, V = 37, 8, 50
@@ -135,6 +150,86 @@ def test_a_model_in_bfloat16_is_compared_by_the_definition(kind: str) -> None:
     assert kept.dtype == torch.bfloat16
     torch.testing.assert_close(divergences.double(), expected(spec, p, q), atol=1e-4, rtol=1e-3)
     assert torch.autograd.grad(divergences.sum(), student)[0].dtype == torch.bfloat16
+
+
+WIDTHS = {1: (5, V), 2: (11, V - 3), 3: (6, V + 4)}
+"""Of other teachers: model width, and tokens that the head has; the student has V."""
+
+
+class OtherTeachers:
+    """Every token taught by itself, another model or nobody."""
+
+    def __init__(self, own: nn.Linear, teacher: Tensor) -> None:
+        self.own, self.teacher = own, teacher
+        self.by = torch.tensor([NOBODY, ITSELF, *WIDTHS])[torch.randint(0, 2 + len(WIDTHS), (N,))]
+        self.heads = {number: nn.Linear(width, tokens) for number, (width, tokens) in WIDTHS.items()}
+        self.states = {number: torch.randn(int((self.by == number).sum()), WIDTHS[number][0]) for number in WIDTHS}
+        self.taught = self.by != NOBODY
+
+    @property
+    def others(self) -> Others:
+        """With heads that read states as they are kept."""
+        return Others(self.by, {number: narrow(head, WIDTHS[number][0]) for number, head in self.heads.items()})
+
+    def kept(self, spec: DivergenceSpec, chunks: int) -> Tensor:
+        """What lessons keep, as a batch has it."""
+        parts = {ITSELF: keep(spec, self.teacher[self.by == ITSELF], self.own, chunks)}
+        for number, head in self.heads.items():
+            parts[number] = keep_another(spec, self.states[number], head, self.own, D, chunks)
+        kept = torch.zeros(N, max(part.shape[1] for part in parts.values()))
+        for number, part in parts.items():
+            kept[self.by == number, : part.shape[1]] = part
+        return kept
+
+    def said(self) -> Tensor:
+        """Log-probs [N, V] in float64, from every head alone."""
+        said = exact(self.own, self.teacher).log_softmax(-1)
+        for number, head in self.heads.items():
+            logits = exact(head, self.states[number])[:, :V]
+            absent = torch.full((len(logits), V - logits.shape[1]), ABSENT, dtype=torch.float64)
+            said[self.by == number] = torch.cat([logits.log_softmax(-1), absent], -1)
+        return said
+
+
+def narrow(head: nn.Linear, width: int) -> Callable[[Tensor], Tensor]:
+    return lambda kept: head(kept[..., :width])
+
+
+def exact(head: nn.Linear, hidden: Tensor) -> Tensor:
+    return nn.functional.linear(hidden.double(), head.weight.double(), head.bias.double()).detach()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("chunks", [1, 8, 50])
+def test_other_teachers_have_heads_and_widths_of_their_own(
+    spec: DivergenceSpec, chunks: int, states: tuple[Tensor, Tensor, Tensor, nn.Linear]
+) -> None:
+    teacher, student, written, head = states
+    given = OtherTeachers(head, teacher)
+    assert set(given.by.tolist()) == {NOBODY, ITSELF, *WIDTHS}
+    q = nn.functional.linear(student.double(), head.weight.double(), head.bias.double()).softmax(-1)
+    wanted = expected(spec, given.said().exp(), q)[given.taught]
+    (gradient,) = torch.autograd.grad(wanted.mean(), student, retain_graph=True)
+    kept = given.kept(spec, chunks)
+    others = None if spec.kind == "forward_kl" else given.others  # a slope needs no head afterwards
+    assert kept.shape[1] == (D + 1 if spec.kind == "forward_kl" else 11)
+    divergences, likely = compare(spec, kept, student, written, head, chunks, others=others)
+    (got,) = torch.autograd.grad(divergences[given.taught].mean(), student)
+    torch.testing.assert_close(divergences[given.taught].double(), wanted, atol=2e-5, rtol=2e-4)
+    torch.testing.assert_close(got, gradient, atol=2e-6, rtol=2e-4)
+    torch.testing.assert_close(likely.double(), q.log().gather(-1, written[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
+def test_no_gradient_reaches_another_teacher_or_its_head(kind: str, states: tuple[Tensor, Tensor, Tensor, nn.Linear]) -> None:
+    teacher, student, written, head = states
+    spec, given = DivergenceSpec.model_validate({"kind": kind}), OtherTeachers(head, teacher)
+    for values in given.states.values():
+        values.requires_grad_()
+    compare(spec, given.kept(spec, 4), student, written, head, 4, others=given.others)[0].sum().backward()
+    parameters = [parameter for other in (head, *given.heads.values()) for parameter in other.parameters()]
+    assert all(tensor.grad is None for tensor in (*given.states.values(), *parameters))
+    assert student.grad is not None
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])

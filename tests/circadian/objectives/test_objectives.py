@@ -125,6 +125,69 @@ def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
     assert {id(p) for p in model.parameters() if p.grad is not None} == own
 
 
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
+def test_every_row_is_taught_by_whoever_it_names(kind: str, model: Grafted) -> None:
+    """Itself, another model of the same tokenizer, a text alone, and a text whose student is rewarded: one mean over all tokens."""
+    generator = torch.Generator().manual_seed(7)
+    own = TaughtRow((1, 9, 10, 2), 1, "rested", "free")
+    distilled = TaughtRow((1, 5, 6, 7, 8, 2), 3, "other-1", "day")
+    told = TaughtRow((1, 6, 7, 2), 2, "other-2", "day")
+    wanted, completions = (8, 2), [(8, 2), (9, 9)]
+    imitated = [TaughtRow((1, 5, *said), 2, "other-2", "day", Imitated(wanted, group=0)) for said in completions]
+    states, head = torch.randn(3, 5, generator=generator), torch.nn.Linear(5, model.config.vocab_size)
+    masks = {view: model.mask(view) for view in ("awake", "rested")}
+    spec = SeedingSpec.model_validate({"alpha": 0.6, "told": 0.5, "divergence": {"kind": kind}})
+    narrow = lambda kept: head(kept[..., :5])  # noqa: E731
+    lessons = [
+        *knowledge_seeding.teach(model, [own], masks, spec),
+        *knowledge_seeding.teach_another(model, [distilled], [states], narrow, 1, spec),
+        *knowledge_seeding.tell(model, [told], spec),
+        *knowledge_seeding.rewarded(
+            model,
+            knowledge_seeding.tell(model, imitated, spec),
+            model.mask("student"),
+            ImitationSpec(threshold=2),
+            [None, None],
+        ),
+    ]
+
+    def log_q(row: TaughtRow) -> torch.Tensor:
+        with torch.no_grad():
+            return F.log_softmax(model(input_ids=torch.tensor([row.ids]), view="student").logits[0], -1)[row.start - 1 : -1]
+
+    with torch.no_grad():
+        p_own = F.log_softmax(model(input_ids=torch.tensor([own.ids]), view="rested").logits[0], -1)[:-1]
+        p_other = F.log_softmax(head(states), -1)
+    pairs = [(p_own, log_q(own)), (p_other, log_q(distilled))]
+    pairs = pairs if kind == "forward_kl" else [(q, p) for p, q in pairs]
+    total = 0.6 * sum(float((p.exp() * (p - q)).sum()) for p, q in pairs)
+    total -= 0.5 * sum(float(log_q(told)[i, told.ids[told.start + i]]) for i in range(2))
+    total -= 1.0 * (1.0 - 1.0) * 2  # advantages of two completions, 1 and -1, at a ratio of one: they cancel
+    heads = None if kind == "forward_kl" else {1: narrow}
+    view = model.mask("student")
+    loss = knowledge_seeding.knowledge_seeding_loss(model, knowledge_seeding.collate(lessons), view, spec, 3, heads, True)
+    assert float(loss) == pytest.approx(total / (3 + 3 + 2 + 4), abs=1e-5)
+    reward = knowledge_seeding.collate(lessons[3:4])
+    alone = knowledge_seeding.knowledge_seeding_loss(model, reward, view, spec, 1, heads, True)
+    assert float(alone) == pytest.approx(-1.0, abs=1e-5), "alpha is 0 for a text: the reward weighs 1"
+
+
+def test_other_teachers_reach_only_the_open_expert(model: Grafted) -> None:
+    (where,) = (w for w in model.memory_state.ids() if w.level == 1 and model.memory_state[w] == "open")
+    own = {id(p) for expert in model.begin_writing(where) for p in expert.parameters()}
+    states, head = torch.randn(3, 5, requires_grad=True), torch.nn.Linear(5, model.config.vocab_size)
+    rows = [TaughtRow((1, 5, 6, 7, 8, 2), 3, "other-1", "day"), TaughtRow((1, 5, 6, 2), 2, "other-2", "day")]
+    spec = SeedingSpec()
+    lessons = knowledge_seeding.teach_another(model, rows[:1], [states], head, 1, spec) + knowledge_seeding.tell(
+        model, rows[1:], spec
+    )
+    batch = knowledge_seeding.collate(lessons)
+    knowledge_seeding.knowledge_seeding_loss(model, batch, model.mask("student"), spec, texts=True).backward()
+    assert {id(p) for p in model.parameters() if p.grad is not None} == own
+    assert states.grad is None
+    assert all(parameter.grad is None for parameter in head.parameters())
+
+
 def test_rows_survive_their_file(tmp_path: Path) -> None:
     imitated = Imitated((4, 2), group=3, semantic=True)
     rows = [TaughtRow((1, 5, 2), 1, "awake", "day", imitated), TaughtRow((1, 2), 1, "rested", "old")]
