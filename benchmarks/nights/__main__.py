@@ -1,0 +1,207 @@
+"""`python -m benchmarks.nights [--seeds 0 1 2] [--nights 10]`: every method through all nights, as a table, matrices and a picture.
+
+    tune     the baselines and Sleep live a few nights of a seed that is not reported, with every learning rate of one grid; the best by
+             (mean final recall + base accuracy) / 2 is taken
+    live     every method lives all nights of every seed; baselines may spend as many token passes a night as Sleep did
+    tell     benchmarks/results/nights.json and nights.png
+
+Every life is a process of its own and leaves its record in benchmarks/results/nights, so that a run that is broken off goes on where it
+was, and `--only METHOD ...` fills in what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.nights.life import BASELINES, Request
+from benchmarks.nights.picture import draw
+
+HOME = Path("runs/bench-nights")
+RESULT = Path(__file__).parents[1] / "results" / "nights.json"
+RECORDS = RESULT.parent / "nights"
+"""What every life left, in git: hours of computing need not be spent again to draw another picture of them."""
+SLEEPS = (
+    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy"),
+    *("one_level", "three_levels", "full_level"),
+)
+METHODS = (*SLEEPS, *BASELINES)
+FACTS = 24
+GRID = (3e-4, 1e-3, 3e-3, 1e-2, 2e-2)
+TUNED = ("distillation", *BASELINES)
+"""Sleep's arms share the learning rate of the one that is tuned: they are to differ in nothing else."""
+TUNE_SEED, TUNE_NIGHTS = 100, 4
+LIFE_SECONDS = 7200
+
+
+def main(asked: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nights", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--nights", type=int, default=10)
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="lives at once, one thread each")
+    parser.add_argument("--tell", action="store_true", help="live nothing: tell what the records say")
+    options = parser.parse_args(asked)
+    if not options.tell:
+        with Bench(options.jobs) as bench:
+            rates = tune(bench, options.only)
+            budget = spent(bench.live([_request("distillation", options.seeds[0], options.nights, rates["distillation"], None)])[0])
+            bench.live(
+                [
+                    _request(method, seed, options.nights, rates[method if method in BASELINES else "distillation"], budget)
+                    for method in options.only
+                    for seed in options.seeds
+                ]
+            )
+    tell(options.seeds, options.nights)
+
+
+class Bench:
+    """Runs lives, several at once, and remembers what they left."""
+
+    def __init__(self, jobs: int) -> None:
+        self.pool = ThreadPoolExecutor(jobs)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns)
+
+    def __enter__(self) -> Bench:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+        self.pool.shutdown(cancel_futures=True)
+
+    def live(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
+        """Their records, in order."""
+        bar = self.progress.add_task(" ".join(dict.fromkeys(request.method for request in requests)), total=len(requests))
+
+        def one(request: Request) -> dict[str, Any]:
+            record = _life(request)
+            self.progress.advance(bar)
+            return record
+
+        return list(self.pool.map(one, requests))
+
+
+def tune(bench: Bench, methods: Sequence[str]) -> dict[str, float]:
+    """The learning rate of every method that is tuned."""
+    wanted = [method for method in TUNED if method in methods or method == "distillation"]
+    ours = bench.live([_request("distillation", TUNE_SEED, TUNE_NIGHTS, lr, None) for lr in GRID])
+    rates = {"distillation": GRID[max(range(len(GRID)), key=lambda i: score(ours[i]))]}
+    budget = spent(ours[GRID.index(rates["distillation"])])
+    asked = [(method, lr) for method in wanted if method in BASELINES for lr in GRID]
+    tried = bench.live([_request(method, TUNE_SEED, TUNE_NIGHTS, lr, budget) for method, lr in asked])
+    for method in wanted:
+        found = {lr: score(record) for (name, lr), record in zip(asked, tried, strict=True) if name == method}
+        rates[method] = max(found, key=lambda lr: found[lr]) if found else rates["distillation"]
+    return rates
+
+
+def score(record: dict[str, Any]) -> float:
+    """What tuning looks at."""
+    last = record["recall"][-1]
+    return (sum(last) / len(last) + record["base"][-1]) / 2
+
+
+def spent(record: dict[str, Any]) -> int:
+    """Token passes of the mean night."""
+    return sum(record["passes"]) // len(record["passes"])
+
+
+def tell(seeds: Sequence[int], nights: int) -> None:
+    """Write the result and its picture from the records that are there."""
+    methods: dict[str, Any] = {}
+    for method in METHODS:
+        records = {seed: record for seed in seeds if (record := _recorded(method, seed, nights))}
+        if records:
+            methods[method] = _summary(list(records)) | _numbers(list(records.values()))
+    result = {
+        "command": f"python -m benchmarks.nights --seeds {' '.join(map(str, seeds))} --nights {nights}",
+        "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
+        "versions": {"torch": torch.__version__},
+        "facts_a_night": FACTS,
+        "missing": [f"{m} {s}" for m in METHODS for s in seeds if not _recorded(m, s, nights)],
+        "methods": methods,
+        "tuning": _tuning(),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    draw(methods, RESULT.with_suffix(".png"))
+
+
+def _summary(seeds: Sequence[int]) -> dict[str, Any]:
+    return {"seeds": list(seeds)}
+
+
+def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Lists over seeds, and the matrices; forgetting: what was known the morning after and is not known at the end, mean over nights."""
+
+    def forgotten(matrix: list[list[float]]) -> float:
+        return sum(matrix[j][j] - matrix[-1][j] for j in range(len(matrix) - 1)) / max(1, len(matrix) - 1)
+
+    return {
+        "lr": records[0]["request"]["lr"],
+        "final_recall": [round(sum(r["recall"][-1]) / len(r["recall"][-1]), 4) for r in records],
+        "acquired": [round(sum(row[-1] for row in r["recall"]) / len(r["recall"]), 4) for r in records],
+        "forgetting": [round(forgotten(r["recall"]), 4) for r in records],
+        "base": [round(r["base"][-1], 4) for r in records],
+        "nll_delta": [round(r["nll"][-1] - r["nll_before"], 4) for r in records],
+        "open_book": [round(r["open_book"][-1], 4) for r in records],
+        "open_book_before": [round(r["open_book_before"], 4) for r in records],
+        "passes_a_night": [spent(r) for r in records],
+        "seconds_a_night": [round(sum(r["seconds"]) / len(r["seconds"]), 1) for r in records],
+        "matrices": [[[round(value, 3) for value in row] for row in r["recall"]] for r in records],
+        "nll_by_night": [[round(value - r["nll_before"], 4) for value in r["nll"]] for r in records],
+    }
+
+
+def _tuning() -> dict[str, dict[str, float]]:
+    """By method and learning rate."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(RECORDS.glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["request"]["seed"] == TUNE_SEED:
+            found.setdefault(record["request"]["method"], {})[str(record["request"]["lr"])] = round(score(record), 4)
+    return found
+
+
+def _request(method: str, seed: int, nights: int, lr: float, budget: int | None) -> Request:
+    name = f"{method}-seed{seed}-nights{nights}-lr{lr}"
+    return Request(method, seed, nights, FACTS, lr, budget if method in BASELINES else None, str(HOME / name))
+
+
+def _life(request: Request) -> dict[str, Any]:
+    """The record of a life, lived now unless it was before."""
+    asked = Path(f"{request.folder}.request.json")
+    record = RECORDS / f"{Path(request.folder).name}.json"
+    if not record.exists():
+        asked.parent.mkdir(parents=True, exist_ok=True)
+        RECORDS.mkdir(parents=True, exist_ok=True)
+        asked.write_text(json.dumps(asdict(request)))
+        with open(f"{request.folder}.log", "w") as log:
+            command = [sys.executable, "-m", "benchmarks.nights.life", str(asked), str(record)]
+            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, timeout=LIFE_SECONDS)
+    return json.loads(record.read_text())
+
+
+def _recorded(method: str, seed: int, nights: int) -> dict[str, Any] | None:
+    found = sorted(RECORDS.glob(f"{method}-seed{seed}-nights{nights}-lr*.json"))
+    return json.loads(found[-1].read_text()) if found else None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
