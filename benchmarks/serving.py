@@ -2,8 +2,10 @@
 
 Bare is vLLM's own Qwen3 on the base; the others serve a version of it with 32 places in the slow level, of which N experts are sealed.
 Two engines live at a time, the bare one and a version's, each a process of its own (serving_engine.py), and take turns: in every
-round each contender reads and writes the same tokens. An overhead is the median over rounds of a contender's median step against the
-bare one's median step of the same round.
+round each contender reads and writes the same tokens. In a session an overhead is the median over rounds of a contender's median step
+against the bare one's median step of the same round. Of two engines with the same weights the one that started first writes up to a tenth
+slower, whichever it is (where its memory came to lie), so every placement has two sessions, in both orders of starting, and the overhead is
+their geometric mean.
 
 The clock of an engine on a CPU is the processor time of its process, which is one thread that does nothing but compute: what else runs
 on the machine does not enter. On a quiet machine the wall clock says the same, and it stands beside. On a GPU it is the wall clock.
@@ -19,10 +21,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import psutil
@@ -105,10 +107,10 @@ def engine(folder: Path, dtype: str) -> Iterator[Engine]:
         one.close()
 
 
-def main(rounds: int = 9, dtype: str = "bfloat16", home: Path | None = None, result: Path = RESULT) -> None:
+def main(rounds: int = 5, dtype: str = "bfloat16", home: Path | None = None, result: Path = RESULT) -> None:
     """Measure and write the result, after each placement anew.
 
-    Rounds hold for the default placement; the others have two thirds of them. In `home` a base that an earlier run left is used again.
+    Rounds are those of one session. In `home` a base that an earlier run left is used again.
     """
     load, clock = Load(), 0 if torch.cuda.is_available() else 1
     measured: dict[str, Any] = {
@@ -124,44 +126,61 @@ def main(rounds: int = 9, dtype: str = "bfloat16", home: Path | None = None, res
         base = home / "base"
         if not base.exists():
             write_base(base, getattr(torch, dtype))
-        with engine(base, dtype) as bare:
-            bare.ask(measure=asdict(load), seed=0)  # whatever is built at first use
-            for name, layers in PLACEMENTS.items():
-                spec, folder = MemorySpec(levels=LEVELS, layers=layers), Path(temporary) / name.replace(" ", "-")
-                found_version(str(base), None, spec, folder)
-                with engine(folder, dtype) as memory:
-                    times = rounds if name == "default" else -(-rounds * 2 // 3)
-                    table = placement(bare, memory, spec, COUNTS[name], times, load, clock)
-                if name == "default":
-                    measured["experts"] = table["experts"]
-                    measured["within_limit"] = max(table["experts"][str(LIMIT_EXPERTS)]["overhead"].values()) <= LIMIT
-                measured.setdefault("placements", {})[name] = table
-                measured["machine"] = machine()
-                result.parent.mkdir(exist_ok=True)
-                result.write_text(json.dumps(measured, indent=2) + "\n")
+        for name, layers in PLACEMENTS.items():
+            spec, folder = MemorySpec(levels=LEVELS, layers=layers), Path(temporary) / name.replace(" ", "-")
+            found_version(str(base), None, spec, folder)
+            sessions = []
+            for first, second in ((base, folder), (folder, base)):
+                with engine(first, dtype) as one, engine(second, dtype) as other:
+                    bare, memory = (one, other) if first == base else (other, one)
+                    sessions.append(session(bare, memory, spec, COUNTS[name], rounds, load, clock))
+            table = placement(sessions, spec, COUNTS[name], load, clock)
+            if name == "default":
+                measured["experts"] = table["experts"]
+                measured["within_limit"] = max(table["experts"][str(LIMIT_EXPERTS)]["overhead"].values()) <= LIMIT
+            measured.setdefault("placements", {})[name] = table
+            measured["machine"] = machine()
+            result.parent.mkdir(exist_ok=True)
+            result.write_text(json.dumps(measured, indent=2) + "\n")
 
 
-def placement(
+@dataclass(frozen=True)
+class Session:
+    """What two engines did in turns; by contender, a list over rounds."""
+
+    seen: dict[str, list[Steps]]
+    deliveries: dict[str, Any]
+    parts: dict[str, Any]
+
+
+def session(
     bare: Engine, memory: Engine, spec: MemorySpec, counts: tuple[int, ...], rounds: int, load: Load, clock: int
-) -> dict[str, Any]:
-    """Bare and so many sealed experts in these layers, measured in turns."""
-    layers = grafted_layers(spec, DEPTH)
-    seal = {"spec": spec.model_dump(mode="json"), "layers": layers}
-    seen: dict[str, list[Steps]] = {BARE: [], **{str(count): [] for count in counts}}
-    deliveries, parts = {}, {}
+) -> Session:
+    """Bare and so many sealed experts in these layers."""
+    seal = {"spec": spec.model_dump(mode="json"), "layers": grafted_layers(spec, DEPTH)}
+    found = Session({BARE: [], **{str(count): [] for count in counts}}, {}, {})
     memory.ask(seal=max(counts), **seal)
-    memory.ask(measure=asdict(load), seed=0)
+    for each in (bare, memory):
+        each.ask(measure=asdict(load), seed=0)  # whatever is built at first use
     for turn in range(1, rounds + 1):
-        seen[BARE].append(bare.ask(measure=asdict(load), seed=turn))
+        found.seen[BARE].append(bare.ask(measure=asdict(load), seed=turn))
         for count in counts if turn % 2 else counts[::-1]:  # who comes first after the bare one changes
-            deliveries[str(count)] = memory.ask(seal=count, **seal)
-            seen[str(count)].append(memory.ask(measure=asdict(load), seed=turn))
+            found.deliveries[str(count)] = memory.ask(seal=count, **seal)
+            found.seen[str(count)].append(memory.ask(measure=asdict(load), seed=turn))
             if turn == rounds and count and clock:
-                parts[str(count)] = {what: memory.ask(parts=rows) for what, rows in tokens(load).items()}
-    experts = {name: row(steps, seen[BARE], load, clock) for name, steps in seen.items()}
+                found.parts[str(count)] = {what: memory.ask(parts=rows) for what, rows in tokens(load).items()}
+    return found
+
+
+def placement(sessions: list[Session], spec: MemorySpec, counts: tuple[int, ...], load: Load, clock: int) -> dict[str, Any]:
+    """What the sessions say of memory in these layers."""
+    layers = grafted_layers(spec, DEPTH)
+    names = (BARE, *map(str, counts))
+    experts = {name: row([(each.seen[name], each.seen[BARE]) for each in sessions], load, clock) for name in names}
     for count in counts:
         experts[str(count)]["weights_share"] = weights(spec, layers, count)
-    return {"layers": layers, "experts": experts, "deliveries": deliveries, "seconds_by_part": parts}
+    last = sessions[-1]
+    return {"layers": layers, "experts": experts, "deliveries": last.deliveries, "seconds_by_part": last.parts}
 
 
 def tokens(load: Load) -> dict[str, int]:
@@ -169,24 +188,23 @@ def tokens(load: Load) -> dict[str, int]:
     return {"decode": load.decode_rows, "prefill": load.prefill_rows * load.prefill_tokens}
 
 
-def row(steps: list[Steps], bare: list[Steps], load: Load, clock: int) -> dict[str, Any]:
-    """One contender's numbers."""
+def row(sessions: list[tuple[list[Steps], list[Steps]]], load: Load, clock: int) -> dict[str, Any]:
+    """One contender's numbers; sessions: its own rounds, and the bare one's."""
     numbers: dict[str, Any] = {}
     for which, prefix in ((clock, ""), (0, "wall_")):
-        speed = {what: tokens(load)[what] / median(step[which] for each in steps for step in each[what]) for what in MEANT}
-        numbers |= {f"{prefix}{what}_tokens_per_second": round(speed[what], 2) for what in MEANT}
-        numbers[f"{prefix}overhead"] = {
-            what: round(
-                median(
-                    median(step[which] for step in mine[what]) / median(step[which] for step in theirs[what])
-                    for mine, theirs in zip(steps, bare, strict=True)
-                )
-                - 1,
-                4,
-            )
-            for what in MEANT
-        }
+        for what in MEANT:
+            taken = [step[which] for mine, _ in sessions for each in mine for step in each[what]]
+            numbers[f"{prefix}{what}_tokens_per_second"] = round(tokens(load)[what] / median(taken), 2)
+        ratios = {what: [ratio(*session, what, which) for session in sessions] for what in MEANT}
+        numbers[f"{prefix}overhead"] = {what: round(geometric_mean(found) - 1, 4) for what, found in ratios.items()}
+        numbers[f"{prefix}overhead_by_session"] = {what: [round(r - 1, 4) for r in found] for what, found in ratios.items()}
     return {"tokens_per_second": numbers["decode_tokens_per_second"], **numbers}
+
+
+def ratio(mine: list[Steps], bare: list[Steps], what: str, which: int) -> float:
+    """Median over rounds of the median step against the bare one's."""
+    rounds = zip(mine, bare, strict=True)
+    return median(median(step[which] for step in own[what]) / median(step[which] for step in base[what]) for own, base in rounds)
 
 
 def machine() -> dict[str, Any]:
