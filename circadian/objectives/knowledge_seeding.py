@@ -113,7 +113,7 @@ def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Ten
             places = slice(begin + max(row.start, 1) - 1, end - 1)
             taught[text] = hidden[number, places]
             if row.teacher == "anchored":
-                taught[text] = anchored(taught[text], base[number, places], model.lm_head, spec.drift)
+                taught[text] = anchored(taught[text], base[number, places], model.lm_head, spec)
             lower[text] = trunk.hidden[number, begin:end].clone() if model.grafted_layers[0] else None
             begin = end
     sizes = [len(taught[text]) for text in range(len(rows))]
@@ -127,10 +127,11 @@ def _teach(model: Grafted, rows: Sequence[TaughtRow], teachers: Mapping[str, Ten
 
 
 @torch.no_grad()
-def anchored(rested: Tensor, base: Tensor, lm_head: nn.Module, drift: float) -> Tensor:
+def anchored(rested: Tensor, base: Tensor, lm_head: nn.Module, spec: SeedingSpec) -> Tensor:
     """Final hidden states [N, D] of who teaches each token: the base's, or the rested self's where it has learned something."""
-    said = [lm_head(hidden).float().log_softmax(-1) for hidden in (rested, base)]
-    return torch.where((forward_kl(*said) < drift)[:, None], base, rested)
+    parts = (hidden.tensor_split(max(1, math.ceil(len(hidden) / spec.token_chunk))) for hidden in (rested, base))
+    apart = [forward_kl(*(lm_head(hidden).float().log_softmax(-1) for hidden in both)) for both in zip(*parts, strict=True)]
+    return torch.where((torch.cat(apart) < spec.drift)[:, None], base, rested)
 
 
 @torch.no_grad()
