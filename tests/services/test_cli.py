@@ -26,8 +26,10 @@ COMMIT = "0123456789" * 4
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """Commands change what a signal does."""
+    """Commands change what a signal does, and whoever runs the tests in the background has them ignored."""
     before = {number: signal.getsignal(number) for number in cli.ENDINGS}
+    for number in cli.ENDINGS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
