@@ -128,7 +128,7 @@ def tell(seeds: Sequence[int], nights: int) -> None:
     for method in METHODS:
         records = {seed: record for seed in seeds if (record := _recorded(method, seed, nights))}
         if records:
-            methods[method] = _summary(list(records)) | _numbers(list(records.values()))
+            methods[method] = {"seeds": list(records)} | _numbers(list(records.values()))
     result = {
         "command": f"python -m benchmarks.nights --seeds {' '.join(map(str, seeds))} --nights {nights}",
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
@@ -141,10 +141,6 @@ def tell(seeds: Sequence[int], nights: int) -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     draw(methods, RESULT.with_suffix(".png"))
-
-
-def _summary(seeds: Sequence[int]) -> dict[str, Any]:
-    return {"seeds": list(seeds)}
 
 
 def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ READ_AT_ONCE = 64
 
 
 class LocalEngine:
-    """Samples and reads in any view (actors/learn_student.py: Rollouts; pipelines/rollouts.py: Sampler, by `sampler`)."""
+    """Samples and reads in any view, as the learner asks (actors/learn_student.py: Rollouts)."""
 
     def __init__(self, version: Path) -> None:
         tokenizer = load_tokenizer(version)
@@ -80,7 +80,7 @@ class LocalEngine:
 
 
 class LocalPool:
-    """The engine as the night's sampler."""
+    """The engine as a night asks (pipelines/rollouts.py: Sampler)."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine, self.beginning, self.names = engine, engine.beginning, ("local",)
