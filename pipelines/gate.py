@@ -14,7 +14,7 @@ beginnings would be prompts that nobody checked against the tests); the parent i
 and `lost` is a mean over distinct tokens: what is known hangs on rare words, and each weighs as much as "the".
 
 With fewer than FEWEST_SURE sure cues or words (or fewer than FEWEST_DOCUMENTS) a criterion is null and not judged, except agreement
-on questions, without which nothing is published.
+on questions, without which nothing is published; nor is it where none of the last three, which say what was kept, could be measured.
 
 Tests are never used: held-out texts were dropped before any of this.
 """
@@ -76,6 +76,8 @@ def judge(measured: Measured, spec: GateSpec) -> list[str]:
     reasons = []
     if measured.agreement is None and measured.must_agree:
         reasons.append("agreement was not measured: the awake teacher is sure of none of the day's questions")
+    if measured.forgotten is None and measured.lost is None and measured.nll_rise is None:
+        reasons.append("what was kept was not measured: too few old cues and different free documents; raise seeding.free_run_rows")
     if measured.agreement is not None and not measured.agreement >= spec.min_agreement:
         reasons.append(f"agreement {measured.agreement:.3f} < {spec.min_agreement}")
     if measured.taught is not None and not measured.taught >= spec.min_taught:

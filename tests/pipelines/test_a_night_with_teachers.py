@@ -65,7 +65,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> NightJob:
             "teacher_rows": 32,
             "student_rows": 32,
             "completion_tokens": 4,
-            "free_run_rows": 24,
+            "free_run_rows": 48,
             "free_run_tokens": 8,
         },
         "rollouts": {"engine": {"max_model_len": 64, "max_num_seqs": 16}},

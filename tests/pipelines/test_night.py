@@ -249,6 +249,7 @@ GOOD = Measured(agreement=1.0, forgotten=0.0, lost=0.0, nll_rise=0.0, must_agree
         ({"nll_rise": math.nan}, "nll_rise nan > 0.3"),
         ({"nll_rise": math.inf}, "nll_rise inf > 0.3"),
         ({"nll_rise": None}, ""),
+        ({"forgotten": None, "lost": None, "nll_rise": None}, "what was kept was not measured"),
     ],
 )
 def test_the_gate_fails_what_is_bad_or_not_a_number(changes: dict[str, object], reason: str) -> None:
@@ -325,8 +326,10 @@ def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> 
         ends.append([Moved(memory), end])
         verdicts.append(gate(job, day, ends[-1], sampler))
     assert verdicts[0]["measured"]["agreement"] == 1.0
-    assert verdicts[0]["passed"]
-    assert not verdicts[1]["passed"]
+    unmeasured, *more = verdicts[0]["reasons"]
+    assert "what was kept was not measured" in unmeasured, "who writes at a temperature near nothing writes one document"
+    assert not more
+    assert any("agreement" in reason for reason in verdicts[1]["reasons"])
     assert verdicts[0]["sure"]["day"] >= 1
 
     base = weights_sha256(parent.parent / "base")

@@ -36,7 +36,7 @@ def job_of(root: Path, home: str, judge: dict[str, Any]) -> NightJob:
         "student_rows": 12,
         "completion_tokens": 3,
         "free_run_tokens": 5,
-        "free_run_rows": 10,
+        "free_run_rows": 40,
     }
     fast = {"steps": 2, "rows": 2, "checkpoint_steps": 2}
     gate = {"min_agreement": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 1e9}

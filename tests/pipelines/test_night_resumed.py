@@ -29,7 +29,7 @@ RECIPE = {
         "student_rows": 8,
         "completion_tokens": 3,
         "free_run_tokens": 5,
-        "free_run_rows": 10,
+        "free_run_rows": 40,
         "on_policy_share": 0.7,
     },
     # An untrained model agrees with nobody: what is compared here is what is published, whatever it is worth.

@@ -16,7 +16,7 @@ from circadian.objectives import fast_learning, knowledge_seeding
 from services.plan import Job
 
 FAST = {"steps": 3, "rows": 2, "checkpoint_steps": 2}
-SLOW = {"steps": 3, "rows": 4, "refresh_steps": 2, "teacher_rows": 4, "student_rows": 4, "free_run_rows": 6, "free_run_tokens": 4}
+SLOW = {"steps": 3, "rows": 4, "refresh_steps": 2, "teacher_rows": 4, "student_rows": 4, "free_run_rows": 40, "free_run_tokens": 4}
 LOSSES = {"fast_learning": (fast_learning, "fast_learning_loss"), "seeding": (knowledge_seeding, "knowledge_seeding_loss")}
 
 
