@@ -1,0 +1,58 @@
+"""Every setting a user can make, checked before anything starts. Importable without torch, Ray or vLLM."""
+
+from __future__ import annotations
+
+from circadian.specs.base import Fraction, PositiveInt, Resource, Seconds, Spec
+from circadian.specs.cluster import EngineSpec, LearnerSpec, RolloutSpec
+from circadian.specs.experience import Experience, Message
+from circadian.specs.learning import (
+    BaseJudge,
+    DivergenceSpec,
+    EmbeddingJudge,
+    EndpointJudge,
+    FastLearningSpec,
+    ImitationSpec,
+    JudgeSpec,
+    NoJudge,
+    OnlineLearningSpec,
+    SeedingSpec,
+)
+from circadian.specs.memory import BaseModelRef, ExpertRecord, Level, MemorySpec, VersionRecord
+from circadian.specs.night import ChunkJob, ChunkRecord, FastStart, GateSpec, NightJob, Recipe, TeacherSpec
+from circadian.specs.nursery import NurserySpec
+
+__all__ = [
+    "BaseJudge",
+    "BaseModelRef",
+    "ChunkJob",
+    "ChunkRecord",
+    "DivergenceSpec",
+    "EmbeddingJudge",
+    "EndpointJudge",
+    "EngineSpec",
+    "Experience",
+    "ExpertRecord",
+    "FastLearningSpec",
+    "FastStart",
+    "Fraction",
+    "GateSpec",
+    "ImitationSpec",
+    "JudgeSpec",
+    "LearnerSpec",
+    "Level",
+    "MemorySpec",
+    "Message",
+    "NightJob",
+    "NoJudge",
+    "NurserySpec",
+    "OnlineLearningSpec",
+    "PositiveInt",
+    "Recipe",
+    "Resource",
+    "RolloutSpec",
+    "Seconds",
+    "SeedingSpec",
+    "Spec",
+    "TeacherSpec",
+    "VersionRecord",
+]
