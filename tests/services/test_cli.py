@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,23 +57,23 @@ def test_nohup_outlives_its_terminal() -> None:
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN
 
 
+SAYS_SOMETHING = """
+import os, sys
+from services import cli
+sys.stdin.read()
+cli._without_terminal()
+os.write(1, b"x")
+os.write(2, b"x")
+"""
+
+
 def test_what_is_said_to_a_terminal_that_has_gone_is_no_error() -> None:
     master, terminal = os.openpty()
-    child = os.fork()
-    if not child:
-        try:
-            for descriptor in (1, 2):
-                os.dup2(terminal, descriptor)
-            os.close(terminal)
-            os.close(master)
-            cli._without_terminal()
-            os.write(1, b"x")
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.close(terminal)
-    os.close(master)
-    assert os.waitpid(child, 0)[1] == 0
+    told, go = os.pipe()
+    with subprocess.Popen([sys.executable, "-c", SAYS_SOMETHING], stdin=told, stdout=terminal, stderr=terminal) as child:
+        for descriptor in (told, terminal, master, go):  # the last one lets it speak
+            os.close(descriptor)
+        assert child.wait(60) == 0
 
 
 @pytest.mark.parametrize("command", [["status"], ["sleep", "toy"]])
