@@ -23,7 +23,7 @@ from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum, parse_name, written_experts
 from circadian.memory.transfer import Place, Transfer
 from circadian.memory.version import MEMORY_FILE, load_tokenizer, read_record, served_dtype, version_state
-from circadian.objectives.knowledge_seeding import teacher_of
+from circadian.objectives.knowledge_seeding import for_load, teacher_of
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
@@ -240,7 +240,7 @@ def seeding_request(
         engine=job.recipe.rollouts.engine,
         seed=job.seed,
         learner=job.recipe.learner,
-        seeding=job.recipe.seeding,
+        seeding=for_load(job.recipe.seeding, len(memory.on_its_way(transfer)), len(memory.staying(transfer))),
     )
 
 

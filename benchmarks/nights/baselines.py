@@ -32,15 +32,14 @@ from transformers import PreTrainedModel
 from benchmarks.nights.generate import Tokens, complete
 from benchmarks.nights.meter import Meter, metered
 from circadian.experience import Row
+from circadian.objectives.knowledge_seeding import shares
 from circadian.objectives.rows import pad
 from circadian.objectives.schedule import lr_at
+from circadian.specs import SeedingSpec
 
 ROWS = 32
-CUE_TOKENS, FREE_TOKENS = 8, 48
-PAST_SHARE = 0.8
-"""Of the rows of sft_cues that keep the past, as in Sleep's recipe; FREE_SHARE of all rows is free running."""
-FREE_SHARE = 0.5
-KL_ROWS = 512
+RECIPE = SeedingSpec()
+"""Sleep's: what sft_cues asks its evening's model, how often and in which proportion, and how long every answer is."""
 LORA_RANK, LORA_ALPHA = 64, 128
 EWC_STRENGTH = 1000.0
 FISHER_ROWS = 256
@@ -158,13 +157,14 @@ class Cues(Method):
     def before(self, day: Lived) -> None:
         self.evening = copy.deepcopy(self.model).requires_grad_(False)
         seed = self.rng.getrandbits(31)
-        asked = self.rng.choices(self.cues, k=KL_ROWS) if self.cues else []
-        self.old = _after(self.evening, asked, CUE_TOKENS, seed, self.end)
-        self.free = _after(self.evening, [(self.beginning,)] * KL_ROWS, FREE_TOKENS, seed + 1, self.end)
+        asked = self.rng.choices(self.cues, k=RECIPE.teacher_rows) if self.cues else []
+        self.old = _after(self.evening, asked, RECIPE.completion_tokens, seed, self.end)
+        nothing = [(self.beginning,)] * RECIPE.free_run_rows
+        self.free = _after(self.evening, nothing, RECIPE.free_run_tokens, seed + 1, self.end)
 
     def loss(self, day: Lived) -> Tensor:
-        free_share = FREE_SHARE if self.old else PAST_SHARE
-        kinds = self.rng.choices(("day", "old", "free"), (1 - PAST_SHARE, PAST_SHARE - free_share, free_share), k=ROWS)
+        kinds, weights = zip(*shares(RECIPE, bool(self.old)).items(), strict=True)
+        kinds = self.rng.choices(kinds, weights, k=ROWS)
         past = [self.rng.choice(self.old if kind == "old" else self.free) for kind in kinds if kind != "day"]
         days = self.draw(day.rows, kinds.count("day"))
         kept = _kl(self, self.evening, [ids for ids, _ in past], [start for _, start in past])
@@ -179,7 +179,7 @@ class EWC(Method):
 
     def __init__(self, base: PreTrainedModel, lr: float, seed: int, beginning: int, end: int) -> None:
         super().__init__(base, lr, seed)
-        written = _after(self.model, [(beginning,)] * FISHER_ROWS, FREE_TOKENS, seed, end)
+        written = _after(self.model, [(beginning,)] * FISHER_ROWS, RECIPE.free_run_tokens, seed, end)
         self.fisher = [torch.zeros_like(parameter) for parameter in self.model.parameters()]
         self._inform([Row.of_text(ids, ()) for ids, _ in written])
 
@@ -216,7 +216,7 @@ class OPSD(Method):
 
     def loss(self, day: Lived) -> Tensor:
         asked = self.rng.choices(day.told, k=ROWS)
-        answers = complete(self.model, [q for q, _ in asked], CUE_TOKENS, 1.0, self.rng.getrandbits(31), (self.end,))
+        answers = complete(self.model, [q for q, _ in asked], RECIPE.completion_tokens, 1.0, self.rng.getrandbits(31), (self.end,))
         rows = [(*question, *answer) for (question, _), answer in zip(asked, answers, strict=True)]
         open_book = [(*told, *answer) for (_, told), answer in zip(asked, answers, strict=True)]
         return _kl(self, self.evening, rows, [len(q) for q, _ in asked], open_book, [len(told) for _, told in asked])

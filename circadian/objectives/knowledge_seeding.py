@@ -213,10 +213,22 @@ def teacher_of(kind: Kind, spec: SeedingSpec) -> Teacher:
     return "awake" if kind == "day" else "rested" if kind == "old" else spec.free_teacher
 
 
+def for_load(spec: SeedingSpec, moving: int, staying: int) -> SeedingSpec:
+    """The recipe of a transfer of `moving` nights' knowledge into a memory in which that of `staying` others stays.
+
+    Every night that moves has a night's steps and a night's share of the rows, 1 - old_share, but all of them together no more than
+    their part of the cues: (1 - free_share) moving / (moving + staying).
+    """
+    moving, share = max(1, moving), 1 - spec.old_share  # what other models teach is of no night
+    day = max(share, min(share * moving, (1 - spec.free_share) * moving / (moving + staying)))
+    return spec.model_copy(update={"old_share": 1 - day, "steps": spec.steps * moving})
+
+
 def shares(spec: SeedingSpec, old_cues: bool) -> dict[Kind, float]:
-    """The mixing weights: of all rows the share of each kind, where there are cues of earlier nights, or are none yet."""
-    free = spec.free_share if old_cues else spec.old_share
-    return {"day": 1 - spec.old_share, "old": spec.old_share - free, "free": free}
+    """The mixing weights: of all rows the share of each kind. Where there are no cues of earlier nights yet, day and free running have
+    half of their share each."""
+    day, old, free = 1 - spec.old_share, spec.old_share - spec.free_share, spec.free_share
+    return {"day": day, "old": old, "free": free} if old_cues else {"day": day + old / 2, "old": 0.0, "free": free + old / 2}
 
 
 def mix(teacher_written: Pools[R], student_written: Pools[R], spec: SeedingSpec, rows: int, rng: random.Random) -> list[R]:

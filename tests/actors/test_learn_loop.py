@@ -391,10 +391,10 @@ def test_the_student_writes_with_what_it_was_delivered_last(world: LearnerWorld,
 @pytest.mark.parametrize(
     ("seeding", "old_cues", "expected"),
     [
-        ({}, True, {"day": 4, "old": 6, "free": 10}),
+        ({"free_share": 0.5}, True, {"day": 4, "old": 6, "free": 10}),
         ({"free_share": 0.0}, True, {"day": 4, "old": 16, "free": 0}),
-        ({}, False, {"day": 4, "old": 0, "free": 16}),
-        ({"free_teacher": "base"}, True, {"day": 4, "old": 6, "free": 10}),
+        ({"free_share": 0.5}, False, {"day": 7, "old": 0, "free": 13}),
+        ({"free_share": 0.5, "free_teacher": "base"}, True, {"day": 4, "old": 6, "free": 10}),
     ],
 )
 def test_the_student_writes_in_the_proportion_in_which_rows_are_mixed(

@@ -19,6 +19,8 @@ from circadian.specs import Level, NightJob
 from pipelines.stages import Outputs
 
 STEPS, REFRESH = 6, 2
+TWO_NIGHTS = 2 * STEPS
+"""Steps of the transfer that moves two nights: into level 2, or in the merge."""
 RECIPE = {
     "fast_learning": {"steps": 3, "rows": 2, "checkpoint_steps": 2},
     "seeding": {
@@ -96,7 +98,7 @@ def told(outcome: Outputs) -> dict[str, Any]:
 
 
 BREAKS = [
-    *[("two levels", "distilled", 2, step) for step in (0, REFRESH, REFRESH + 1, STEPS)],
+    *[("two levels", "distilled", 2, step) for step in (0, REFRESH, REFRESH + 1, TWO_NIGHTS)],
     *[("merge", "distilled", run, REFRESH + 1) for run in (1, 2)],
     *[(name, "imitating", 2, REFRESH + 1) for name in KINDS],
 ]
@@ -132,7 +134,7 @@ def test_a_night_that_is_broken_off_makes_the_same_losses_and_the_same_version(
     once, twice = losses(whole), losses(broken)
     expected = {(run, step): loss for run, step, loss in once}
     assert list(dict.fromkeys(run for run, _, _ in once)) == [f"slp_1-{end}" for end in kind.runs]
-    assert len(expected) == len(once) == 3 + 2 * STEPS
+    assert len(expected) == len(once) == 3 + STEPS + TWO_NIGHTS
     assert {(run, step) for run, step, _ in twice} == expected.keys()
     assert all(loss == expected[run, step] for run, step, loss in twice), "also where a step was taken twice"
     assert told(resumed) == told(undisturbed)
@@ -152,6 +154,6 @@ def test_a_night_that_is_broken_off_takes_up_the_stages_that_are_sealed(cluster:
     assert again[0] == "collect"
     assert again[-1] == "dream_corpus_level-2"
     assert len(again) == 2 + 5 + 3
-    assert len(losses(job)) - done == STEPS - REFRESH, "the run goes on from its last checkpoint"
+    assert len(losses(job)) - done == TWO_NIGHTS - REFRESH, "the run goes on from its last checkpoint"
     state = version_state(Path(job.child))
     assert json.dumps(state.names()) == json.dumps([["pruned"], ["pruned", "pruned"], ["sealed", "sealed"]])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from circadian.objectives.knowledge_seeding import mix, shares, teacher_of
+from circadian.objectives.knowledge_seeding import for_load, mix, shares, teacher_of
 from circadian.objectives.rows import Kind, TaughtRow
 from circadian.specs import SeedingSpec
 
@@ -67,13 +67,36 @@ def test_the_mixture_has_the_shares_that_the_recipe_names(old_share: float, free
     assert sum(shares(spec, old_cues=True).values()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("free_share", [0.0, 0.3])
-def test_before_there_are_old_cues_all_that_keeps_the_past_is_free_running(free_share: float) -> None:
-    found = counted(SeedingSpec(free_share=free_share), "old")
-    assert {kind for kind, _ in found} == {"day", "free"}
-    assert sum(share for (kind, _), share in found.items() if kind == "free") == pytest.approx(
-        SeedingSpec().old_share, abs=TOLERANCE
-    )
+@pytest.mark.parametrize(("free_share", "day", "free"), [(0.0, 0.6, 0.4), (0.3, 0.45, 0.55), (0.8, 0.2, 0.8)])
+def test_before_there_are_old_cues_day_and_free_running_halve_their_share(free_share: float, day: float, free: float) -> None:
+    spec = SeedingSpec(old_share=0.8, free_share=free_share)
+    found: Counter[Kind] = Counter()
+    for (kind, _), share in counted(spec, "old").items():
+        found[kind] += share  # type: ignore[assignment]
+    assert found == pytest.approx({"day": day, "free": free}, abs=TOLERANCE)
+    assert shares(spec, old_cues=False) == pytest.approx({"day": day, "old": 0.0, "free": free})
+
+
+@pytest.mark.parametrize(
+    ("moving", "staying", "day", "nights"),
+    [
+        (1, 0, 0.2, 1),  # a night as the recipe has it,
+        (1, 9, 0.2, 1),  # whatever there was before
+        (0, 3, 0.2, 1),  # what other models teach is of no night
+        (2, 0, 0.4, 2),  # two nights on their way have twice as much
+        (4, 0, 0.6, 4),  # but never more than there is beside free running
+        (4, 4, 0.3, 4),  # or than their part of it
+        (2, 8, 0.2, 2),  # nor less than one night would have
+    ],
+)
+def test_a_transfer_of_several_nights_has_as_many_steps_and_their_part_of_the_rows(
+    moving: int, staying: int, day: float, nights: int
+) -> None:
+    spec = SeedingSpec(old_share=0.8, free_share=0.4, steps=50)
+    loaded = for_load(spec, moving, staying)
+    assert shares(loaded, old_cues=True) == pytest.approx({"day": day, "old": 0.6 - day, "free": 0.4})
+    assert loaded.steps == nights * 50
+    assert loaded == spec.model_copy(update={"old_share": loaded.old_share, "steps": loaded.steps}), "and nothing else is changed"
 
 
 def test_where_nothing_was_written_from_nothing_the_day_stands_in() -> None:
