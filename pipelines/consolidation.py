@@ -221,7 +221,8 @@ def seeding_request(
     job: NightJob, memory: Memory, transfer: Transfer, corpus: Outputs, rollouts: tuple[str, ...], lectures: Outputs | None
 ) -> LearnRequest:
     """What the learner is asked for; rollouts: names of the workers that write as the student."""
-    home = Path(job.home)
+    home, others = Path(job.home), lectures["others"] if lectures else ()
+    moving = max(1, len(memory.on_its_way(transfer)), len(others))
     return LearnRequest(
         task="seeding",
         run_name=names.learner_run(job.sleep, f"seeding-{transfer.name}"),
@@ -234,13 +235,13 @@ def seeding_request(
         transfer=transfer,
         rows=str(home / corpus["corpus_file"]),
         cues=str(home / corpus["cues_file"]),
-        others=tuple(OtherModel.model_validate(other) for other in lectures["others"]) if lectures else (),
+        others=tuple(OtherModel.model_validate(other) for other in others),
         held_out=job.held_out,
         rollouts=rollouts,
         engine=job.recipe.rollouts.engine,
         seed=job.seed,
         learner=job.recipe.learner,
-        seeding=for_load(job.recipe.seeding, len(memory.on_its_way(transfer)), len(memory.staying(transfer))),
+        seeding=for_load(job.recipe.seeding, moving, len(memory.staying(transfer))),
     )
 
 

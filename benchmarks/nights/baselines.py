@@ -29,7 +29,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from benchmarks.nights.generate import Tokens, complete
+from benchmarks.generate import Tokens, complete
 from benchmarks.nights.meter import Meter, metered
 from circadian.experience import Row
 from circadian.objectives.knowledge_seeding import shares

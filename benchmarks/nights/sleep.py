@@ -34,8 +34,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from actors.learn_request import LearnRequest, LearnResult
-from benchmarks.in_process import NoCheckpoints
-from benchmarks.nights.engine import LocalEngine, LocalPool
+from benchmarks.in_process import learn
+from benchmarks.local_engine import LocalEngine, LocalPool
 from benchmarks.nights.meter import metered
 from circadian.memory.state import ExpertId, ViewName
 from circadian.memory.tensors import expert_tensors
@@ -180,14 +180,12 @@ def learning_here(engine: LocalEngine) -> Iterator[None]:
 
     load = learn_loop.learning_model
 
-    def learn(request: LearnRequest) -> LearnResult:
-        result = learn_loop.learn_loop(request, NoCheckpoints(), [engine] if request.rollouts else [])
-        assert result is not None, "this process is the first"
-        return result
+    def here(request: LearnRequest) -> LearnResult:
+        return learn(request, engine)
 
     with (
-        patch.object(wake, "learn", learn),
-        patch.object(consolidation, "learn", learn),
+        patch.object(wake, "learn", here),
+        patch.object(consolidation, "learn", here),
         patch.object(learn_loop, "learning_model", lambda *asked: metered(load(*asked))),
     ):
         yield

@@ -214,12 +214,12 @@ def teacher_of(kind: Kind, spec: SeedingSpec) -> Teacher:
 
 
 def for_load(spec: SeedingSpec, moving: int, staying: int) -> SeedingSpec:
-    """The recipe of a transfer of `moving` nights' knowledge into a memory in which that of `staying` others stays.
+    """The recipe of a transfer of `moving` nights' knowledge, or other models', into a memory in which that of `staying` nights stays.
 
     Every night that moves has a night's steps and a night's share of the rows, 1 - old_share, but all of them together no more than
     their part of the cues: (1 - free_share) moving / (moving + staying).
     """
-    moving, share = max(1, moving), 1 - spec.old_share  # what other models teach is of no night
+    share = 1 - spec.old_share
     day = max(share, min(share * moving, (1 - spec.free_share) * moving / (moving + staying)))
     return spec.model_copy(update={"old_share": 1 - day, "steps": spec.steps * moving})
 

@@ -81,8 +81,7 @@ def test_before_there_are_old_cues_day_and_free_running_halve_their_share(free_s
     ("moving", "staying", "day", "nights"),
     [
         (1, 0, 0.2, 1),  # a night as the recipe has it,
-        (1, 9, 0.2, 1),  # whatever there was before
-        (0, 3, 0.2, 1),  # what other models teach is of no night
+        (1, 9, 0.2, 1),  # whatever there was before it
         (2, 0, 0.4, 2),  # two nights on their way have twice as much
         (4, 0, 0.6, 4),  # but never more than there is beside free running
         (4, 4, 0.3, 4),  # or than their part of it

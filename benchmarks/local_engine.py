@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from actors.replies import Read
-from benchmarks.nights.generate import Tokens, complete
+from benchmarks.generate import Tokens, complete
 from circadian.memory.delivery import Receipt, receive
 from circadian.memory.graft import Grafted
 from circadian.memory.version import beginning_token, load_tokenizer, load_version
