@@ -153,8 +153,10 @@ def main(seeds: Sequence[int], arms: Sequence[str]) -> None:
 
 def _result(rows: list[dict[str, Any]]) -> dict[str, Any]:
     arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
+    seeds, made = sorted({row["seed"] for row in rows}), {(row["arm"], row["seed"]) for row in rows}
     return {
-        "command": "python -m benchmarks.seeding " + " ".join(str(seed) for seed in sorted({row["seed"] for row in rows})),
+        "command": "python -m benchmarks.seeding " + " ".join(map(str, seeds)),
+        "missing": [f"{arm} {seed}" for arm in ARMS for seed in seeds if (arm, seed) not in made],
         "machine": {
             "cores": psutil.cpu_count(),
             "memory_gib": round(psutil.virtual_memory().total / 2**30),

@@ -14,12 +14,12 @@ import torch
 from random_base import write_base
 from safetensors.torch import load_file, save_file
 
-from actors.learn_request import LearnRequest
+from actors.learn_request import LearnRequest, OtherModel
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import expert_tensors
 from circadian.memory.transfer import Transfer
-from circadian.memory.version import found_version, load_tokenizer, load_version
-from circadian.objectives.rows import Kind, TaughtRow, write_rows
+from circadian.memory.version import found_version, load_tokenizer, load_version, weights_sha256
+from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import FastLearningSpec, LearnerSpec, Level, MemorySpec, SeedingSpec
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=8), Level(period=512, experts=3, rank=8)), layers=(1, 3))
@@ -79,6 +79,26 @@ def broken(request: LearnRequest) -> LearnRequest:
     overlay = Path(request.home) / "overlay.safetensors"
     save_file({name: tensor / 0 for name, tensor in load_file(request.overlays[0]).items()}, overlay)
     return request.model_copy(update={"overlays": (str(overlay),)})
+
+
+def with_others(world: LearnerWorld, request: LearnRequest, teacher: Path, names: tuple[str, str]) -> LearnRequest:
+    """Two other models teach instead of the awake self: one is distilled, of the other there is nothing but texts."""
+    rng, home = random.Random(1), Path(request.home)
+    rows = [row for row in read_rows(Path(request.rows)) if row.kind != "day"]
+    others = [TaughtRow(tuple(rng.randrange(5, world.vocabulary) for _ in range(7)), 3, names[i % 2], "day") for i in range(12)]
+    write_rows(home / "rows.jsonl", rows + others)
+    lines = [
+        f'{{"ids": {list(row.ids[:3])}, "kind": "day", "teacher": "{names[0]}"}}\n' for row in others if row.teacher == names[0]
+    ]
+    old = [line for line in Path(request.cues or "").read_text().splitlines(keepends=True) if '"old"' in line]
+    (home / "cues.jsonl").write_text("".join(lines + old))
+    models = (
+        OtherModel(name=names[0], folder=str(teacher), sha256=weights_sha256(teacher), match="distil"),
+        OtherModel(name=names[1], folder="/nowhere", sha256="", match="imitate"),
+    )
+    seeding = request.seeding.model_copy(update={"student_rows": 24})
+    update = {"rows": str(home / "rows.jsonl"), "cues": str(home / "cues.jsonl"), "others": models, "seeding": seeding}
+    return request.model_copy(update=update)
 
 
 def make_world(root: Path, head_width: int = 16) -> LearnerWorld:

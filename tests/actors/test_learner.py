@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import ray
 import torch
-from learner_world import REFRESHES, LearnerWorld, broken, make_world
+from learner_world import REFRESHES, LearnerWorld, broken, make_world, with_others
+from random_base import write_base
 from safetensors.torch import load_file
 
 from actors import names
@@ -102,6 +103,20 @@ def test_a_killed_process_changes_nothing_of_the_result(world: LearnerWorld, und
     assert (result.first_loss, result.final_loss) == (undisturbed.first_loss, undisturbed.final_loss)
     starts = [e["step"] for e in events(request, "sleep.learner_started") if e["rank"] == 0]
     assert starts in ([0, STEPS // 3], [0, 2 * STEPS // 3])
+
+
+def test_two_sharded_processes_learn_from_other_models_what_one_does(tmp_path: Path) -> None:
+    """Both load the teacher whole, and its lessons are the same in both; their heads of other sizes are compared chunk by chunk."""
+    world = make_world(tmp_path)
+    teacher = write_base(tmp_path / "other", width=16, mlp_width=16, layers=1, heads=1, head_width=16)
+    kinds = {"alone": {}, "sharded": {"workers": 2, "zero_stage": 3, "wait_seconds": 60}}
+    requests = {name: world.request("seeding", name, rows=7, **learner) for name, learner in kinds.items()}
+    alone, sharded = (learn(with_others(world, request, teacher, ("kin", "stranger"))) for request in requests.values())
+    assert sharded.first_loss == pytest.approx(alone.first_loss, abs=1e-5)
+    assert sharded.final_loss == pytest.approx(alone.final_loss, abs=1e-5)
+    ours, theirs = load_file(alone.tensors), load_file(sharded.tensors)
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
 
 
 def test_a_learner_killed_while_the_student_writes_ahead_goes_on(tmp_path: Path) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
-from learner_world import LR, LearnerWorld
+from learner_world import LR, LearnerWorld, with_others
 from random_base import write_base
 from test_learn_loop import Folders, Killed, Student, finished, start_tensors, with_student, world  # noqa: F401
 
 from actors.learn_engine import LearnEngine, learning_model
 from actors.learn_loop import learn_loop
-from actors.learn_request import LearnRequest, OtherModel
+from actors.learn_request import LearnRequest
 from actors.learn_tasks import Group, Seeding, build_task
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum
-from circadian.memory.version import weights_sha256
 from circadian.objectives.divergence import ITSELF, NOBODY
-from circadian.objectives.rows import TaughtRow, read_rows, write_rows
+from circadian.objectives.rows import read_rows
 from circadian.specs import DivergenceSpec
 from circadian.teachers.other import TeacherUnusable
 
@@ -36,22 +34,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def taught_by_others(world: LearnerWorld, teacher: Path, name: str) -> LearnRequest:  # noqa: F811
     """A student that writes, and two teachers instead of the awake self."""
-    request, rng = with_student(world.request("seeding", name)), random.Random(1)
-    rows = [row for row in read_rows(Path(request.rows)) if row.kind != "day"]
-    others = [TaughtRow(tuple(rng.randrange(5, world.vocabulary) for _ in range(7)), 3, NAMES[i % 2], "day") for i in range(12)]
-    write_rows(Path(request.home) / "rows.jsonl", rows + others)
-    cues = Path(request.home) / "cues.jsonl"
-    lines = [f'{{"ids": {list(row.ids[:3])}, "kind": "day", "teacher": "other-1"}}\n' for row in others if row.teacher == "other-1"]
-    old = [line for line in Path(request.cues or "").read_text().splitlines(keepends=True) if '"old"' in line]
-    cues.write_text("".join(lines + old))
-    sha = weights_sha256(teacher)
-    models = (
-        OtherModel(name="other-1", folder=str(teacher), sha256=sha, match="distil"),
-        OtherModel(name="other-2", folder="/nowhere", sha256="", match="imitate"),
-    )
-    seeding = request.seeding.model_copy(update={"student_rows": 24})
-    update = {"rows": str(Path(request.home) / "rows.jsonl"), "cues": str(cues), "others": models, "seeding": seeding}
-    return request.model_copy(update=update)
+    return with_others(world, with_student(world.request("seeding", name)), teacher, NAMES)
 
 
 def test_each_teacher_gives_its_own_lessons_and_the_student_writes_for_each(
