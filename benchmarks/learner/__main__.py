@@ -1,8 +1,8 @@
 """How fast one distillation step is, and what it needs, beside TRL's trainers: `python -m benchmarks.learner [--only PART ...]`.
 
 Writes benchmarks/results/learner.json: contender -> shape -> {tokens_per_second, peak_bytes, ...}, the ratios that are claimed or
-missed, scaling curves (learner.png draws them) and deliveries, and of each part the command, the machine and the versions that made it.
-Parts that are not named stay as the file has them. What each number means is in docs/learner-speed.md.
+missed, scaling curves (learner.png draws them) and deliveries, and of each part the command, the machine and the versions that made it;
+and the tables of docs/learner-speed.md, which says what each number means. Parts that are not named stay as the file has them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from benchmarks.learner import tables
 from benchmarks.learner.measure import CLOCKS
 from benchmarks.learner.picture import draw
 from benchmarks.learner.plan import DELIVERED, QWEN_POINTS, TOY_POINTS, TOY_ROUNDS, Job, curves, quick_qwen, qwen, toy
@@ -172,6 +173,8 @@ def main(arguments: Sequence[str]) -> None:
         result["curves"] = measure_curves(asked.threads, asked.clock, console)
         draw(result["curves"], asked.out.with_suffix(".png"))
         _write(result, asked.out)
+    if asked.out == RESULT and {"ratios", "delivery"} <= result.keys():
+        tables.write(result)
     console.print_json(json.dumps({name: result.get(name) for name in ("ratios", "delivery")}))
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.learner.points import Point, Shape
-from circadian.memory.graft import Grafted, Qwen3MemoryForCausalLM, memory_config
+from circadian.memory.graft import Grafted, Qwen3MemoryForCausalLM, grafted_layers, memory_config
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.transfer import Transfer
 from circadian.specs import Level, MemorySpec
@@ -44,14 +44,19 @@ def transfer_of(point: Point) -> Transfer:
     return Transfer.consolidation(MemoryState.parse(states), 1)
 
 
+def memory_layers(point: Point) -> tuple[int, ...]:
+    """Which carry memory: the default spec's, or all from a point on."""
+    layers = tuple(range(point.memory_from, point.shape.layers)) if point.memory_from else None
+    return grafted_layers(MemorySpec(layers=layers), point.shape.layers)
+
+
 def grafted_model(point: Point, seed: int = 0) -> Grafted:
     """The same base, with memory; the expert to write is fresh."""
     transfer, shape = transfer_of(point), point.shape
     fast, slow = DEFAULT.levels
     levels = (fast, Level(period=slow.period, experts=len(transfer.experts[1]), rank=slow.rank))
-    layers = tuple(range(point.memory_from, shape.layers)) if point.memory_from else None
     torch.manual_seed(seed)
-    model = Qwen3MemoryForCausalLM(memory_config(config_of(shape), MemorySpec(levels=levels, layers=layers))).eval()
+    model = Qwen3MemoryForCausalLM(memory_config(config_of(shape), MemorySpec(levels=levels, layers=memory_layers(point)))).eval()
     model.memory_state = MemoryState.parse(transfer.experts)
     generator = torch.Generator().manual_seed(seed)
     for layer in model.memory_layers.values():
@@ -65,5 +70,4 @@ def grafted_model(point: Point, seed: int = 0) -> Grafted:
 
 def learned_parameters(point: Point) -> int:
     """Of the expert that is written, over all its layers: A, B, router row and bias."""
-    layers = point.shape.layers - point.memory_from
-    return layers * (2 * DEFAULT.levels[1].rank * point.shape.width + point.shape.width + 1)
+    return len(memory_layers(point)) * (2 * DEFAULT.levels[1].rank * point.shape.width + point.shape.width + 1)

@@ -55,7 +55,8 @@ class Point:
     tokens: int = 0
     """Of a row, in the `equal` mixture."""
     memory_from: int = 0
-    """First decoder layer with memory; 0 is the default spec, in which all layers have it."""
+    """Memory in all decoder layers from here on; 0 is the default spec: all layers of a base of at most eight, every fourth of a
+    deeper one."""
     sealed: int = 0
     """Sealed experts that teacher and student hear besides; on a first night there are none."""
 
