@@ -62,6 +62,8 @@ class LearnerWorld:
                     rows=rows,
                     lr=LR,
                     refresh_steps=steps // REFRESHES,
+                    old_share=0.4,  # so that every step has rows from which there is something to learn
+                    free_share=0.2,
                     student_rows=6,
                     free_run_tokens=12,
                     completion_tokens=4,

@@ -401,7 +401,7 @@ def test_the_student_writes_in_the_proportion_in_which_rows_are_mixed(
     world: LearnerWorld, seeding: dict[str, object], old_cues: bool, expected: dict[str, int]
 ) -> None:
     request = with_student(world.request("seeding", "proportion"))
-    spec = SeedingSpec.model_validate(request.seeding.model_dump() | {"student_rows": 20, **seeding})
+    spec = SeedingSpec.model_validate(request.seeding.model_dump() | {"student_rows": 20, "old_share": 0.8, **seeding})
     request = request.model_copy(update={"seeding": spec})
     task = Seeding(request)
     if not old_cues:

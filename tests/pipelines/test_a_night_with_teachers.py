@@ -104,7 +104,7 @@ def test_a_night_on_everything_that_is_real_learns_from_other_models(job: NightJ
     (rows,) = {path: read_rows(path) for path in sorted(home.glob("train/**/student_rows.jsonl"))[-1:]}.values()
     by = {(row.kind, row.teacher, row.imitated is not None) for row in rows}
     assert by == {("day", "other-1", False), ("day", "other-2", True), ("free", "anchored", False)}
-    assert outcome["report"]["transfers"]["teachers"]["deliveries"]["count"] == 2
+    assert outcome["report"]["transfers"]["teachers"]["deliveries"]["count"] == 2 * 2, "two teachers, each with a night's steps"
 
     again = night(job)
     assert again["version"] == outcome["version"]
