@@ -3,7 +3,7 @@
     tune     the baselines and Sleep live a few nights of a seed that is not reported, with every learning rate of one grid; the best by
              (mean final recall + base accuracy) / 2 is taken
     live     every method lives all nights of every seed; baselines may spend as many token passes a night as Sleep did
-    tell     benchmarks/results/nights.json and nights.png
+    tell     benchmarks/results/nights.json, nights.png and the table of docs/consolidation.md
 
 Every life is a process of its own and leaves its record in benchmarks/results/nights, so that a run that is broken off goes on where it
 was, and `--only METHOD ...` fills in what is missing.
@@ -27,6 +27,7 @@ import psutil
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.nights import tables
 from benchmarks.nights.life import BASELINES, Request
 from benchmarks.nights.picture import draw
 
@@ -40,7 +41,7 @@ SLEEPS = (
 )
 METHODS = (*SLEEPS, *BASELINES)
 FACTS = 24
-GRID = (3e-4, 1e-3, 3e-3, 1e-2, 2e-2)
+GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2)
 TUNED = ("distillation", *BASELINES)
 """Sleep's arms share the learning rate of the one that is tuned: they are to differ in nothing else."""
 TUNE_SEED, TUNE_NIGHTS = 100, 3
@@ -141,6 +142,7 @@ def tell(seeds: Sequence[int], nights: int) -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     draw(methods, RESULT.with_suffix(".png"))
+    tables.write(result)
 
 
 def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import ModuleType
 
-from benchmarks.learner import tables
-from benchmarks.learner.__main__ import RESULT
+import pytest
+
+from benchmarks.learner import tables as learner
+from benchmarks.nights import tables as nights
+
+RESULTS = {"learner.json": learner, "nights.json": nights}
 
 
-def test_the_page_on_the_learners_speed_shows_the_result_that_is_in_git() -> None:
-    assert tables.tables(json.loads(RESULT.read_text())) in tables.PAGE.read_text()
+@pytest.mark.parametrize(("name", "tables"), RESULTS.items())
+def test_a_page_shows_the_result_that_is_in_git(name: str, tables: ModuleType) -> None:
+    result = json.loads((tables.PAGE.parents[1] / "benchmarks" / "results" / name).read_text())
+    assert tables.tables(result) in tables.PAGE.read_text()

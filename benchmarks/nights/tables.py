@@ -1,0 +1,55 @@
+"""The table of docs/consolidation.md, made of the result, so that no number there is typed by hand.
+
+Of every method the mean over seeds, and the worst of them in brackets. Bold is what was asked of Sleep and missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[2] / "docs" / "consolidation.md"
+BEGIN, END = "<!-- made by benchmarks.nights: begin -->", "<!-- made by benchmarks.nights: end -->"
+OURS = ("sleep", "distillation")
+"""The methods of which it was asked; the others are there to be compared."""
+COLUMNS: dict[str, tuple[str, Callable[[Sequence[float]], float], Callable[[float], bool]]] = {
+    "final_recall": ("recall of all nights", min, lambda mean: mean < 0.95),
+    "acquired": ("of the day", min, lambda mean: False),
+    "forgetting": ("forgetting", max, lambda mean: mean > 0.02),
+    "base": ("base", min, lambda mean: mean < 0.98),
+    "nll_delta": ("held-out NLL", max, lambda mean: mean > 0.05),
+    "open_book": ("open book", min, lambda mean: False),
+    "seconds_a_night": ("s a night", max, lambda mean: False),
+}
+"""By name in the result: title, which seed is the worst, and whether a mean misses what was asked for."""
+DIGITS = {"seconds_a_night": 0}
+
+
+def tables(result: dict[str, Any]) -> str:
+    """As Markdown."""
+    titles = [title for title, _, _ in COLUMNS.values()]
+    lines = [f"| method | seeds | lr | {' | '.join(titles)} |", "|---|---|---|" + "---|" * len(titles)]
+    for method, numbers in result["methods"].items():
+        cells = [_cell(method, name, numbers[name]) for name in COLUMNS]
+        lines.append(f"| `{method}` | {len(numbers['seeds'])} | {numbers['lr']:g} | {' | '.join(cells)} |")
+    if result["missing"]:
+        lives: dict[str, list[str]] = {}
+        for life in result["missing"]:
+            lives.setdefault(life.split()[0], []).append(life.split()[1])
+        told = [f"`{method}` {' '.join(seeds)}" for method, seeds in lives.items()]
+        lines += ["", f"Not lived yet (seeds): {', '.join(told)}."]
+    return "\n".join(lines)
+
+
+def _cell(method: str, name: str, values: Sequence[float]) -> str:
+    _, worst, misses = COLUMNS[name]
+    mean, digits = sum(values) / len(values), DIGITS.get(name, 3)
+    text = f"{mean:.{digits}f}" + (f" ({worst(values):.{digits}f})" if len(values) > 1 else "")
+    return f"**{text}**" if method in OURS and misses(mean) else text
+
+
+def write(result: dict[str, Any], page: Path = PAGE) -> None:
+    """Put the table into the page, in the place of the one that is there."""
+    head, rest = page.read_text().split(BEGIN)
+    page.write_text(f"{head}{BEGIN}\n{tables(result)}\n{END}{rest.split(END)[1]}")
