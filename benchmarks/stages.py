@@ -34,6 +34,7 @@ from rich.console import Console
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from actors import names
+from benchmarks.page import DOCS, put
 from circadian.memory.version import found_version
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.text import build_tokenizer
@@ -47,6 +48,7 @@ from pipelines.wake import collect, learn_fast_level
 from services.stack import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
 
 RESULT = Path(__file__).parent / "results" / "stages.json"
+PAGE = DOCS / "decisions" / "0012-writing-ahead.md"
 RUNS = Path("runs/bench-stages")
 QWEN3_0_6B: dict[str, Any] = {
     "vocab_size": 151936,
@@ -218,6 +220,18 @@ def keep(slept: dict[str, Any]) -> None:
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    put(PAGE, "benchmarks.stages", tables(result))
+
+
+def tables(result: dict[str, Any]) -> str:
+    """What the page shows, as Markdown."""
+    titles = [*LOOP, *ASKED, "idle"]
+    lines = [f"| shape | | loop | {' | '.join(titles)} |", "|---|---|---|" + "---|" * len(titles)]
+    for night in result["nights"]:
+        for way, seeded in night["seeding"].items():
+            cells = [f"{({**seeded['learner'], **seeded['workers']})[title]:.3f}" for title in titles]
+            lines.append(f"| {night['shape']} | {way} | {seeded['loop_seconds']:.1f} s | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

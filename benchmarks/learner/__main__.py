@@ -30,6 +30,7 @@ from benchmarks.learner.measure import CLOCKS
 from benchmarks.learner.picture import draw
 from benchmarks.learner.plan import DELIVERED, QWEN_POINTS, TOY_POINTS, TOY_ROUNDS, Job, curves, quick_qwen, qwen, toy
 from benchmarks.learner.points import Point, meetings_of_a_row
+from benchmarks.page import put
 
 RESULT = Path(__file__).parents[1] / "results" / "learner.json"
 PARTS = ("toy", "qwen", "delivery", "curves")
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str]) -> None:
         draw(result["curves"], asked.out.with_suffix(".png"))
         _write(result, asked.out)
     if asked.out == RESULT and {"ratios", "delivery"} <= result.keys():
-        tables.write(result)
+        put(tables.PAGE, "benchmarks.learner", tables.tables(result))
     console.print_json(json.dumps({name: result.get(name) for name in ("ratios", "delivery")}))
 
 

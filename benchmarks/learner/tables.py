@@ -6,11 +6,11 @@ adapter off no slower.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "learner-speed.md"
-BEGIN, END = "<!-- made by benchmarks.learner: begin -->", "<!-- made by benchmarks.learner: end -->"
+from benchmarks.page import DOCS
+
+PAGE = DOCS / "learner-speed.md"
 FASTER, SMALLER = 2.0, 0.6
 ROWS = {
     "speed": "times as fast",
@@ -41,10 +41,3 @@ def _cell(row: str, rival: str, value: float) -> str:
     asked_speed = 1.0 if rival == ONE_MODEL else FASTER
     missed = value < asked_speed if row == "speed" else row in ("peak", "own_peak") and rival != ONE_MODEL and value > SMALLER
     return f"**{value:.2f}**" if missed else f"{value:.2f}"
-
-
-def write(result: dict[str, Any], page: Path = PAGE) -> None:
-    """Put the tables into the page, in the place of those that are there."""
-    text = page.read_text()
-    head, rest = text.split(BEGIN)
-    page.write_text(f"{head}{BEGIN}\n{tables(result)}\n{END}{rest.split(END)[1]}")

@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.nights import tables
 from benchmarks.nights.life import BASELINES, Request
 from benchmarks.nights.picture import draw
+from benchmarks.page import put
 
 HOME = Path("runs/bench-nights")
 RESULT = Path(__file__).parents[1] / "results" / "nights.json"
@@ -142,7 +143,7 @@ def tell(seeds: Sequence[int], nights: int) -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     draw(methods, RESULT.with_suffix(".png"))
-    tables.write(result)
+    put(tables.PAGE, "benchmarks.nights", tables.tables(result))
 
 
 def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

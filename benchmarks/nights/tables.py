@@ -6,11 +6,11 @@ Of every method the mean over seeds, and the worst of them in brackets. Bold is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[2] / "docs" / "consolidation.md"
-BEGIN, END = "<!-- made by benchmarks.nights: begin -->", "<!-- made by benchmarks.nights: end -->"
+from benchmarks.page import DOCS
+
+PAGE = DOCS / "consolidation.md"
 OURS = ("sleep", "distillation")
 """The methods of which it was asked; the others are there to be compared."""
 COLUMNS: dict[str, tuple[str, Callable[[Sequence[float]], float], Callable[[float], bool]]] = {
@@ -47,9 +47,3 @@ def _cell(method: str, name: str, values: Sequence[float]) -> str:
     mean, digits = sum(values) / len(values), DIGITS.get(name, 3)
     text = f"{mean:.{digits}f}" + (f" ({worst(values):.{digits}f})" if len(values) > 1 else "")
     return f"**{text}**" if method in OURS and misses(mean) else text
-
-
-def write(result: dict[str, Any], page: Path = PAGE) -> None:
-    """Put the table into the page, in the place of the one that is there."""
-    head, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{head}{BEGIN}\n{tables(result)}\n{END}{rest.split(END)[1]}")

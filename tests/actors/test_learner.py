@@ -138,7 +138,7 @@ def test_a_learner_killed_while_the_student_writes_ahead_goes_on(tmp_path: Path)
     assert result.deliveries.count == REFRESHES
     assert result.max_staleness_steps == 2 * block - 1
     assert result.mean_staleness_steps == pytest.approx((sum(range(block)) + 2 * sum(range(block, 2 * block))) / MANY_STEPS)
-    assert result.steps == MANY_STEPS
+    assert all(bool(tensor.any()) for name, tensor in load_file(result.tensors).items() if name.endswith(".B")), "zero when fresh"
     assert {*LOOP, *ASKED, "start", "idle"} == result.phases.keys()
     assert all(result.phases[phase] > 0 for phase in ("start", "teach", "learn", "generate", "deliver"))
 

@@ -7,13 +7,14 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks import stages
 from benchmarks.learner import tables as learner
 from benchmarks.nights import tables as nights
 
-RESULTS = {"learner.json": learner, "nights.json": nights}
+RESULTS = {"learner.json": learner, "nights.json": nights, "stages.json": stages}
 
 
 @pytest.mark.parametrize(("name", "tables"), RESULTS.items())
 def test_a_page_shows_the_result_that_is_in_git(name: str, tables: ModuleType) -> None:
-    result = json.loads((tables.PAGE.parents[1] / "benchmarks" / "results" / name).read_text())
+    result = json.loads((stages.RESULT.parent / name).read_text())
     assert tables.tables(result) in tables.PAGE.read_text()

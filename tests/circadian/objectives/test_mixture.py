@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -70,9 +70,9 @@ def test_the_mixture_has_the_shares_that_the_recipe_names(old_share: float, free
 @pytest.mark.parametrize(("free_share", "day", "free"), [(0.0, 0.6, 0.4), (0.3, 0.45, 0.55), (0.8, 0.2, 0.8)])
 def test_before_there_are_old_cues_day_and_free_running_halve_their_share(free_share: float, day: float, free: float) -> None:
     spec = SeedingSpec(old_share=0.8, free_share=free_share)
-    found: Counter[Kind] = Counter()
+    found: defaultdict[Kind, float] = defaultdict(float)
     for (kind, _), share in counted(spec, "old").items():
-        found[kind] += share  # type: ignore[assignment]
+        found[kind] += share
     assert found == pytest.approx({"day": day, "free": free}, abs=TOLERANCE)
     assert shares(spec, old_cues=False) == pytest.approx({"day": day, "old": 0.0, "free": free})
 
