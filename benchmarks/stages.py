@@ -5,7 +5,7 @@ twice from the same corpus and by the same worker, once with the student writing
 still meanwhile (SeedingSpec.ahead).
 
     toy           the nursery model, one day of the toy world
-    qwen3-0.6b    a base of the shape of Qwen3-0.6B with random weights, memory where the default puts it: in every fourth layer
+    qwen3-0.6b    a base of the shape of Qwen3-0.6B with random weights, memory where the default puts it (15, 19, 23, 27)
 
 Few steps of each, too few to learn well. Rows a step, the student's rows a block and steps a block stand to each other as in the default
 recipe, on which the shares depend.

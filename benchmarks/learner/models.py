@@ -46,7 +46,7 @@ def transfer_of(point: Point) -> Transfer:
 
 def memory_layers(point: Point) -> tuple[int, ...]:
     """Which carry memory: the default spec's, or all from a point on."""
-    layers = tuple(range(point.memory_from, point.shape.layers)) if point.memory_from else None
+    layers = tuple(range(point.memory_from, point.shape.layers)) if point.memory_from is not None else None
     return grafted_layers(MemorySpec(layers=layers), point.shape.layers)
 
 

@@ -31,8 +31,8 @@ class Job:
 
 TOY_POINTS = (Point(TOY, "recipe", 32), Point(TOY, "equal", 8, 128))
 QWEN_POINTS = (Point(QWEN, "recipe", 6), Point(QWEN, "equal", 2, 128))
-UPPER = tuple(Point(QWEN, "equal", 2, 128, memory_from=QWEN.layers * part // 4) for part in (2, 3))
-"""Memory in the upper half, and in the upper quarter, of the layers."""
+ELSEWHERE = tuple(Point(QWEN, "equal", 2, 128, memory_from=QWEN.layers * part // 4) for part in (0, 2, 3))
+"""Memory in all layers, and in every layer of the upper half and quarter."""
 DELIVERED = (TOY_POINTS[0], QWEN_POINTS[0])
 
 
@@ -48,10 +48,10 @@ def quick_qwen() -> list[Job]:
 
 
 def qwen(rounds: int = QWEN_ROUNDS) -> list[Job]:
-    """The same; TRL's default settings and memory in the upper layers are beside the point, and measured once."""
+    """The same; TRL's default settings and memory elsewhere are beside the point, and measured once."""
     jobs = [Job(contender, (point,), QWEN_STEPS) for point in QWEN_POINTS for _ in range(rounds) for contender in ALL]
     jobs.append(Job(DEFAULT, QWEN_POINTS[1:], QWEN_STEPS))
-    return jobs + [Job("circadian", (point,), QWEN_STEPS) for point in UPPER]
+    return jobs + [Job("circadian", (point,), QWEN_STEPS) for point in ELSEWHERE]
 
 
 def curves() -> dict[str, tuple[tuple[int, ...], list[Job]]]:

@@ -54,9 +54,9 @@ class Point:
     rows: int
     tokens: int = 0
     """Of a row, in the `equal` mixture."""
-    memory_from: int = 0
-    """Memory in all decoder layers from here on; 0 is the default spec: all layers of a base of at most eight, every fourth of a
-    deeper one."""
+    memory_from: int | None = None
+    """Memory in all decoder layers from here on; None is the default spec: the upper half, every fourth layer of it in a base of more
+    than eight."""
     sealed: int = 0
     """Sealed experts that teacher and student hear besides; on a first night there are none."""
 
@@ -64,7 +64,7 @@ class Point:
     def name(self) -> str:
         """As it stands in the result."""
         size = f"{self.rows}x{self.tokens}" if self.mixture == "equal" else f"{self.rows}-rows"
-        memory = f"/memory-from-layer-{self.memory_from}" if self.memory_from else ""
+        memory = f"/memory-from-layer-{self.memory_from}" if self.memory_from is not None else ""
         return f"{self.shape.name}/{self.mixture}-{size}{memory}"
 
 

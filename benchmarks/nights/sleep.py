@@ -10,9 +10,11 @@ an arm that forgets is seen to forget).
     no_old_cues    without the cues of earlier nights
     literal        with the paper's one teacher, the awake self, for everything
     off_policy     without the student's own writing (lambda 0)
+    still          nothing is written ahead: learning stands still while the student writes (like `distillation` in all else)
 
 And by what the memory is made of, all with the default recipe, like `distillation`, which has two levels:
 
+    all_layers     memory in all four layers of the nursery, at half the rank: as many weights as the default has in the upper two
     one_level      the fast level alone: it learns day after day and is never consolidated
     three_levels   the second level hands on to a third whenever its period of 8,192 tokens is over, about every fourth night
     full_level     a second level of four experts, of which two are merged every night once it is full
@@ -50,21 +52,16 @@ from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs
 from pipelines.wake import Move, collect
 
-RANK = 64
-EXPERTS = 16
 IMITATION: dict[str, Any] = {"alpha": 0.8, "imitation": {"judge": {"kind": "embedding"}}}
 Chats = Sequence[Sequence[dict[str, str]]]
 
 
-def two_levels(experts: int = EXPERTS, rank: int = RANK) -> MemorySpec:
-    """The service's default memory."""
-    return MemorySpec(levels=(Level(period=1024, experts=1, rank=rank), Level(period=8192, experts=experts, rank=rank)))
-
-
-def three_levels(rank: int = RANK) -> MemorySpec:
-    """A second level that is emptied into a third."""
-    levels = (Level(period=1024, rank=rank), Level(period=8192, experts=6, rank=rank), Level(period=65536, experts=6, rank=rank))
-    return MemorySpec(levels=levels)
+TWO_LEVELS = MemorySpec()
+FAST, SLOW = TWO_LEVELS.levels
+THREE = (FAST, SLOW.model_copy(update={"experts": 6}), Level(period=65536, experts=6))
+"""A second level that is emptied into a third."""
+FOUR_PLACES = (FAST, SLOW.model_copy(update={"experts": 4}))
+THIN = tuple(level.model_copy(update={"rank": level.rank // 2}) for level in (FAST, SLOW))
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Arm:
     """One way to sleep."""
 
     seeding: dict[str, Any] = field(default_factory=dict)
-    memory: MemorySpec = field(default_factory=two_levels)
+    memory: MemorySpec = TWO_LEVELS
     when_full: str = "refuse"
     expands: bool = True
     consolidates: bool = True
@@ -88,9 +85,11 @@ ARMS: dict[str, Arm] = {
     "no_old_cues": Arm(seeding=IMITATION, old_cues=False),
     "literal": Arm(seeding=IMITATION, literal=True),
     "off_policy": Arm(seeding={"on_policy_share": 0.0}),
+    "still": Arm(seeding={"ahead": False}),
+    "all_layers": Arm(memory=MemorySpec(levels=THIN, layers=(0, 1, 2, 3))),
     "one_level": Arm(consolidates=False),
-    "three_levels": Arm(memory=three_levels()),
-    "full_level": Arm(memory=two_levels(experts=4), when_full="merge"),
+    "three_levels": Arm(memory=MemorySpec(levels=THREE)),
+    "full_level": Arm(memory=MemorySpec(levels=FOUR_PLACES), when_full="merge"),
 }
 
 

@@ -33,9 +33,9 @@ from circadian.specs import MemorySpec
 
 View = ViewName | Mask | Tensor
 SHALLOW = 8
-"""Layers up to which a base carries memory in each, unless told otherwise."""
+"""Layers up to which a base carries memory in each layer of its upper half, unless told otherwise."""
 STRIDE = 4
-"""Of the layers of a deeper base every fourth carries memory: in each of 28 layers 16 experts are a tenth of Qwen3-0.6B's weights, which
+"""Of the upper half of a deeper base every fourth layer does: in each of 28 layers 16 experts are a fifth of Qwen3-0.6B's weights, which
 every token would have to read (docs/serving-speed.md)."""
 
 
@@ -252,7 +252,7 @@ def graft_class(config: PretrainedConfig) -> type[Grafted]:
 def grafted_layers(spec: MemorySpec, layers: int) -> tuple[int, ...]:
     """The decoder layers that carry memory in a model of `layers` layers."""
     if spec.layers is None:
-        return tuple(range(layers)) if layers <= SHALLOW else tuple(range(STRIDE - 1, layers, STRIDE))
+        return tuple(reversed(range(layers - 1, layers // 2 - 1, -1 if layers <= SHALLOW else -STRIDE)))
     if spec.layers[-1] >= layers:
         raise NoGraft(f"memory.layers: layer {spec.layers[-1]} does not exist; the base has layers 0 to {layers - 1}")
     return spec.layers

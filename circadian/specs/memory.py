@@ -17,7 +17,7 @@ class Level(Spec):
     """Tokens between two updates of this level (C_l of the paper)."""
     experts: PositiveInt = 1
     """Experts allocated for good; each is masked until it opens."""
-    rank: PositiveInt = 64
+    rank: PositiveInt = 128
     """Width R of one expert (d_low of the paper)."""
 
 
@@ -25,12 +25,13 @@ class MemorySpec(Spec):
     """The continuum of levels that sits beside the MLP of the chosen decoder layers, fastest level first."""
 
     levels: Annotated[tuple[Level, ...], Field(min_length=2)] = (
-        Level(period=1024, experts=1, rank=64),
-        Level(period=8192, experts=16, rank=64),
+        Level(period=1024, experts=1, rank=128),
+        Level(period=8192, experts=16, rank=128),
     )
     """Level 0 is written while awake; every slower level is written by sleep alone."""
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
-    """Decoder layers that carry the memory, ascending; None means all of a base of at most eight, and every fourth of a deeper one."""
+    """Decoder layers that carry the memory, ascending; None means those of the upper half, of a base of more than eight every fourth of
+    them, from the last one down (docs/decisions/0015-where-memory-sits.md)."""
 
     @field_validator("levels")
     @classmethod

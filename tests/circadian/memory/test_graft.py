@@ -190,9 +190,11 @@ def test_a_layer_the_base_does_not_have_is_refused(base: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("depth", "chosen"), [(4, [0, 1, 2, 3]), (8, list(range(8))), (9, [3, 7]), (28, [3, 7, 11, 15, 19, 23, 27])]
+    ("depth", "chosen"), [(1, [0]), (2, [1]), (4, [2, 3]), (8, [4, 5, 6, 7]), (9, [4, 8]), (28, [15, 19, 23, 27])]
 )
-def test_a_deep_base_carries_memory_in_every_fourth_layer_and_says_so(depth: int, chosen: list[int]) -> None:
+def test_the_upper_half_carries_memory_every_fourth_layer_of_a_deep_base_and_a_version_says_so(
+    depth: int, chosen: list[int]
+) -> None:
     config = memory_config(Qwen3Config(num_hidden_layers=depth), SPEC)
     assert config.memory["spec"]["layers"] == chosen
 
