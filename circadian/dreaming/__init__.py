@@ -1,0 +1,1 @@
+"""Dreaming: the model writes its own lessons, and keeps what helps."""

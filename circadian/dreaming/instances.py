@@ -1,0 +1,210 @@
+"""Isolated instances: many LoRA adapters on one frozen model, each fine-tuned on a dream of its own, all in one pass.
+
+    theta'_i = SFT(theta, DREAM_i),        y = W x + (alpha / R) B_i A_i x     in the rows of instance i alone
+
+Every instance learns as if it were the only one: its loss is the mean over its own tokens, its gradient is clipped by its own norm, its
+Adam state and its learning rate are its own, and it stops when its own rows are used up. The base is read once for all of them; what is
+computed a second time is two thin products a layer. Instances end one after another, longest first, so those that go on are a prefix.
+
+All begin with the same A (from the seed) and B = 0, as peft does, so gradients of instances can be compared (gradients.py). What an
+instance has learned is written as a peft adapter (safetensors), which peft and vLLM load.
+
+Like SEAL's inner loop (arXiv 2506.10943): AdamW without weight decay, the learning rate falling linearly to zero over an instance's steps.
+Unlike it: padding is not learned (SEAL's labels are a plain copy of the padded ids).
+
+I instances, N rows of an instance's step, T tokens, R rank, X and Y widths of a linear layer's input and output.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from circadian.experience import Row
+from circadian.objectives.rows import pad
+from circadian.specs.dreaming import AdapterSpec
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Of Adam: torch's own."""
+TOKEN_CHUNK = 2048
+"""Tokens whose logits exist at once."""
+Progress = Callable[[int, int], None]
+"""progress(step, steps)"""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What one instance has learned: of each adapted layer, by its name in the model, A [R, X] and B [Y, R]."""
+
+    spec: AdapterSpec
+    tensors: dict[str, tuple[Tensor, Tensor]]
+    losses: tuple[float, ...] = ()
+    """Of its steps, nats a token."""
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer beside which every instance has its own A and B."""
+
+    def __init__(self, inner: nn.Linear, instances: int, spec: AdapterSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.inner, self.scale = inner, spec.alpha / spec.rank
+        width = inner.in_features
+        bound = 1 / math.sqrt(width)  # kaiming_uniform_(a=sqrt(5)), as peft begins
+        first = (torch.rand(spec.rank, width, generator=generator) * 2 - 1) * bound
+        self.A = nn.Parameter(first.to(inner.weight).repeat(instances, 1, 1))
+        self.B = nn.Parameter(inner.weight.new_zeros(instances, inner.out_features, spec.rank))
+        self.active = instances
+        """The first so many instances have rows in this pass, each as many as any other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [active * N, T, X], instance by instance -> [active * N, T, Y]"""
+        rows = x.reshape(self.active, -1, x.shape[-1])
+        added = rows @ self.A[: self.active].mT @ self.B[: self.active].mT
+        return self.inner(x) + self.scale * added.reshape(*x.shape[:-1], -1)
+
+
+class Pack:
+    """Instances under way on one model."""
+
+    def __init__(self, model: nn.Module, instances: int, spec: AdapterSpec, seed: int) -> None:
+        self.model, self.spec, self.instances = model, spec, instances
+        generator = torch.Generator().manual_seed(seed)
+        self.layers = {
+            name: PackedLinear(layer, instances, spec, generator)
+            for name, layer in model.named_modules()
+            if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in spec.targets
+        }
+        if not self.layers:
+            raise ValueError(
+                f"adapter.targets: the model has no linear layer named {' or '.join(spec.targets)}; name some that it has"
+            )
+        self.parameters = [part for layer in self.layers.values() for part in (layer.A, layer.B)]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """The model computes with the pack's layers in the place of its own."""
+        for name, layer in self.layers.items():
+            self._put(name, layer)
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                self._put(name, layer.inner)
+
+    def losses(self, rows: Sequence[Sequence[Row]], **forward: object) -> Tensor:
+        """Of the first instances, as many as `rows` has lists of equal length, the mean loss of their tokens [I], nats."""
+        for layer in self.layers.values():
+            layer.active = len(rows)
+        flat = [row for own in rows for row in own]
+        device = self.parameters[0].device
+        ids, weight = pad([row.ids for row in flat]).to(device), pad([row.weight for row in flat])[:, 1:].to(device)
+        hidden = self.model.model(input_ids=ids, **forward).last_hidden_state[:, :-1]  # type: ignore[operator, union-attr]
+        learned = weight > 0
+        weight = weight[learned]
+        losses = self._cross_entropy(hidden[learned], ids[:, 1:][learned]) * weight
+        whose = torch.arange(len(rows), device=device).repeat_interleave(len(rows[0]))[:, None].expand(learned.shape)[learned]
+        nothing = losses.new_zeros(len(rows))
+        return nothing.index_add(0, whose, losses) / nothing.index_add(0, whose, weight).clamp(min=1e-9)
+
+    def adapter(self, instance: int, losses: Sequence[float] = ()) -> Adapter:
+        """A copy of what an instance holds."""
+        held = {
+            name: (layer.A[instance].detach().clone(), layer.B[instance].detach().clone()) for name, layer in self.layers.items()
+        }
+        return Adapter(self.spec, held, tuple(losses))
+
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden [M, D], targets [M] -> [M], nats; logits of TOKEN_CHUNK tokens at a time, again in the backward pass."""
+
+        def one(part: Tensor, wanted: Tensor) -> Tensor:
+            return F.cross_entropy(self.model.lm_head(part).float(), wanted, reduction="none")  # type: ignore[operator]
+
+        chunks = zip(hidden.split(TOKEN_CHUNK), targets.split(TOKEN_CHUNK), strict=True)
+        return torch.cat([checkpoint(one, *chunk, use_reentrant=False) for chunk in chunks])
+
+    def _put(self, name: str, layer: nn.Module) -> None:
+        parent, _, last = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), last, layer)
+
+
+def fine_tune(
+    model: nn.Module,
+    dreams: Sequence[Sequence[Row]],
+    spec: AdapterSpec,
+    seed: int,
+    progress: Progress | None = None,
+    **forward: object,
+) -> list[Adapter]:
+    """One instance for every dream, a dream being the rows that are learned of it. forward: what the model is told besides, as its view.
+
+    An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number, so that it learns the
+    same alone or among others. The model's weights are not changed, and it is left without gradients.
+    """
+    if not all(dreams):
+        raise ValueError("a dream without rows cannot be learned; leave it out")
+    model.requires_grad_(False)
+    plans = [_plan(rows, spec, f"{seed}/{number}") for number, rows in enumerate(dreams)]
+    order = sorted(range(len(dreams)), key=lambda number: -len(plans[number]))
+    learned: list[Adapter | None] = [None] * len(dreams)
+    lengths = [len(plans[number]) for number in order]
+    pack = Pack(model, len(dreams), spec, seed)
+    state = [(torch.zeros_like(part), torch.zeros_like(part)) for part in pack.parameters]
+    trace: list[list[float]] = [[] for _ in order]
+    with pack.attached():
+        for step in range(lengths[0]):
+            active = sum(length > step for length in lengths)
+            losses = pack.losses([plans[order[i]][step] for i in range(active)], **forward)
+            gradients = torch.autograd.grad(losses.sum(), pack.parameters)
+            _adam(pack.parameters, gradients, state, step, _rates(spec, step, lengths[:active]).to(losses.device), spec)
+            for own, loss in zip(trace, losses.tolist(), strict=False):
+                own.append(loss)
+            for i in range(active):
+                if lengths[i] == step + 1:
+                    learned[order[i]] = pack.adapter(i, trace[i])
+            if progress:
+                progress(step + 1, lengths[0])
+    return [adapter for adapter in learned if adapter is not None]
+
+
+def _plan(rows: Sequence[Row], spec: AdapterSpec, seed: str) -> list[list[Row]]:
+    """The rows of each step, `batch` of them; where an epoch is over within a step the next one begins."""
+    rng, queue = random.Random(seed), []
+    for _ in range(spec.epochs):
+        queue += rng.sample(list(rows), len(rows))
+    queue += queue[: -len(queue) % spec.batch]
+    return [queue[i : i + spec.batch] for i in range(0, len(queue), spec.batch)]
+
+
+def _rates(spec: AdapterSpec, step: int, lengths: Sequence[int]) -> Tensor:
+    """The learning rate of each active instance: down linearly, zero where its steps end."""
+    return torch.tensor([spec.lr * (length - step) / length for length in lengths])
+
+
+@torch.no_grad()
+def _adam(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    state: Sequence[tuple[Tensor, Tensor]],
+    step: int,
+    rates: Tensor,
+    spec: AdapterSpec,
+) -> None:
+    """A step of Adam for the active instances, the first ones; each clips its gradient by its own norm. rates [active]."""
+    active, one = len(rates), (-1, 1, 1)
+    norms = sum(gradient[:active].float().square().sum((1, 2)) for gradient in gradients)
+    clip = (spec.max_grad_norm / (torch.as_tensor(norms).sqrt() + 1e-6)).clamp(max=1.0)
+    for parameter, gradient, (first, second) in zip(parameters, gradients, state, strict=True):
+        part = gradient[:active] * clip.view(one).to(gradient)
+        first, second = first[:active], second[:active]
+        first.lerp_(part, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(part, part, value=1 - BETAS[1])
+        unbiased = second.sqrt() / math.sqrt(1 - BETAS[1] ** (step + 1)) + EPSILON
+        parameter[:active] -= rates.view(one).to(parameter) / (1 - BETAS[0] ** (step + 1)) * first / unbiased

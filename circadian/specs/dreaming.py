@@ -1,0 +1,28 @@
+"""How a deployment dreams: what it writes, what is kept of it, how that is tried out, and what the dreamer learns from it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from circadian.specs.base import PositiveInt, Spec
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+class AdapterSpec(Spec):
+    """A LoRA adapter and how it is fine-tuned."""
+
+    rank: PositiveInt = 32
+    alpha: Annotated[float, Field(gt=0.0)] = 64.0
+    """What the adapter says is multiplied by alpha / rank."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ATTENTION + MLP
+    """Last names of the linear layers that are adapted. The output layer cannot be among them: vLLM cannot score texts then."""
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    """At the first step; it falls linearly to zero."""
+    epochs: PositiveInt = 10
+    batch: PositiveInt = 1
+    """Rows a step."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
