@@ -106,7 +106,7 @@ class Pack:
         flat = [row for own in rows for row in own]
         device = self.parameters[0].device
         ids, weight = pad([row.ids for row in flat]).to(device), pad([row.weight for row in flat])[:, 1:].to(device)
-        hidden = self.model.model(input_ids=ids, **forward).last_hidden_state[:, :-1]  # type: ignore[operator, union-attr]
+        hidden = self.model.model(input_ids=ids, **forward).last_hidden_state[:, :-1]  # type: ignore[operator]
         learned = weight > 0
         weight = weight[learned]
         losses = self._cross_entropy(hidden[learned], ids[:, 1:][learned]) * weight
