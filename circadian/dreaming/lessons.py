@@ -1,0 +1,55 @@
+"""What is learned of a dream: its text, cut into pieces, each an experience of its own.
+
+    whole       one piece
+    lines       every line that is not empty (SEAL's split_newlines)
+    sentences   every sentence; several facts in one row would be copied from context and not learned
+
+A question and what comes next become an exchange: the deployment is asked, and answers, without the full stop. Everything else is said to
+it, as its context was: as a user's message where the context is a chat, else as a document. Marks that lists begin with (`1.`, `-`,
+`Question:`) are no part of what is learned.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from circadian.specs import Experience, Message
+
+Split = Literal["whole", "lines", "sentences"]
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_MARK = re.compile(r"^\s*(?:[-*•]\s+|\d+[.):]\s+|(?:question|answer|q|a)(?:\s*\d+)?\s*:\s*)+", re.IGNORECASE)
+SHORTEST = 2
+"""Words; a shorter piece says nothing, unless it answers a question."""
+
+
+def pieces(dream: str, split: Split) -> list[str]:
+    """The text in pieces, without marks; none is empty."""
+    lines = [_MARK.sub("", line).strip() for line in ([dream] if split == "whole" else dream.splitlines())]
+    cut = [part for line in lines for part in _SENTENCE.split(line)] if split == "sentences" else lines
+    return [piece for piece in cut if piece]
+
+
+def lessons(dream: str, split: Split, name: str, chat: bool) -> list[Experience]:
+    """The experiences that a dream is learned as; name: what their ids begin with."""
+    learned: list[Experience] = []
+    question: str | None = None
+
+    def add(*messages: tuple[Literal["user", "assistant"], str]) -> None:
+        id = f"{name}/{len(learned)}"
+        if len(messages) == 1 and not chat:
+            learned.append(Experience(id=id, text=messages[0][1], source="tool"))
+        else:
+            said = tuple(Message(role=role, content=text) for role, text in messages)
+            learned.append(Experience(id=id, messages=said, source="tool"))
+
+    for piece in pieces(dream, split):
+        if piece.endswith("?"):
+            question = piece
+        elif question is not None:
+            if answer := piece.rstrip(" ."):
+                add(("user", question), ("assistant", answer))
+            question = None
+        elif len(piece.split()) >= SHORTEST:
+            add(("user", piece))
+    return learned
