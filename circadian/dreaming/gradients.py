@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from circadian.dreaming.instances import Pack
 from circadian.experience import Row
+from circadian.memory.graft import View
 from circadian.specs.dreaming import AdapterSpec
 
 PLACES = 4096
@@ -37,9 +38,14 @@ Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def sketches(
-    model: nn.Module, texts: Sequence[Sequence[Row]], spec: AdapterSpec, seed: int, places: int = PLACES, **forward: object
+    model: nn.Module,
+    texts: Sequence[Sequence[Row]],
+    spec: AdapterSpec,
+    seed: int,
+    places: int = PLACES,
+    view: View = "rested",
 ) -> Tensor:
-    """Sketches of the gradients [I, S] of texts, each a list of rows; those of one seed can be compared. forward: as of fine_tune."""
+    """Sketches of the gradients [I, S] of texts, each a list of rows; those of one seed can be compared. view: as of fine_tune."""
     if not all(texts):
         raise ValueError("a text without rows has no gradient; leave it out")
     model.requires_grad_(False)
@@ -47,7 +53,7 @@ def sketches(
     padded = [[*rows, *[_nothing(rows[0])] * (longest - len(rows))] for rows in texts]
     pack = Pack(model, len(texts), spec, seed)
     with pack.attached():
-        losses = pack.losses(padded, **forward)
+        losses = pack.losses(padded, view)
         gradients = torch.autograd.grad(losses.sum(), [layer.B for layer in pack.layers.values()])
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(len(texts), places)

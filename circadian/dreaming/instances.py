@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from circadian.experience import Row
+from circadian.memory.graft import Grafted, View
 from circadian.objectives.rows import pad
 from circadian.specs.dreaming import AdapterSpec
 
@@ -99,14 +100,14 @@ class Pack:
             for name, layer in self.layers.items():
                 self._put(name, layer.inner)
 
-    def losses(self, rows: Sequence[Sequence[Row]], **forward: object) -> Tensor:
+    def losses(self, rows: Sequence[Sequence[Row]], view: View = "rested") -> Tensor:
         """Of the first instances, as many as `rows` has lists of equal length, the mean loss of their tokens [I], nats."""
         for layer in self.layers.values():
             layer.active = len(rows)
         flat = [row for own in rows for row in own]
         device = self.parameters[0].device
         ids, weight = pad([row.ids for row in flat]).to(device), pad([row.weight for row in flat])[:, 1:].to(device)
-        hidden = self.model.model(input_ids=ids, **forward).last_hidden_state[:, :-1]  # type: ignore[operator]
+        hidden = states(self.model, ids, view)[:, :-1]
         learned = weight > 0
         weight = weight[learned]
         losses = self._cross_entropy(hidden[learned], ids[:, 1:][learned]) * weight
@@ -141,9 +142,9 @@ def fine_tune(
     spec: AdapterSpec,
     seed: int,
     progress: Progress | None = None,
-    **forward: object,
+    view: View = "rested",
 ) -> list[Adapter]:
-    """One instance for every dream, a dream being the rows that are learned of it. forward: what the model is told besides, as its view.
+    """One instance for every dream, a dream being the rows that are learned of it. view: which memory the instances build on.
 
     An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number, so that it learns the
     same alone or among others. The model's weights are not changed, and it is left without gradients.
@@ -161,7 +162,7 @@ def fine_tune(
     with pack.attached():
         for step in range(lengths[0]):
             active = sum(length > step for length in lengths)
-            losses = pack.losses([plans[order[i]][step] for i in range(active)], **forward)
+            losses = pack.losses([plans[order[i]][step] for i in range(active)], view)
             gradients = torch.autograd.grad(losses.sum(), pack.parameters)
             _adam(pack.parameters, gradients, state, step, _rates(spec, step, lengths[:active]).to(losses.device), spec)
             for own, loss in zip(trace, losses.tolist(), strict=False):
@@ -172,6 +173,13 @@ def fine_tune(
             if progress:
                 progress(step + 1, lengths[0])
     return [adapter for adapter in learned if adapter is not None]
+
+
+def states(model: nn.Module, ids: Tensor, view: View) -> Tensor:
+    """Final hidden states [B, T, D] of a model with memory in this view, or of one without."""
+    if isinstance(model, Grafted):
+        return model.hidden(ids, view)
+    return model.model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
 
 
 def _plan(rows: Sequence[Row], spec: AdapterSpec, seed: str) -> list[list[Row]]:

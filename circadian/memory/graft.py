@@ -132,6 +132,12 @@ class Grafted(PreTrainedModel):
         with self._heard.during(self.mask(view)):
             return super().forward(*args, **kwargs)
 
+    def hidden(self, ids: Tensor, view: View) -> Tensor:
+        """ids [B, T] padded on the right -> final hidden states [B, T, D], input of `lm_head`; all layers in one pass, with gradients to
+        whatever has any."""
+        with self._heard.during(self.mask(view)):
+            return self.model(input_ids=ids, use_cache=False).last_hidden_state
+
     @torch.no_grad()
     def lower(self, ids: Tensor, positions: Tensor | None = None) -> Trunk:
         """The frozen layers below the first memory, computed once for all views.
