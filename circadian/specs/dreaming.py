@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -26,3 +26,14 @@ class AdapterSpec(Spec):
     batch: PositiveInt = 1
     """Rows a step."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+ScorerKind = Literal["exact", "contains", "f1", "choice", "grid", "judge"]
+
+
+class ProbeSpec(Spec):
+    """A question, and what counts as right."""
+
+    question: Annotated[str, Field(min_length=1)]
+    answers: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Any of them."""
