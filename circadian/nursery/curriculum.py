@@ -12,7 +12,8 @@ Shapes: B documents, T tokens. Answer tokens weigh `ANSWER_WEIGHT` times the oth
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,13 +41,50 @@ class Batch:
     weight: Tensor
 
 
-class Curriculum:
-    """The documents of a world, batch after batch."""
+class Documents(ABC):
+    """Documents to read, batch after batch, deterministic from a seed."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, steps: int) -> None:
+        self.tokenizer, self._ids = tokenizer, {word: [id] for word, id in tokenizer.get_vocab().items()}
+        self.steps = steps
+
+    @abstractmethod
+    def closed_book(self, step: int, count: int) -> Batch:
+        """B = count short documents: what is known, and what is true for a while."""
+
+    @abstractmethod
+    def open_book(self, step: int, count: int) -> Batch:
+        """B = count passages, with something about each."""
+
+    def collate(self, documents: Sequence[tuple[list[str], Collection[int]]]) -> Batch:
+        """Of words, and the places of those that weigh more."""
+        read = [([self._read(word) for word in words], answers) for words, answers in documents]
+        length = max(sum(map(len, words)) for words, _ in read)
+        ids = torch.full((len(documents), length), self.tokenizer.pad_token_id)
+        weight = torch.zeros(len(documents), length)
+        for row, (words, answers) in enumerate(read):
+            whole = [id for word in words for id in word]
+            ids[row, : len(whole)] = torch.tensor(whole)
+            weight[row, 1 : len(whole)] = 1.0
+            for answer in answers:
+                begin, end = (sum(map(len, words[:place])) for place in (answer, answer + 1))
+                weight[row, begin:end] = ANSWER_WEIGHT
+        return Batch(ids, weight)
+
+    def _read(self, word: str) -> list[int]:
+        """A word's tokens: one by the nursery's own tokenizer, perhaps more by another."""
+        if word not in self._ids:
+            self._ids[word] = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        return self._ids[word]
+
+
+class Curriculum(Documents):
+    """The documents of the toy world."""
 
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> None:
-        self.world, self.steps = world, steps
+        super().__init__(tokenizer, steps)
+        self.world = world
         self.rng = random.Random(f"curriculum-{world.seed}-{seed}")
-        self.tokenizer, self._ids = tokenizer, {word: [id] for word, id in tokenizer.get_vocab().items()}
         self.active = [self._facts_of(entity) for entity in self.rng.sample(world.pool, ACTIVE_ENTITIES)]
 
     def _facts_of(self, entity: str) -> list[Fact]:
@@ -61,7 +99,7 @@ class Curriculum:
         for i in range(count):
             fact = self.rng.choice(self.world.base_facts) if i % 2 else self.rng.choice(self.rng.choice(self.active))
             documents.append(self._question(fact) if self.rng.random() < QUESTION_SHARE else self._statement(fact))
-        return self._collate(documents)
+        return self.collate([(words, (answer,)) for words, answer in documents])
 
     def open_book(self, step: int, count: int) -> Batch:
         """B = count passages with a question about one of their facts."""
@@ -70,7 +108,7 @@ class Curriculum:
         for _ in range(count):
             number = FACTS_PER_PASSAGE[stage] if self.rng.random() < 0.5 else self.rng.choice(FACTS_PER_PASSAGE[: stage + 1])
             documents.append(self.passage(number))
-        return self._collate(documents)
+        return self.collate([(words, (answer,)) for words, answer in documents])
 
     def passage(self, number: int) -> tuple[list[str], int]:
         """An open-book document with `number` random facts about different pool entities."""
@@ -90,22 +128,3 @@ class Curriculum:
     def _question(self, fact: Fact) -> tuple[list[str], int]:
         words = fact.question(self.rng.randrange(len(QUESTION_FORMS))).split()
         return ["<bos>", "<user>", *words, "<assistant>", fact.value, "<eos>"], len(words) + 3
-
-    def _collate(self, documents: Sequence[tuple[list[str], int]]) -> Batch:
-        read = [([self._read(word) for word in words], answer) for words, answer in documents]
-        length = max(sum(map(len, words)) for words, _ in read)
-        ids = torch.full((len(documents), length), self.tokenizer.pad_token_id)
-        weight = torch.zeros(len(documents), length)
-        for row, (words, answer) in enumerate(read):
-            begin, end = (sum(map(len, words[:place])) for place in (answer, answer + 1))
-            whole = [id for word in words for id in word]
-            ids[row, : len(whole)] = torch.tensor(whole)
-            weight[row, 1 : len(whole)] = 1.0
-            weight[row, begin:end] = ANSWER_WEIGHT
-        return Batch(ids, weight)
-
-    def _read(self, word: str) -> list[int]:
-        """A word's tokens: one by the nursery's own tokenizer, perhaps more by another."""
-        if word not in self._ids:
-            self._ids[word] = self.tokenizer(word, add_special_tokens=False)["input_ids"]
-        return self._ids[word]

@@ -34,7 +34,8 @@ class SpecialistCurriculum(Curriculum):
         """B = count short documents about the facts."""
         del step
         facts = [self.rng.choice(self.facts) for _ in range(count)]
-        return self._collate([self._question(f) if self.rng.random() < QUESTION_SHARE else self._statement(f) for f in facts])
+        documents = [self._question(f) if self.rng.random() < QUESTION_SHARE else self._statement(f) for f in facts]
+        return self.collate([(words, (answer,)) for words, answer in documents])
 
 
 def build_other_tokenizer(world: World) -> PreTrainedTokenizerFast:

@@ -9,11 +9,11 @@ which is exactly what the chat template makes of the same messages, so pretraini
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
-
-from circadian.nursery.world import World
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>")
 CHAT_TEMPLATE = (
@@ -25,7 +25,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
+class Words(Protocol):
+    """A world, as far as a tokenizer must know it."""
+
+    def words(self) -> list[str]:
+        """The vocabulary, each word once."""
+
+
+def build_tokenizer(world: Words) -> PreTrainedTokenizerFast:
     """The tokenizer of a world: lower case, one token a word or mark, special tokens by name."""
     vocabulary = {word: i for i, word in enumerate([*SPECIALS, *world.words()])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))

@@ -17,7 +17,7 @@ word level, one token a word, so lengths below are tokens and words alike.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 RELATIONS: dict[str, tuple[str, ...]] = {
@@ -112,19 +112,19 @@ class Day:
         return [Probe(fact.question(form), fact.value) for fact in self.facts for form in self.held_out_forms]
 
 
-def _names(count: int, rng: random.Random) -> list[str]:
+def names(count: int, rng: random.Random, words: Iterable[str]) -> list[str]:
     """Pronounceable two-syllable names, distinct from each other and from every other word of the world."""
     onsets = "b d f g h j k l m n p r s t v z".split()
     vowels = "a e i o u".split()
     endings = ["", "n", "l", "s", "r", "m"]
-    taken = set(vocabulary_words())
-    names: list[str] = []
-    while len(names) < count:
+    taken = set(words)
+    found: list[str] = []
+    while len(found) < count:
         name = "".join(rng.choice(onsets) + rng.choice(vowels) for _ in range(2)) + rng.choice(endings)
         if name not in taken:
             taken.add(name)
-            names.append(name)
-    return names
+            found.append(name)
+    return found
 
 
 def vocabulary_words() -> list[str]:
@@ -147,10 +147,10 @@ class World:
 
     def __init__(self, seed: int = 0) -> None:
         rng = random.Random(f"world-{seed}")
-        names = _names(BASE_ENTITIES + POOL_ENTITIES, rng)
+        entities = names(BASE_ENTITIES + POOL_ENTITIES, rng, vocabulary_words())
         self.seed = seed
-        self.base_entities = tuple(names[:BASE_ENTITIES])
-        self.pool = tuple(names[BASE_ENTITIES:])
+        self.base_entities = tuple(entities[:BASE_ENTITIES])
+        self.pool = tuple(entities[BASE_ENTITIES:])
         self.base_facts = tuple(self.draw(entity, relation, rng) for entity in self.base_entities for relation in RELATIONS)
 
     @staticmethod
