@@ -18,8 +18,8 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence, Set
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -27,17 +27,22 @@ from typing import Any, Self, TypeVar
 from transformers import AutoConfig
 from vllm import AsyncEngineArgs, RequestOutput, SamplingParams
 from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from actors.replies import EngineLost, Read
+from circadian.dreaming.peft_files import WEIGHTS_FILE
+from circadian.files import sha256
 from circadian.memory.delivery import DeliveryRefused, Receipt
 from circadian.memory.version import read_record
 from circadian.memory.vllm_worker import EXTENSION
 from circadian.specs import EngineSpec
 
 logger = logging.getLogger(__name__)
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)
+"""Those for which vLLM has room."""
 T = TypeVar("T")
 
 
@@ -50,6 +55,9 @@ class MemoryEngine:
         self._changing = asyncio.Lock()
         self._view: tuple[float, ...] | None = None
         self._ids = itertools.count()
+        self._adapters: dict[tuple[str, str], LoRARequest] = {}
+        """Those that hold a place, at most spec.adapters, by folder and checksum."""
+        self._lending, self._lora_ids = asyncio.Lock(), itertools.count(1)
         self._lost = ""
         self._under_way: set[asyncio.Future[Any]] = set()
 
@@ -70,6 +78,7 @@ class MemoryEngine:
                 gpu_memory_utilization=spec.gpu_memory_utilization,
                 enable_prefix_caching=True,
                 disable_log_stats=True,
+                **_adapters(spec),
             )
         )
         engine = cls(client, read_record(folder).id, spec)
@@ -169,29 +178,34 @@ class MemoryEngine:
         temperature: float,
         seed: int,
         stop: Sequence[int] = (),
+        adapters: Sequence[str] = (),
     ) -> list[list[int]]:
         """`samples` completions of each prompt, without the prompt, those of one prompt next to each other.
 
         A completion ends at a token of `stop` (which it keeps), at `max_tokens`, or where the model's length ends. Temperature 0
-        is greedy.
+        is greedy. adapters: of each prompt the folder of the LoRA adapter that it is answered with, or "" for none.
         """
-        requests = [
-            self.generate(
-                prompt,
-                SamplingParams(
-                    n=samples,
-                    max_tokens=max_tokens,
-                    temperature=temperature,
-                    seed=seed + i * samples,  # vLLM adds the sample's index
-                    stop_token_ids=list(stop),
-                    ignore_eos=True,
-                    detokenize=False,
-                ),
+
+        def request(i: int, adapter: LoRARequest | None) -> Coroutine[Any, Any, RequestOutput]:
+            params = SamplingParams(
+                n=samples,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                seed=seed + i * samples,  # vLLM adds the sample's index
+                stop_token_ids=list(stop),
+                ignore_eos=True,
+                detokenize=False,
             )
-            for i, prompt in enumerate(prompts)
-        ]
-        outputs = await self._all(requests)
-        return [list(completion.token_ids) for output in outputs for completion in sorted(output.outputs, key=lambda o: o.index)]
+            return self.generate(prompts[i], params, adapter)
+
+        outputs: dict[int, RequestOutput] = {}
+        async with self._lending if adapters else nullcontext():
+            for wave in waves(adapters or [""] * len(prompts), self.spec.adapters):
+                lent = await self._lend({adapters[i] for i in wave if adapters and adapters[i]})
+                answers = await self._all([request(i, lent.get(adapters[i] if adapters else "")) for i in wave])
+                outputs |= dict(zip(wave, answers, strict=True))
+        ordered = [outputs[i] for i in range(len(prompts))]
+        return [list(completion.token_ids) for output in ordered for completion in sorted(output.outputs, key=lambda o: o.index)]
 
     async def read(self, tokens: Sequence[Sequence[int]]) -> list[list[Read]]:
         """Each token of each text but its first, as it was to be expected after those before it: rows of [T - 1].
@@ -207,17 +221,33 @@ class MemoryEngine:
             rows.append([Read(token, entry.logprob, entry.rank == 1) for token, entry in zip(row[1:], entries, strict=True)])
         return rows
 
-    async def generate(self, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+    async def generate(self, prompt: Sequence[int], params: SamplingParams, adapter: LoRARequest | None = None) -> RequestOutput:
         """One request in the engine's present version and view; params as vLLM knows them. For more than one use `sample`."""
         params = params.clone()
         params.output_kind = RequestOutputKind.FINAL_ONLY
         salted = tokens_input(list(prompt), cache_salt=self.cache_salt)
         final: RequestOutput | None = None
-        async for output in self.client.generate(salted, params, request_id=f"circadian-{next(self._ids)}"):
+        number = f"circadian-{next(self._ids)}"
+        async for output in self.client.generate(salted, params, request_id=number, lora_request=adapter):
             final = output
         if final is None or not final.finished:
             raise RuntimeError("the engine ended a request without an answer")
         return final
+
+    async def _lend(self, folders: Set[str]) -> dict[str, LoRARequest]:
+        """How requests name these folders' adapters, with all others put out of their places.
+
+        A folder's adapter is another one once its file is another, so none is ever answered from an older one's cache.
+        """
+        if folders and not self.spec.adapters:
+            raise ValueError("this engine takes no adapters; start it with rollouts.engine.adapters of 1 or more")
+        keys = {folder: (folder, sha256(Path(folder) / WEIGHTS_FILE)) for folder in folders}
+        for key in [key for key in self._adapters if key not in keys.values()] if folders else ():
+            await self.client.remove_lora(self._adapters.pop(key).lora_int_id)
+        for key in keys.values():
+            if key not in self._adapters:
+                self._adapters[key] = LoRARequest("/".join(key), next(self._lora_ids), key[0])
+        return {folder: self._adapters[key] for folder, key in keys.items()}
 
     async def _all(self, requests: list[Coroutine[Any, Any, RequestOutput]]) -> list[RequestOutput]:
         """All answers, in order; when one fails or time is up the others are aborted."""
@@ -260,6 +290,24 @@ class MemoryEngine:
     async def _workers(self, method: str, *args: Any) -> list[Any]:
         async with asyncio.timeout(self.spec.control_seconds):  # the engine's own bound does not hold where its process hangs
             return await self.client.collective_rpc(method, timeout=self.spec.control_seconds, args=args)
+
+
+def _adapters(spec: EngineSpec) -> dict[str, Any]:
+    """vLLM's settings for LoRA. One place more than adapters: the one in the last place speaks in requests without an adapter, too."""
+    if not spec.adapters:
+        return {}
+    rank = next((size for size in LORA_RANKS if size >= spec.adapter_rank), LORA_RANKS[-1])
+    return {"enable_lora": True, "max_loras": spec.adapters + 1, "max_lora_rank": rank}
+
+
+def waves(adapters: Sequence[str], places: int) -> list[list[int]]:
+    """The numbers of the prompts that are answered together: of each adapter all, and no more adapters than there are places for."""
+    names = dict.fromkeys(adapters)
+    own = [name for name in names if name]
+    groups = [set(own[i : i + max(1, places)]) for i in range(0, len(own), max(1, places))] or [set()]
+    groups[0] = groups[0] | {""}
+    found = [[i for i, name in enumerate(adapters) if name in group] for group in groups]
+    return [wave for wave in found if wave]
 
 
 def _nothing_left(timeout: float | None = None) -> None:

@@ -53,13 +53,14 @@ class RolloutWorker:
         temperature: float,
         seed: int,
         stop: Sequence[int],
+        adapters: Sequence[str] = (),
     ) -> Tokens:
         """Completions in this view; see MemoryEngine.sample."""
         engine = await self._engine.get()
         async with self._turn:
             await engine.set_view(view)
             return await engine.sample(
-                prompts, samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop
+                prompts, samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop, adapters=adapters
             )
 
     async def read(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[Read]]:
@@ -140,9 +141,22 @@ class RolloutHandle:
         temperature: float,
         seed: int,
         stop: Sequence[int] = (),
+        adapters: Sequence[str] = (),
     ) -> Tokens:
-        """`samples` completions of each prompt, without the prompt, those of one prompt next to each other; view None is awake."""
-        ref = self.sample_ref(view, prompts, samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
+        """`samples` completions of each prompt, without the prompt, those of one prompt next to each other; view None is awake.
+
+        adapters: of each prompt the folder of the LoRA adapter that it is answered with, or "" for none.
+        """
+        ref = self.sample_ref(
+            view,
+            prompts,
+            samples=samples,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop=stop,
+            adapters=adapters,
+        )
         return ray.get(ref, timeout=self._seconds)
 
     def sample_ref(
@@ -155,9 +169,10 @@ class RolloutHandle:
         temperature: float,
         seed: int,
         stop: Sequence[int] = (),
+        adapters: Sequence[str] = (),
     ) -> ray.ObjectRef[Tokens]:
         """The same as a reference, so that several workers write at once."""
-        return self._actor.sample.remote(view, prompts, samples, max_tokens, temperature, seed, stop)
+        return self._actor.sample.remote(view, prompts, samples, max_tokens, temperature, seed, stop, adapters)
 
     def read(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[Read]]:
         """Each token of each text but its first, as this view expects it where it stands; view None is awake."""

@@ -36,6 +36,10 @@ class EngineSpec(Spec):
     tensor_parallel_size: PositiveInt = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.85
     """Share of a GPU's memory; on CPU the KV cache is sized by VLLM_CPU_KVCACHE_SPACE (GiB)."""
+    adapters: Annotated[int, Field(ge=0)] = 0
+    """LoRA adapters that one step may mix, each with a place in memory; 0: the engine takes none, and is faster."""
+    adapter_rank: Annotated[int, Field(ge=1, le=512)] = 64
+    """Largest rank of an adapter."""
     start_seconds: Seconds = 900.0
     """Bound of a start: a large base is hashed, read and warmed up."""
     control_seconds: Seconds = 120.0

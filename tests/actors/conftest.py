@@ -16,13 +16,13 @@ os.environ.update(names.vllm_environment())
 
 
 @contextmanager
-def started(world: EngineWorld) -> Iterator[LiveEngine]:
+def started(world: EngineWorld, **spec: int) -> Iterator[LiveEngine]:
     from actors.engine import MemoryEngine
     from circadian.memory.version import load_version
     from circadian.specs import EngineSpec
 
     with asyncio.Runner() as runner:
-        live = LiveEngine(runner.run(MemoryEngine.start(world.folder, EngineSpec(max_num_seqs=64))), runner.run, world, {})
+        live = LiveEngine(runner.run(MemoryEngine.start(world.folder, EngineSpec(max_num_seqs=64, **spec))), runner.run, world, {})
         model = load_version(world.folder)
         live.as_loaded.update({view: live.ask_twice(model, view) for view in VIEWS})
         yield live
@@ -43,6 +43,12 @@ def live(engine_world: EngineWorld) -> Iterator[LiveEngine]:
 @pytest.fixture(scope="session")
 def live_llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine]:
     with started(make_world(tmp_path_factory.mktemp("engine-llama"), "llama")) as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def live_with_adapters(engine_world: EngineWorld) -> Iterator[LiveEngine]:
+    with started(engine_world, adapters=3, adapter_rank=6) as live:
         yield live
 
 
