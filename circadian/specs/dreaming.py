@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from circadian.specs.base import PositiveInt, Spec
 
@@ -37,3 +37,21 @@ class ProbeSpec(Spec):
     question: Annotated[str, Field(min_length=1)]
     answers: Annotated[tuple[str, ...], Field(min_length=1)]
     """Any of them."""
+
+
+class CurriculumSpec(Spec):
+    """Where dreams are drawn: see circadian/dreaming/curriculum.py. The three are weights of one mean."""
+
+    weakness: Annotated[float, Field(ge=0.0)] = 1.0
+    forgetting: Annotated[float, Field(ge=0.0)] = 1.0
+    novelty: Annotated[float, Field(ge=0.0)] = 0.25
+    width: Annotated[float, Field(gt=0.0)] = 0.5
+    """How far from a round's difficulty contexts are still drawn, as a share of all contexts."""
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Self:
+        if not self.weakness + self.forgetting + self.novelty:
+            raise ValueError(
+                "weakness, forgetting and novelty are all 0, so no context is needed more than another; raise one of them"
+            )
+        return self
