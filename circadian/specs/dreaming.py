@@ -6,16 +6,52 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from circadian.specs.base import PositiveInt, Spec
+from circadian.specs.base import Fraction, PositiveInt, Spec
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+ScorerKind = Literal["exact", "contains", "f1", "choice", "grid", "judge"]
+PromptKind = Literal["implications", "rewrite", "self_qa", "free"]
+
+
+class ProbeSpec(Spec):
+    """A question, and what counts as right."""
+
+    question: Annotated[str, Field(min_length=1)]
+    answers: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Any of them."""
+
+
+class TaskSpec(Spec):
+    """A context, and what knowing it is measured by: (C, tau) of the paper."""
+
+    context: Annotated[str, Field(min_length=1)]
+    probes: Annotated[tuple[ProbeSpec, ...], Field(min_length=1)]
+    """Asked without the context. No prompt of a dream holds them."""
+    scorer: ScorerKind = "contains"
+    """See circadian/dreaming/scorers.py."""
+    chat: bool = True
+    """Whether the context is what a user says, or a document."""
+
+
+class SelfTaskSpec(Spec):
+    """How tasks are made of the day's experiences where none are given; see circadian/dreaming/tasks.py."""
+
+    questions: PositiveInt = 8
+    """Asked about each context; each that is asked twice counts once."""
+    answers: Annotated[int, Field(ge=2)] = 5
+    """To each question, the context in view."""
+    min_agreement: Fraction = 0.6
+    """Share of the answers that must say the same."""
+    most: PositiveInt = 64
+    """Experiences, drawn at random, of which tasks are made."""
+    scorer: ScorerKind = "contains"
 
 
 class AdapterSpec(Spec):
     """A LoRA adapter and how it is fine-tuned."""
 
-    rank: PositiveInt = 32
+    rank: Annotated[int, Field(ge=1, le=512)] = 32
     alpha: Annotated[float, Field(gt=0.0)] = 64.0
     """What the adapter says is multiplied by alpha / rank."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ATTENTION + MLP
@@ -27,16 +63,45 @@ class AdapterSpec(Spec):
     """Rows a step."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
 
+    @model_validator(mode="after")
+    def _not_the_head(self) -> Self:
+        if "lm_head" in self.targets:
+            raise ValueError("targets: the output layer lm_head cannot be adapted; leave it out")
+        return self
 
-ScorerKind = Literal["exact", "contains", "f1", "choice", "grid", "judge"]
+
+class NoveltySpec(Spec):
+    """The extra random expert that is heard while dreams are written; see circadian/dreaming/novelty.py."""
+
+    strength: Annotated[float, Field(ge=0.0)] = 0.1
+    """Of what it adds, against the residual stream; 0: none is heard."""
 
 
-class ProbeSpec(Spec):
-    """A question, and what counts as right."""
+class SelectionSpec(Spec):
+    """Which dreams of a context are tried out; see circadian/dreaming/gradients.py and selection.py."""
 
-    question: Annotated[str, Field(min_length=1)]
-    answers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Any of them."""
+    score: Literal["none", "norm", "alignment", "validation"] = "validation"
+    top: Annotated[int, Field(ge=0)] = 3
+    """k: of the highest score."""
+    chance: Annotated[int, Field(ge=0)] = 1
+    """b: others, at random."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.top + self.chance:
+            raise ValueError("top and chance are both 0, so no dream would be tried out; raise one of them")
+        return self
+
+
+class RewardSpec(Spec):
+    """When a dream is rewarded."""
+
+    kind: Literal["improved", "best"] = "best"
+    """`improved`: its instance is better than the undreamt one (the paper). `best`: of a context's improved ones only the best (SEAL)."""
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+    """By how much more than this it must be better, in points of the mean score, 0 to 1."""
+    against: Literal["context", "nothing"] = "context"
+    """The undreamt one: an instance that learned the context alone, as every instance does besides its dream, or the deployment itself."""
 
 
 class CurriculumSpec(Spec):
@@ -54,4 +119,49 @@ class CurriculumSpec(Spec):
             raise ValueError(
                 "weakness, forgetting and novelty are all 0, so no context is needed more than another; raise one of them"
             )
+        return self
+
+
+class DreamingSpec(Spec):
+    """The second part of a night: dreams are written, tried out, rewarded and learned from, and what helps is kept."""
+
+    tasks: tuple[TaskSpec, ...] = ()
+    """What is dreamt of. None: tasks are made of the day's experiences."""
+    self_tasks: SelfTaskSpec = SelfTaskSpec()
+    validation_share: Fraction = 0.5
+    """Of a context's probes, for the direction of the `validation` score; the reward's are the others."""
+    rounds: Annotated[int, Field(ge=0)] = 2
+    """In which the dreamer learns; after them the dreams are written that are kept."""
+    contexts: PositiveInt = 16
+    """Of a round."""
+    dreams: PositiveInt = 12
+    """m: of each context."""
+    prompts: Annotated[tuple[PromptKind, ...], Field(min_length=1)] = ("implications", "rewrite", "self_qa")
+    """In turn; see circadian/dreaming/prompts.py."""
+    words: dict[PromptKind, str] = {}
+    """Other words for a kind, with {context} in them."""
+    tokens: PositiveInt = 128
+    """Of a dream."""
+    answer_tokens: PositiveInt = 16
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    split: Literal["whole", "lines", "sentences"] = "sentences"
+    """Into what is learned of a dream; see circadian/dreaming/lessons.py."""
+    with_context: bool = True
+    """An instance learns the context besides its dream, as SEAL's does."""
+    novelty: NoveltySpec = NoveltySpec()
+    selection: SelectionSpec = SelectionSpec()
+    instance: AdapterSpec = AdapterSpec()
+    """Of a dream that is tried out."""
+    reward: RewardSpec = RewardSpec()
+    dreamer: AdapterSpec = AdapterSpec(epochs=6, batch=8)
+    """What learns to dream; it is used for that alone."""
+    curriculum: CurriculumSpec = CurriculumSpec()
+    pack_tokens: PositiveInt = 8192
+    """Tokens that all instances of one pack learn in a step: what bounds a task's memory."""
+
+    @model_validator(mode="after")
+    def _words_hold_the_context(self) -> Self:
+        for kind, text in self.words.items():
+            if "{context}" not in text:
+                raise ValueError(f"words.{kind}: {text!r} has no {{context}} in it; put it where the context is to stand")
         return self

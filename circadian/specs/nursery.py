@@ -1,13 +1,17 @@
-"""The small model that ships with Circadian."""
+"""The small models that ship with Circadian."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from circadian.specs.base import PositiveInt, Spec
 
 
 class NurserySpec(Spec):
-    """The nursery model and its pretraining."""
+    """A nursery model and its pretraining."""
 
+    world: Literal["toy", "school"] = "toy"
+    """What it lives in: circadian/nursery/world.py, or school.py."""
     world_seed: int = 0
     """The world the model lives in."""
     seed: int = 0
