@@ -143,16 +143,18 @@ def fine_tune(
     seed: int,
     progress: Progress | None = None,
     view: View = "rested",
+    numbers: Sequence[int] | None = None,
 ) -> list[Adapter]:
     """One instance for every dream, a dream being the rows that are learned of it. view: which memory the instances build on.
 
-    An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number, so that it learns the
-    same alone or among others. The model's weights are not changed, and it is left without gradients.
+    An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number (0, 1, ... unless they
+    are given), so that it learns the same alone or among others. The model's weights are not changed, and it is left without gradients.
     """
     if not all(dreams):
         raise ValueError("a dream without rows cannot be learned; leave it out")
     model.requires_grad_(False)
-    plans = [_plan(rows, spec, f"{seed}/{number}") for number, rows in enumerate(dreams)]
+    named = range(len(dreams)) if numbers is None else numbers
+    plans = [_plan(rows, spec, f"{seed}/{number}") for number, rows in zip(named, dreams, strict=True)]
     order = sorted(range(len(dreams)), key=lambda number: -len(plans[number]))
     learned: list[Adapter | None] = [None] * len(dreams)
     lengths = [len(plans[number]) for number in order]
