@@ -22,8 +22,9 @@ lint: $(READY)  ## style, types, and the four floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-nursery: $(READY)  ## train the small model that ships again, about fifteen minutes on one core
+nursery: $(READY)  ## train the small models that ship again, about fifteen minutes each on one core
 	$(BIN)/circadian nursery train
+	$(BIN)/circadian nursery train --world school
 
 bench-seeding: $(READY)  ## two small teachers and a larger student, three seeds; writes benchmarks/results/seeding.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeding 0 1 2

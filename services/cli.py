@@ -32,7 +32,7 @@ from services.states import ServingState
 from services.tables import Database, Deployment
 
 app = typer.Typer(no_args_is_help=True, help="A sleep service for deployed language models.", pretty_exceptions_show_locals=False)
-nursery = typer.Typer(no_args_is_help=True, help="The small model that tests and demo live with.")
+nursery = typer.Typer(no_args_is_help=True, help="The small models that tests and demo live with.")
 app.add_typer(nursery, name="nursery")
 console = Console()
 WATCH_SECONDS = 1.0
@@ -55,6 +55,7 @@ GPUS_HELP = (
 )
 
 WakeMode = Literal["at_dusk", "online"]
+NurseryWorld = Literal["toy", "school"]
 WAKE_HELP = "When the fast memory learns: all of the day when a night begins, or while it serves, chunk by chunk."
 
 Url = Annotated[str, typer.Option(envvar="CIRCADIAN_URL", help="Of the service.")]
@@ -302,18 +303,21 @@ def demo(
 
 @nursery.command("train")
 def nursery_train(
+    world: Annotated[NurseryWorld, typer.Option(help="What it lives in: facts to learn, or passages to dream of.")] = "toy",
     folder: Annotated[Path | None, typer.Option(help="Where the model goes; where the shipped one lies unless given.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of pretraining.")] = NurserySpec().steps,
     seed: Annotated[int, typer.Option(help="Of weights and order of documents.")] = NurserySpec().seed,
 ) -> None:
-    """Pretrain the nursery model from scratch."""
-    from circadian.nursery.ship import WEIGHTS, train_and_ship
+    """Pretrain a nursery model from scratch."""
+    from circadian.nursery.ship import SHIPPED, train_and_ship
+
+    shipped, spec = next((path, spec) for path, spec in SHIPPED.items() if spec.world == world)
 
     with Progress(console=console) as progress:
         bar = progress.add_task("pretraining", total=steps)
         report = train_and_ship(
-            NurserySpec(steps=steps, seed=seed),
-            folder or WEIGHTS,
+            spec.model_copy(update={"steps": steps, "seed": seed}),
+            folder or shipped,
             lambda step, total, loss: progress.update(bar, completed=step, description=f"loss {loss:.3f}"),
         )
     _print_accuracy(report)

@@ -1,6 +1,6 @@
-"""Pretraining of the nursery model: `circadian nursery train`.
+"""Pretraining of the nursery models: `circadian nursery train`.
 
-A Qwen3-shaped decoder of under a million parameters reads the curriculum of one world. Muon steps the matrices, AdamW the rest,
+A Qwen3-shaped decoder of under a million parameters reads the documents of one world. Muon steps the matrices, AdamW the rest,
 both with a linear warm-up and a linear decay to zero; tokens are weighed as the curriculum says. Everything is deterministic from
 `NurserySpec.seed` on one machine; on another, floating point may differ in the last bits, so the report carries accuracies.
 """
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from circadian.experience import chat_ids
-from circadian.nursery.curriculum import Batch, Curriculum
+from circadian.nursery.curriculum import Batch, Curriculum, Documents
 from circadian.nursery.muon import Muon
+from circadian.nursery.school import School
+from circadian.nursery.school_curriculum import SchoolCurriculum
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import Probe, World
 from circadian.specs import NurserySpec
@@ -47,14 +49,22 @@ def build_model(spec: NurserySpec, tokenizer: PreTrainedTokenizerFast) -> Qwen3F
     return Qwen3ForCausalLM(config)
 
 
+def documents_of(spec: NurserySpec) -> Documents:
+    """What the model of a spec reads."""
+    if spec.world == "school":
+        school = School(spec.world_seed)
+        return SchoolCurriculum(school, build_tokenizer(school), spec.seed, spec.steps)
+    world = World(spec.world_seed)
+    return Curriculum(world, build_tokenizer(world), spec.seed, spec.steps)
+
+
 def pretrain(
     spec: NurserySpec,
     progress: Progress | None = None,
-    curriculum: Curriculum | None = None,
+    curriculum: Documents | None = None,
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """Train the nursery model from scratch, or one that reads something else."""
-    world = World(spec.world_seed)
-    curriculum = curriculum or Curriculum(world, build_tokenizer(world), spec.seed, spec.steps)
+    curriculum = curriculum or documents_of(spec)
     tokenizer = curriculum.tokenizer
     model = build_model(spec, tokenizer).train()
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
