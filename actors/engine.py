@@ -39,6 +39,7 @@ from circadian.memory.delivery import DeliveryRefused, Receipt
 from circadian.memory.version import read_record
 from circadian.memory.vllm_worker import EXTENSION
 from circadian.specs import EngineSpec
+from circadian.specs.dreaming import TARGETS
 
 logger = logging.getLogger(__name__)
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)
@@ -293,11 +294,12 @@ class MemoryEngine:
 
 
 def _adapters(spec: EngineSpec) -> dict[str, Any]:
-    """vLLM's settings for LoRA. One place more than adapters: the one in the last place speaks in requests without an adapter, too."""
+    """vLLM's settings for LoRA. One place more than adapters: the one in the last place speaks in requests without an adapter, too. Without
+    naming the layers vLLM adapts the output layer as well, and then cannot read a text."""
     if not spec.adapters:
         return {}
     rank = next((size for size in LORA_RANKS if size >= spec.adapter_rank), LORA_RANKS[-1])
-    return {"enable_lora": True, "max_loras": spec.adapters + 1, "max_lora_rank": rank}
+    return {"enable_lora": True, "max_loras": spec.adapters + 1, "max_lora_rank": rank, "lora_target_modules": [*TARGETS]}
 
 
 def waves(adapters: Sequence[str], places: int) -> list[list[int]]:

@@ -8,7 +8,9 @@ B prompts of one length, T tokens, V vocabulary, M experts over all levels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,11 +18,27 @@ from torch import Tensor
 
 from actors.replies import Read
 from benchmarks.generate import Tokens, complete
+from circadian.dreaming.instances import Pack
+from circadian.dreaming.peft_files import CONFIG_FILE, read_adapter
 from circadian.memory.delivery import Receipt, receive
 from circadian.memory.graft import Grafted
 from circadian.memory.version import beginning_token, load_tokenizer, load_version
+from circadian.specs.dreaming import AdapterSpec
 
 READ_AT_ONCE = 64
+
+
+@contextmanager
+def wearing(model: Grafted, folder: str) -> Iterator[None]:
+    """The model with an adapter on."""
+    config = json.loads((Path(folder) / CONFIG_FILE).read_text())
+    spec = AdapterSpec(rank=config["r"], alpha=config["lora_alpha"], targets=tuple(config["target_modules"]))
+    held, pack = read_adapter(Path(folder), spec), Pack(model, 1, spec, 0)
+    with torch.no_grad(), pack.attached():
+        for name, layer in pack.layers.items():
+            layer.A[0].copy_(held.tensors[name][0])
+            layer.B[0].copy_(held.tensors[name][1])
+        yield
 
 
 class LocalEngine:
@@ -52,6 +70,26 @@ class LocalEngine:
             list(completion)
             for completion in complete(self.model, asked, max_tokens, temperature, seed, stop, view=self._hear(view))
         ]
+
+    def sample_with(
+        self,
+        view: Sequence[float],
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        adapters: Sequence[str],
+    ) -> list[Tokens]:
+        """One completion of each prompt by the adapter in its folder ("" for none), one adapter after the other."""
+        written: dict[int, Tokens] = {}
+        mask = self._hear(view)
+        for number, folder in enumerate(dict.fromkeys(adapters)):
+            members = [i for i, own in enumerate(adapters) if own == folder]
+            asked = [prompts[i] for i in members]
+            with wearing(self.model, folder) if folder else nullcontext():
+                answers = complete(self.model, asked, max_tokens, temperature, seed + number, self.stop, view=mask)
+            written |= dict(zip(members, answers, strict=True))
+        return [written[i] for i in range(len(prompts))]
 
     def read(self, view: Sequence[float], tokens: Sequence[Sequence[int]]) -> list[list[Read]]:
         """Each token of each text but its first, as the view expects it where it stands."""
@@ -95,11 +133,19 @@ class LocalPool:
         self.engine.deliver(payload)
 
     def sample(
-        self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int
+        self,
+        view: Sequence[bool],
+        prompts: Sequence[Tokens],
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        adapters: Sequence[str] = (),
     ) -> list[Tokens]:
         if not prompts:
             return []
         mask = [float(heard) for heard in view]
+        if any(adapters):
+            return self.engine.sample_with(mask, prompts, max_tokens, temperature, seed, adapters)
         written = self.engine.sample(
             mask, prompts, samples=1, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=self.engine.stop
         )

@@ -28,7 +28,7 @@ from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
 from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
-from pipelines.wake import Move, NothingToLearn, hold_back
+from pipelines.wake import TRANSFERS, Move, NothingToLearn, hold_back
 
 SHORTEST_DOCUMENT = 3
 """Tokens; what is written from nothing and is shorter teaches nothing."""
@@ -112,6 +112,10 @@ class Moved:
     teachers: Outputs = field(default_factory=dict)
     lectures: Outputs = field(default_factory=dict)
     """What other models said, where they were the teachers (other_teachers.py)."""
+    dreams: Outputs = field(default_factory=dict)
+    """What was dreamt and kept, where that was on its way (dream_keeping.py)."""
+    before: Memory | None = None
+    """Of what was dreamt: the memory that held it in its fast level."""
 
 
 def planned(memory: Memory, move: Move) -> Transfer:
@@ -120,9 +124,7 @@ def planned(memory: Memory, move: Move) -> Transfer:
     if kind == "merge":
         first, second = (ExpertId(*place) for place in what)  # type: ignore[union-attr]
         return Transfer.merge(memory.state, first, second)
-    if kind == "seed":
-        return Transfer.seed(memory.state, what)  # type: ignore[arg-type]
-    return Transfer.consolidation(memory.state, what)  # type: ignore[arg-type]
+    return TRANSFERS[kind](memory.state, what)  # type: ignore[arg-type]
 
 
 def snapshot_teacher(job: NightJob, memory: Memory) -> Outputs:

@@ -4,6 +4,7 @@ Measured by the rollout workers, which are first what the deployment was at dusk
 
     agreement   share of the day's questions (documents' beginnings if the day asked none) that it completes as the awake teacher does
     taught      of each other model that taught, share of its cues that it completes as that model does; the least of them counts
+    dreamt      of the dreams that are kept, share of their cues that it completes as the self that had just learned them
     forgotten   share of old cues that it completes otherwise than the rested parent does
     lost        share of the words of free documents that it would not write where the parent surely did
     nll_rise    nats a token on free documents, candidate minus parent
@@ -34,6 +35,7 @@ from circadian.memory.state import Mask
 from circadian.objectives.rows import read_rows
 from circadian.specs import GateSpec, NightJob
 from pipelines.consolidation import Moved, check_teachers
+from pipelines.dream_keeping import dreamt_in
 from pipelines.other_teachers import sure_of
 from pipelines.rollouts import Sampler, Tokens
 from pipelines.stages import Outputs, read_lines
@@ -58,12 +60,14 @@ class Measured:
     nll_rise: float | None
     must_agree: bool
     taught: float | None = None
+    dreamt: float | None = None
 
     def numbers(self) -> dict[str, float | None]:
         """As JSON has them: what is not finite is null, and judged as such before."""
         numbers = {
             "agreement": self.agreement,
             "taught": self.taught,
+            "dreamt": self.dreamt,
             "forgotten": self.forgotten,
             "lost": self.lost,
             "nll_rise": self.nll_rise,
@@ -82,6 +86,8 @@ def judge(measured: Measured, spec: GateSpec) -> list[str]:
         reasons.append(f"agreement {measured.agreement:.3f} < {spec.min_agreement}")
     if measured.taught is not None and not measured.taught >= spec.min_taught:
         reasons.append(f"taught {measured.taught:.3f} < {spec.min_taught}")
+    if measured.dreamt is not None and not measured.dreamt >= spec.min_dreamt:
+        reasons.append(f"dreamt {measured.dreamt:.3f} < {spec.min_dreamt}")
     if measured.forgotten is not None and not measured.forgotten <= spec.max_forgotten:
         reasons.append(f"forgotten {measured.forgotten:.3f} > {spec.max_forgotten}")
     if measured.lost is not None and not measured.lost <= spec.max_lost:
@@ -93,11 +99,11 @@ def judge(measured: Measured, spec: GateSpec) -> list[str]:
 
 def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler) -> Outputs:
     """The verdict, with everything it rests on; `asleep`: the memory at dusk, and after every transfer of the night."""
-    check_teachers(job, asleep[-2].memory, asleep[-1].teachers)
+    check_teachers(job, asleep[-1].before or asleep[-2].memory, asleep[-1].teachers)
     home, rng = Path(job.home), random.Random(f"gate-{job.seed}")
     dusk, dawn = asleep[0].memory, asleep[-1].memory
     awake, rested, candidate = dusk.state.view("awake"), dusk.state.view("rested"), dawn.state.view("rested")
-    cues = [cue for cue in read_lines(home / day["cues_file"]) if cue["sleep"] == job.sleep]
+    cues = [cue for cue in read_lines(home / day["cues_file"]) if cue["sleep"] == job.sleep and job.recipe.consolidation]
     questions = [tuple(cue["ids"]) for cue in cues if cue["question"]]
     new = some(questions or [tuple(cue["ids"]) for cue in cues], rng)
     old = some([tuple(cue["ids"]) for cue in read_lines(home / day["held_back_file"])], rng)
@@ -106,6 +112,7 @@ def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler
     rollouts.deliver(dusk.delivery(job, f"{Path(job.parent).name}+{job.sleep}", also=dawn.touched))
     said, kept = sure(job, rollouts, new, awake), sure(job, rollouts, old, rested)
     parent_read = rollouts.read(rested, documents)
+    imagined = _dreamt(job, rollouts, asleep, rng)
     rollouts.deliver(dawn.delivery(job, Path(job.child).name))
     learned, remembered = (alike(job, rollouts, asked, candidate) for asked in (said, kept))
     candidate_read = rollouts.read(candidate, documents)
@@ -124,6 +131,7 @@ def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler
         nll_rise=nll_rise(parent_read, candidate_read),
         must_agree=bool(questions),
         taught=min((share for share in others.values() if share is not None), default=None),
+        dreamt=alike(job, rollouts, imagined, candidate) if len(imagined) >= FEWEST_SURE else None,
     )
     reasons = judge(measured, job.recipe.gate)
     numbers = measured.numbers()
@@ -137,6 +145,17 @@ def gate(job: NightJob, day: Outputs, asleep: Sequence[Moved], rollouts: Sampler
         "documents": len(documents),
         "taught": others,
     }
+
+
+def _dreamt(job: NightJob, rollouts: Sampler, asleep: Sequence[Moved], rng: random.Random) -> dict[Tokens, Tokens]:
+    """The cues of the kept dreams of which the self that had learned them is sure, and how it completes them."""
+    moved = asleep[-1]
+    if moved.before is None:
+        return {}
+    lines = read_lines(Path(job.home) / moved.dreams["cues_file"])
+    cues = some([tuple(line["ids"]) for line in lines if line["sleep"] == dreamt_in(job.sleep)], rng)
+    rollouts.deliver(moved.before.delivery(job, f"{Path(job.parent).name}+dreams", also=moved.memory.touched))
+    return sure(job, rollouts, cues, moved.before.state.view("awake"))
 
 
 def sure(job: NightJob, rollouts: Sampler, cues: Sequence[Tokens], teacher: Mask) -> dict[Tokens, Tokens]:

@@ -12,6 +12,7 @@
         knowledge_seeding  the student, rested self plus open expert, is distilled from both, partly on its own writing
         prune              what has handed its knowledge on is reset, the expert is sealed
 
+    dreaming           where the recipe says so: rounds of dreams; what of them helps moves as a day does (dreaming.py, dream_keeping.py)
     gate               does the candidate know the day, and has it kept the rest?
     publish            a version folder, or nothing
 
@@ -29,19 +30,25 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import ray
 
 from actors import names
+from actors.dreamwork import RayHands
 from actors.learner import LearnerFailed
+from circadian.experience import Reader
 from circadian.files import write_whole
 from circadian.memory.state import LevelFull
-from circadian.memory.version import VersionBroken
+from circadian.memory.version import VersionBroken, load_tokenizer
 from circadian.specs import NightJob
 from circadian.teachers.other import TeacherUnusable
 from pipelines import wake
 from pipelines.consolidation import Memory, Moved, dream_corpus, knowledge_seeding, planned, prune, snapshot_teacher
+from pipelines.dream_keeping import full_of_dreams, keep, learn_dreams
+from pipelines.dream_tasks import Dreamer
+from pipelines.dreaming import dream
 from pipelines.gate import gate
 from pipelines.other_teachers import lectures, taught_in
 from pipelines.publish import discard, publish, unchanged
@@ -84,6 +91,9 @@ def until_dawn(job: NightJob) -> Outputs:
         asleep = [Moved(dusk(job, stages, day))]
         for move in day["moves"]:
             asleep.append(consolidate(job, stages, day, asleep[-1].memory, move, rollouts, said if move[0] == "seed" else None))
+        dreams = dreaming(job, stages, day, asleep, rollouts) if job.recipe.dreaming else {}
+        if len(asleep) == 1:
+            raise NothingToLearn(dreams["reason"])
         verdict = stages.run("gate", lambda: rollouts.timed(lambda: gate(job, day, asleep, rollouts)))
     if not verdict["passed"]:
         return stages.run("publish", lambda: discard(job, verdict, asleep))
@@ -92,7 +102,7 @@ def until_dawn(job: NightJob) -> Outputs:
 
 def dusk(job: NightJob, stages: Stages, day: Outputs) -> Memory:
     """The memory that falls asleep: the fast level has learned the day, unless nothing was met."""
-    if not day["rows"]:
+    if not day["rows"] or not job.recipe.consolidation:
         wake.way_back(job)
         return Memory.undisturbed(job)
     fast = stages.run("learn_fast_level", lambda: wake.learn_fast_level(job, day))
@@ -116,6 +126,29 @@ def consolidate(
     after = memory.moved(transfer, seeded["tensors_file"], (taught_in(job.sleep),) if said else ())
     run("prune", lambda: prune(job, memory, transfer))
     return Moved(after, transfer, corpus, seeded, teachers, said or {})
+
+
+def dreaming(job: NightJob, stages: Stages, day: Outputs, asleep: list[Moved], rollouts: RolloutPool) -> Outputs:
+    """Dreams, and, where any of them helps, the transfers that keep them, which are added to `asleep`. Returns what was kept."""
+    assert job.recipe.dreaming is not None, "the recipe was asked"
+
+    def run(stage: str, work: Callable[[], Outputs]) -> Outputs:
+        return stages.run(stage, lambda: rollouts.timed(work))
+
+    hands = RayHands(job.recipe.learner, job.recipe.dreaming.pack_tokens)
+    dreamer = Dreamer(job, asleep[-1].memory, rollouts, hands, Reader(load_tokenizer(Path(job.parent)), job.held_out))
+    told, tried = dream(dreamer, run, day)
+    kept = stages.run("dream_keep", lambda: keep(dreamer, day, told, tried))
+    if not kept["rows"]:
+        return kept
+    *merges, move = day["dream_moves"]
+    for merge in merges:
+        asleep.append(consolidate(job, stages, day, asleep[-1].memory, merge, rollouts, None))
+    memory = asleep[-1].memory
+    learned = stages.run("dream_learn", lambda: learn_dreams(job, memory, kept))
+    moved = consolidate(job, stages, kept, full_of_dreams(job, memory, learned), move, rollouts, None)
+    asleep.append(replace(moved, dreams=kept, before=full_of_dreams(job, memory, learned)))
+    return kept
 
 
 def main(path: str) -> None:

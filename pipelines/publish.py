@@ -18,6 +18,7 @@ from circadian.memory.transfer import Place
 from circadian.memory.version import CUES_FILE, load_version, read_record, save_version
 from circadian.specs import BaseModelRef, ExpertRecord, NightJob
 from pipelines.consolidation import Moved
+from pipelines.dream_keeping import dreamt_cues
 from pipelines.other_teachers import asked_of
 from pipelines.stages import Outputs, read_lines
 from pipelines.wake import REST_FILE
@@ -62,7 +63,9 @@ def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved]) -> Outputs
 def told(asleep: Sequence[Moved]) -> dict[str, Outputs]:
     """How each transfer of the night went, and what other models had to say in it."""
     return {
-        moved.transfer.name: moved.seeded | ({"teachers": moved.lectures["told"]} if moved.lectures else {})
+        moved.transfer.name: moved.seeded
+        | ({"teachers": moved.lectures["told"]} if moved.lectures else {})
+        | ({"dreams": {name: moved.dreams[name] for name in ("dreams", "sources", "rows", "cues")}} if moved.dreams else {})
         for moved in asleep
         if moved.transfer
     }
@@ -82,10 +85,11 @@ def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
 def joined_cues(job: NightJob, day: Outputs, asleep: Sequence[Moved] = ()) -> str:
     """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it; and
     what other models were asked."""
-    cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["sleep"] == job.sleep]
+    cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["sleep"] == job.sleep and job.recipe.consolidation]
     kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
     new = [cue for cue in kept if cue is not None]
     new += [cue for moved in asleep if moved.lectures for cue in asked_of(job, moved.lectures)]
+    new += [cue for moved in asleep if moved.dreams for cue in dreamt_cues(job, moved.dreams)]
     store, today = read_store(Path(job.parent)), {cue.ids for cue in new}
     old = replace(store, cues=tuple(cue for cue in store.cues if cue.ids not in today))
     return cues_json(join_cues(old, new, job.recipe.cue_bytes))

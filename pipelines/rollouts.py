@@ -16,10 +16,12 @@ from actors.replies import Read
 from actors.rollout import RolloutHandle
 from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.phases import Phases
-from circadian.specs import NightJob
+from circadian.specs import NightJob, Recipe, RolloutSpec
 from pipelines.stages import Outputs
 
 log = logging.getLogger(__name__)
+DREAM_ADAPTERS = 16
+"""Instances that are asked at once, unless the recipe says another number."""
 Tokens = tuple[int, ...]
 
 
@@ -33,12 +35,29 @@ class Sampler(Protocol):
         """Become the delivered version."""
 
     def sample(
-        self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int
+        self,
+        view: Sequence[bool],
+        prompts: Sequence[Tokens],
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        adapters: Sequence[str] = (),
     ) -> list[Tokens]:
-        """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy."""
+        """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy. adapters: of each
+        prompt the folder of the LoRA adapter that it is answered with, or "" for none."""
 
     def read(self, view: Sequence[bool], texts: Sequence[Tokens]) -> list[list[Read]]:
         """Each token of each text but its first, as the view expects it where it stands."""
+
+
+def rollouts_of(recipe: Recipe) -> RolloutSpec:
+    """The workers that a recipe needs: with places for adapters where it dreams."""
+    spec, dreaming = recipe.rollouts, recipe.dreaming
+    if dreaming is None:
+        return spec
+    rank = max(dreaming.instance.rank, dreaming.dreamer.rank, spec.engine.adapter_rank)
+    engine = spec.engine.model_copy(update={"adapters": spec.engine.adapters or DREAM_ADAPTERS, "adapter_rank": rank})
+    return spec.model_copy(update={"engine": engine})
 
 
 class RolloutPool:
@@ -48,7 +67,7 @@ class RolloutPool:
     """
 
     def __init__(self, job: NightJob) -> None:
-        spec, tokenizer = job.recipe.rollouts, load_tokenizer(Path(job.parent))
+        spec, tokenizer = rollouts_of(job.recipe), load_tokenizer(Path(job.parent))
         self.stop: list[int] = [tokenizer.eos_token_id]
         self.beginning = beginning_token(tokenizer)
         self.names = tuple(names.rollout_worker(job.sleep, job.attempt, i) for i in range(spec.workers))
@@ -81,18 +100,27 @@ class RolloutPool:
                 worker.deliver(payload)
 
     def sample(
-        self, view: Sequence[bool], prompts: Sequence[Tokens], max_tokens: int, temperature: float, seed: int
+        self,
+        view: Sequence[bool],
+        prompts: Sequence[Tokens],
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        adapters: Sequence[str] = (),
     ) -> list[Tokens]:
-        """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy."""
+        """One completion of each prompt, without the prompt, in the order of the prompts; temperature 0 is greedy. adapters: of each
+        prompt the folder of the LoRA adapter that it is answered with, or "" for none."""
         if not prompts:
             return []
         mask, count = [float(heard) for heard in view], len(self._workers)
         shares = [[list(prompt) for prompt in prompts[i::count]] for i in range(count)]
-        seeds = worker_seeds(seed, [len(share) for share in shares])
+        seeds, others = worker_seeds(seed, [len(share) for share in shares]), [list(adapters[i::count]) for i in range(count)]
         with self._phases.during("generate"):
             refs = [
-                worker.sample_ref(mask, share, max_tokens=max_tokens, temperature=temperature, seed=own, stop=self.stop)
-                for worker, share, own in zip(self._workers, shares, seeds, strict=True)
+                worker.sample_ref(
+                    mask, share, max_tokens=max_tokens, temperature=temperature, seed=own, stop=self.stop, adapters=lent
+                )
+                for worker, share, own, lent in zip(self._workers, shares, seeds, others, strict=True)
             ]
             answers = ray.get(refs, timeout=self._seconds)
         written: list[Tokens] = [()] * len(prompts)

@@ -13,7 +13,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,7 +27,7 @@ from circadian.experience import HELD_OUT, Reader, Row, day_rows
 from circadian.files import write_whole
 from circadian.memory.cues import read_cues
 from circadian.memory.fast import FAST_LEVEL, fast_delivery, rest_delivery
-from circadian.memory.state import ExpertId, LevelFull
+from circadian.memory.state import FIRST_SLOW_LEVEL, ExpertId, LevelFull, MemoryState
 from circadian.memory.tensors import checksum
 from circadian.memory.transfer import Transfer, due
 from circadian.memory.version import load_tokenizer, memory_spec, read_record, version_state
@@ -37,9 +37,15 @@ from pipelines.stages import Outputs, write_lines
 REST_FILE = "rest.delivery"
 HELD_BACK = 0.1
 """Share of the old cues and of the free documents that no student learns from: on them the gate sees what was kept."""
-Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate", "seed"], int]
-"""Two experts that become one, the level that takes up what the next faster one holds, or the one that takes up what other models know."""
+Move = tuple[Literal["merge"], list[list[int]]] | tuple[Literal["consolidate", "seed", "dream"], int]
+"""Two experts that become one, the level that takes up what the next faster one holds, or the one that takes up what other models know,
+or what was dreamt."""
 T = TypeVar("T")
+TRANSFERS: dict[str, Callable[[MemoryState, int], Transfer]] = {
+    "consolidate": Transfer.consolidation,
+    "seed": Transfer.seed,
+    "dream": Transfer.dreams,
+}
 CUES_PER_DOCUMENT = 3
 """Beginnings taken of what has no question; a chat gives one cue per answer."""
 
@@ -77,7 +83,7 @@ def collect(job: NightJob) -> Outputs:
     cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
     if not cues:  # nothing could be asked about it in the night, so it is not learned either
         rows, left_out = [], {experience.id: left_out.get(experience.id, "nothing to learn") for experience in experiences}
-    if not rows and not job.recipe.teachers:
+    if not rows and not job.recipe.teachers and not (job.recipe.dreaming and job.recipe.dreaming.tasks):
         why = ", ".join(f"{reason} {count}" for reason, count in Counter(left_out.values()).items())
         raise NothingToLearn(
             f"none of {len(experiences)} experiences can be learned ({why or 'too short to ask about'}); "
@@ -106,16 +112,17 @@ def collect(job: NightJob) -> Outputs:
         "held_back": len(held_back),
         "old_cues_dropped": len(carried) - len(old) - len(held_back),
         "tokens": tokens,
-        "moves": moves(job, tokens, met=bool(rows)),
+        **dict(zip(("moves", "dream_moves"), moves(job, tokens, met=bool(rows)), strict=True)),
         "left_out": dict(Counter(left_out.values())),
         "documents_cut": cut,
         "day_cues_dropped_long": len(met) - len(cues),
     }
 
 
-def moves(job: NightJob, tokens: int, met: bool = True) -> list[Move]:
+def moves(job: NightJob, tokens: int, met: bool = True) -> tuple[list[Move], list[Move]]:
     """What a night over so many new tokens moves, fast to slow, and last what other models teach into the slowest level; a merge first
-    wherever a level would be full. met: the fast level learns something.
+    wherever a level would be full. Then, for what is dreamt, the same: it goes into the slowest level into which tonight anything moves.
+    met: the fast level learns something.
 
     Raises LevelFull where the recipe refuses to merge, or there are no two experts to merge.
     """
@@ -123,14 +130,16 @@ def moves(job: NightJob, tokens: int, met: bool = True) -> list[Move]:
     record, spec = read_record(parent), memory_spec(parent)
     state = version_state(parent)
     nights = {(expert.level, expert.expert): len(expert.nights) for expert in record.lineage}
-    planned: list[Move] = []
-    todo: list[tuple[Literal["consolidate", "seed"], int]] = []
-    if met:
+    planned: dict[bool, list[Move]] = {False: [], True: []}
+    todo: list[tuple[Literal["consolidate", "seed", "dream"], int]] = []
+    if met and job.recipe.consolidation:
         state, _ = state.opened(FAST_LEVEL)
         periods = tuple(level.period for level in spec.levels)
         todo += [("consolidate", level) for level in due(state, periods, record.tokens, record.tokens + tokens)]
     if job.recipe.teachers:
         todo.append(("seed", len(spec.levels) - 1))
+    if job.recipe.dreaming:
+        todo.append(("dream", max([FIRST_SLOW_LEVEL, *(level for _, level in todo)])))
     for kind, level in todo:
         try:
             state.opened(level)
@@ -139,14 +148,16 @@ def moves(job: NightJob, tokens: int, met: bool = True) -> list[Move]:
                 raise
             fewest = sorted((place for place in nights if place[0] == level), key=lambda place: (nights[place], place))[:2]
             merge = Transfer.merge(state, *(ExpertId(*place) for place in sorted(fewest)))
-            planned.append(("merge", [list(place) for place in sorted(fewest)]))
+            planned[kind == "dream"].append(("merge", [list(place) for place in sorted(fewest)]))
             state = merge.after()
             nights[merge.into] = sum(nights.pop(place) for place in fewest)
-        transfer = Transfer.consolidation(state, level) if kind == "consolidate" else Transfer.seed(state, level)
-        planned.append((kind, level))
+        if kind == "dream":
+            state, _ = state.opened(FAST_LEVEL)
+        transfer = TRANSFERS[kind](state, level)
+        planned[kind == "dream"].append((kind, level))
         nights[transfer.into] = sum(nights.pop(place, 0) for place in transfer.emptied) or 1
         state = transfer.after()
-    return planned
+    return planned[False], planned[True]
 
 
 def day_cues(row: Row, rng: random.Random, longest: int) -> list[dict[str, Any]]:

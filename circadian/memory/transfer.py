@@ -4,6 +4,8 @@
     merge in level l             two sealed experts of a full level teach, one of them is written anew to hold what both did, and the
                                  other is free: what the paper leaves open
     seed in level l              other models teach, a fresh expert of the level learns it, and nothing is emptied
+    dreams in level l            level 0, which has learned the night's dreams, teaches; a fresh expert of the level learns them, and
+                                 level 0 is emptied
 
 All are the same learning with other masks. What is on its way is taught by the *awake* mask, what stays by the *rested* mask, and the
 student hears what stays and the expert that is written. In a merge the two teachers are one: the level as it is. In a seed what is
@@ -21,8 +23,8 @@ from circadian.specs import Spec
 
 Place = tuple[int, int]
 """Level and expert."""
-SEED = "teachers"
-"""The name of a transfer from other models."""
+SEED, DREAMS = "teachers", "dreams"
+"""The names of a transfer from other models, and of one from dreams."""
 
 
 class Transfer(Spec):
@@ -88,6 +90,22 @@ class Transfer(Spec):
             rested=rested,
             student=tuple(heard or place == where for heard, place in zip(rested, opened.ids(), strict=True)),
             emptied=(),
+        )
+
+    @classmethod
+    def dreams(cls, state: MemoryState, level: int) -> Self:
+        """From level 0, past the levels between, into a fresh expert. Raises LevelFull."""
+        opened, where = state.opened(level)
+        return cls(
+            name=DREAMS,
+            experts=opened.names(),
+            into=(where.level, where.expert),
+            awake=opened.view("awake"),
+            rested=opened.view("rested"),
+            student=opened.view("student"),
+            emptied=tuple(
+                (place.level, place.expert) for place in opened.ids() if place.level == 0 and opened[place] is ExpertState.OPEN
+            ),
         )
 
     @property

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from circadian.specs.base import Fraction, PositiveInt, Spec
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""A linear layer that can be adapted: all of a Qwen3 or Llama decoder layer. Not the output layer: vLLM cannot score texts then."""
+TARGETS: tuple[Target, ...] = get_args(Target)
 ScorerKind = Literal["exact", "contains", "f1", "choice", "grid", "judge"]
 PromptKind = Literal["implications", "rewrite", "self_qa", "free"]
 
@@ -39,6 +40,7 @@ class SelfTaskSpec(Spec):
 
     questions: PositiveInt = 8
     """Asked about each context; each that is asked twice counts once."""
+    question_tokens: PositiveInt = 64
     answers: Annotated[int, Field(ge=2)] = 5
     """To each question, the context in view."""
     min_agreement: Fraction = 0.6
@@ -54,20 +56,14 @@ class AdapterSpec(Spec):
     rank: Annotated[int, Field(ge=1, le=512)] = 32
     alpha: Annotated[float, Field(gt=0.0)] = 64.0
     """What the adapter says is multiplied by alpha / rank."""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ATTENTION + MLP
-    """Last names of the linear layers that are adapted. The output layer cannot be among them: vLLM cannot score texts then."""
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = TARGETS
+    """Last names of the linear layers that are adapted."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     """At the first step; it falls linearly to zero."""
     epochs: PositiveInt = 10
     batch: PositiveInt = 1
     """Rows a step."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-
-    @model_validator(mode="after")
-    def _not_the_head(self) -> Self:
-        if "lm_head" in self.targets:
-            raise ValueError("targets: the output layer lm_head cannot be adapted; leave it out")
-        return self
 
 
 class NoveltySpec(Spec):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from circadian.specs.base import Fraction, PositiveInt, Spec
 from circadian.specs.cluster import LearnerSpec, RolloutSpec
+from circadian.specs.dreaming import DreamingSpec
 from circadian.specs.experience import Experience
 from circadian.specs.learning import FastLearningSpec, OnlineLearningSpec, SeedingSpec
 
@@ -39,6 +40,8 @@ class GateSpec(Spec):
     """Share of the day's cues that the candidate completes (greedily) as the awake teacher does."""
     min_taught: Fraction = 0.7
     """Of each other model that taught: share of its cues that the candidate completes (greedily) as it does."""
+    min_dreamt: Fraction = 0.7
+    """Share of the cues of kept dreams that the candidate completes (greedily) as the self that had just learned them."""
     max_forgotten: Fraction = 0.1
     """Share of old cues that the candidate may complete otherwise than its parent does."""
     max_lost: Fraction = 0.1
@@ -63,11 +66,23 @@ class Recipe(Spec):
     nights into one, which is written anew."""
     teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] = ()
     """Other models, whose knowledge is seeded into a fresh expert of the slowest level after the day's own."""
+    consolidation: bool = True
+    """Whether the day itself is learned and moved into the slower levels. False: it is only dreamt of."""
+    dreaming: DreamingSpec | None = None
+    """How the deployment dreams after that; None: it does not."""
     cue_bytes: Annotated[int, Field(ge=4096)] = 1 << 20
     """Bytes of the cue store that a version carries (cues.json); above it a fair sample of all cues that were ever met stays. A question
     of twenty tokens takes about 150."""
     max_row_tokens: PositiveInt = 2048
     """Longest row that is learned: longer documents are cut there, longer chats are left out."""
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not self.consolidation and self.dreaming is None and not self.teachers:
+            raise ValueError(
+                "consolidation is off, and there are neither dreaming nor teachers, so the night would do nothing; give one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _room_to_write(self) -> Self:

@@ -82,6 +82,15 @@ def test_every_instance_answers_as_itself_among_the_others(
     assert len({tuple(answer) for answer in answers}) > 2 * len(prompts), "the instances must be told apart"
 
 
+@torch.no_grad()
+def test_an_engine_with_adapters_reads_texts_as_the_deployment(rested: LiveEngine, model: Grafted, folders: list[str]) -> None:
+    ids = rested.world.prompts(2, 30, seed=70)
+    asked(rested, ids[:, :9].tolist(), folders[:2])
+    read = rested.run(rested.engine.read(ids.tolist()))
+    log_probs = model(input_ids=ids, view="rested").logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    torch.testing.assert_close(torch.tensor([[token.logprob for token in row] for row in read]), log_probs, atol=1e-4, rtol=0)
+
+
 def test_all_of_an_adapter_are_answered_together_and_no_more_adapters_than_there_are_places_for() -> None:
     from actors.engine import waves  # vLLM takes seconds to import
 

@@ -117,7 +117,7 @@ def test_what_cannot_be_learned_or_read_says_the_remedy(model: Qwen3ForCausalLM,
     with pytest.raises(ValueError, match="leave it out"):
         fine_tune(model, [[], DREAMS[0]], SPEC, seed=0)
     with pytest.raises(ValueError, match=r"adapter\.targets.*name some that it has"):
-        fine_tune(model, DREAMS, SPEC.model_copy(update={"targets": ("qkv",)}), seed=0)
+        fine_tune(model, DREAMS, SPEC.model_copy(update={"targets": ("c_attn",)}), seed=0)
     with pytest.raises(AdapterBroken, match=r"adapter_model\.safetensors"):
         read_adapter(tmp_path / "nothing", SPEC)
     write_adapter(tmp_path, fine_tune(model, DREAMS[:1], SPEC, seed=0)[0])

@@ -1,0 +1,1 @@
+"""Dreaming, on a world in which there is something to dream of."""

@@ -1,0 +1,116 @@
+"""What was dreamt and helps is kept: it moves into the memory as a day does.
+
+    dream_keep    the rewarded final dreams become rows to learn and cues to sleep on; without any, nothing is kept and the report says so
+    dream_learn   the fast level, empty since the day was consolidated, learns them
+    then          one more transfer (consolidation.py): the awake self with its dreams teaches a fresh expert of the slowest level into
+                  which anything moves tonight, the rested self keeps the rest, tonight's day included
+
+So a version is memory only, whatever was dreamt, and what protects the past from a day protects it from a dream.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from actors import names
+from actors.learner import LearnRequest, learn
+from circadian.dreaming.tasks import Task
+from circadian.experience import Row
+from circadian.memory.cues import Cue, stored
+from circadian.memory.fast import FAST_LEVEL
+from circadian.memory.state import MemoryState
+from circadian.specs import NightJob
+from pipelines.consolidation import Memory
+from pipelines.dream_tasks import Dreamer, read_tasks
+from pipelines.dreaming import learned, rewarded_dreams
+from pipelines.stages import Outputs, read_lines, write_lines
+from pipelines.wake import Bounds, day_cues
+
+ROWS_FILE, CUES_FILE = "dreamt.rows.jsonl", "dreamt.cues.jsonl"
+NOTHING_HELPS = "no dream helped: none made an instance better than the undreamt one"
+
+
+def dreamt_in(sleep: str) -> str:
+    """What was dreamt in a sleep, as `lineage` and the cue store name it: apart from its day."""
+    return f"{sleep}+dreams"
+
+
+def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outputs:
+    """Rows and cues of the dreams that are kept, each row once; with the context's own where its dream is kept and the day is not learned
+    otherwise. The cues of tonight and before are among the cues, for the rested self to go on from."""
+    job, rng = dreamer.job, random.Random(f"dream-keep-{dreamer.job.seed}")
+    tasks: dict[str, Task] = {task.name: task for task, _, _ in read_tasks(dreamer, told)}
+    dreams, bounds = rewarded_dreams(dreamer, [tried]), Bounds.of(job)
+    apart = dreamer.spec.with_context and not job.recipe.consolidation
+    rows: dict[Row, None] = {}
+    for one in dreams:
+        own = dreamer.context(tasks[one.context]) if apart else []
+        rows |= dict.fromkeys([*own, *learned(dreamer, tasks[one.context], one)])
+    met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue) if len(cue["ids"]) <= bounds.cue]
+    lines = [cue | {"sleep": dreamt_in(job.sleep)} for cue in met]
+    write_lines(dreamer.home / ROWS_FILE, [{"ids": row.ids, "weight": row.weight} for row in rows])
+    kept_before = [
+        cue for cue in read_lines(dreamer.home / day["cues_file"]) if job.recipe.consolidation or cue["sleep"] != job.sleep
+    ]
+    write_lines(dreamer.home / CUES_FILE, lines + kept_before)
+    return {
+        "rows_file": ROWS_FILE,
+        "cues_file": CUES_FILE,
+        "dreams": [one.id for one in dreams],
+        "sources": sorted({one.source for one in dreams}),
+        "rows": len(rows) if met else 0,
+        "cues": len(lines),
+        "reason": None if met else NOTHING_HELPS,
+    }
+
+
+def learn_dreams(job: NightJob, memory: Memory, kept: Outputs) -> Outputs:
+    """Level 0 learns what was kept."""
+    home = Path(job.home)
+    state, where = memory.state.opened(FAST_LEVEL)
+    result = learn(
+        LearnRequest(
+            task="fast_learning",
+            run_name=names.learner_run(job.sleep, "dreams"),
+            home=str(home),
+            storage=str(home / "train"),
+            version=job.parent,
+            overlays=tuple(str(home / file) for file in memory.overlays),
+            experts=state.names(),
+            writes=(where.level, where.expert),
+            rows=str(home / kept["rows_file"]),
+            seed=job.seed,
+            learner=job.recipe.learner,
+            fast_learning=job.recipe.fast_learning,
+        )
+    )
+    return {
+        "tensors_file": str(Path(result.tensors).relative_to(home)),
+        "experts": state.names(),
+        "checksum": result.checksum,
+        "first_loss": result.first_loss,
+        "final_loss": result.final_loss,
+        "phases": result.phases,
+    }
+
+
+def full_of_dreams(job: NightJob, memory: Memory, learned_: Outputs) -> Memory:
+    """The memory with the dreams in its fast level."""
+    state = MemoryState.parse(learned_["experts"])
+    opened = {(where.level, where.expert) for where in state.ids() if where.level == FAST_LEVEL and state[where] == "open"}
+    return replace(
+        memory,
+        state=state,
+        overlays=(*memory.overlays, learned_["tensors_file"]),
+        nights=memory.nights | dict.fromkeys(opened, (dreamt_in(job.sleep),)),
+        touched=memory.touched | opened,
+    )
+
+
+def dreamt_cues(job: NightJob, kept: Outputs) -> list[Cue]:
+    """The cues of the dreams, as the child's cue store may hold them."""
+    cues = [cue for cue in read_lines(Path(job.home) / kept["cues_file"]) if cue["sleep"] == dreamt_in(job.sleep)]
+    made = [stored(tuple(cue["ids"]), cue["whole"], cue["sleep"], cue["question"]) for cue in cues]
+    return list(dict.fromkeys(cue for cue in made if cue is not None))

@@ -1,0 +1,213 @@
+"""What tonight's dreams are about: the tasks of the recipe, or those that the model makes of the day's experiences
+(circadian/dreaming/tasks.py).
+
+    tasks      contexts with probes                                         tasks.jsonl
+    standing   of each, before anything was dreamt: what is known of it without the context, and how far its text is expected
+
+Everything is asked of the deployment as it is after consolidation: the rested self and what was sealed tonight.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.dreamwork import Hands
+from circadian.dreaming.lessons import lessons
+from circadian.dreaming.prompts import PROMPTS, prompt_ids
+from circadian.dreaming.scorers import score
+from circadian.dreaming.tasks import Task, probes_of, split
+from circadian.experience import Reader, Row, experience_ids
+from circadian.memory.state import Mask
+from circadian.specs import Experience, Message, NightJob
+from circadian.specs.dreaming import DreamingSpec, ProbeSpec
+from pipelines.consolidation import Memory
+from pipelines.rollouts import Sampler, Tokens
+from pipelines.stages import Outputs, read_lines, write_lines
+from pipelines.wake import Bounds
+
+TASKS_FILE = "tasks.jsonl"
+VERDICT_TOKENS = 4
+JUDGED = "Question: {question}\nRight answer: {wanted}\nGiven answer: {said}\nDoes the given answer say the same? Answer yes or no:"
+"""Of the scorer `judge`: the base is asked, which no dream has changed."""
+
+
+@dataclass(frozen=True)
+class Dreamer:
+    """Who dreams tonight, and what it is asked through."""
+
+    job: NightJob
+    memory: Memory
+    rollouts: Sampler
+    hands: Hands
+    reader: Reader
+
+    @property
+    def spec(self) -> DreamingSpec:
+        assert self.job.recipe.dreaming is not None, "a night without dreaming has no dreamer"
+        return self.job.recipe.dreaming
+
+    @property
+    def view(self) -> Mask:
+        return self.memory.state.view("rested")
+
+    @property
+    def home(self) -> Path:
+        return Path(self.job.home)
+
+    def prompt(self, template: str, context: str, question: str = "") -> Tokens:
+        return prompt_ids(self.reader.tokenizer, template, context, question)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.reader.tokenizer.decode(list(ids), skip_special_tokens=True).strip()  # type: ignore[union-attr]
+
+    def answers(self, asked: Sequence[Tokens], seed: int, temperature: float = 0.0, adapters: Sequence[str] = ()) -> list[str]:
+        tokens = self.spec.answer_tokens
+        return [self.text(ids) for ids in self.rollouts.sample(self.view, asked, tokens, temperature, seed, adapters)]
+
+    def rows(self, experiences: Sequence[Experience]) -> list[Row]:
+        """What is learned of them; what is held out of the night, or too long, is not."""
+        rows = [row for experience in experiences for row in self.reader.rows(experience) if any(row.weight)]
+        kept = [row.cut(self.job.recipe.max_row_tokens) for row in rows]
+        return [row for row, secret in zip(kept, self.reader.are_held_out([row.ids for row in kept]), strict=True) if not secret]
+
+    def exchange(self, probe: ProbeSpec) -> list[Row]:
+        """A question with its answer, as rows."""
+        said = (Message(role="user", content=probe.question), Message(role="assistant", content=probe.answers[0]))
+        return self.rows([Experience(id="probe", messages=said, source="tool")])
+
+    def context(self, task: Task) -> list[Row]:
+        """A context's own rows, cut as a dream is."""
+        return self.rows(lessons(task.context, self.spec.split, task.name, task.chat))
+
+
+def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
+    """The night's tasks, and where each stands. Tasks without a probe that nothing holds out are dropped."""
+    dreamer.rollouts.deliver(dreamer.memory.delivery(dreamer.job, label))
+    rng = random.Random(f"dream-tasks-{dreamer.job.seed}")
+    left_out = json.loads((dreamer.home / day["left_out_file"]).read_text())
+    made = _given(dreamer) if dreamer.spec.tasks else _met(dreamer, left_out, rng)
+    drawn = _probed(dreamer, made, rng)
+    usable = [task for task in drawn if task.probes]
+    asked = [(task, probe) for task in usable for probe in task.probes]
+    known = scores(dreamer, asked)
+    read = dreamer.rollouts.read(dreamer.view, [_text_ids(dreamer, task) for task in usable])
+    lines, standing = [], []
+    for task, tokens in zip(usable, read, strict=True):
+        found = [value for (of, _), value in zip(asked, known, strict=True) if of is task]
+        standing.append(sum(found) / len(found))
+        nats = -sum(token.logprob for token in tokens) / max(1, len(tokens))
+        lines.append({"task": _line(task), "score": standing[-1], "nats": nats})
+    write_lines(dreamer.home / TASKS_FILE, lines)
+    return {
+        "tasks_file": TASKS_FILE,
+        "tasks": len(usable),
+        "made": "given" if dreamer.spec.tasks else "of the day",
+        "without_probes": len(drawn) - len(usable),
+        "probes": len(asked),
+        "score": sum(standing) / len(standing) if standing else None,
+    }
+
+
+def read_tasks(dreamer: Dreamer, told: Outputs) -> list[tuple[Task, float, float]]:
+    """Tasks, each with its score and its nats a token before anything was dreamt."""
+    return [(_task(line["task"]), line["score"], line["nats"]) for line in read_lines(dreamer.home / told["tasks_file"])]
+
+
+def scores(dreamer: Dreamer, asked: Sequence[tuple[Task, ProbeSpec]], adapters: Sequence[str] = ()) -> list[float]:
+    """How right each probe is answered, 0 to 1, the context not in view; adapters: of each the instance that answers."""
+    prompts = [dreamer.prompt(PROMPTS["ask"], "", probe.question) for _, probe in asked]
+    said = dreamer.answers(prompts, seed=0, adapters=adapters)
+    pairs = [(task.scorer, probe, answer) for (task, probe), answer in zip(asked, said, strict=True)]
+    judged = iter(_judged(dreamer, [(probe, answer) for kind, probe, answer in pairs if kind == "judge"]))
+    return [next(judged) if kind == "judge" else score(kind, answer, probe.answers) for kind, probe, answer in pairs]
+
+
+def _judged(dreamer: Dreamer, pairs: Sequence[tuple[ProbeSpec, str]]) -> list[float]:
+    base, asked = dreamer.memory.state.view("base"), []
+    for probe, said in pairs:
+        text = JUDGED.replace("{wanted}", probe.answers[0]).replace("{said}", said)
+        asked.append(dreamer.prompt(text, "", probe.question))
+    words = [dreamer.text(ids) for ids in dreamer.rollouts.sample(base, asked, VERDICT_TOKENS, 0.0, 0)]
+    verdicts = [word.lower().lstrip(" *\"'").startswith("yes") for word in words]
+    return [float(verdict and bool(said.strip())) for (_, said), verdict in zip(pairs, verdicts, strict=True)]
+
+
+def _given(dreamer: Dreamer) -> list[Task]:
+    return [
+        Task(f"task-{i}", spec.context, spec.chat, spec.probes, (), spec.scorer, f"dreaming.tasks.{i}")
+        for i, spec in enumerate(dreamer.spec.tasks)
+    ]
+
+
+def _met(dreamer: Dreamer, left_out: Collection[str], rng: random.Random) -> list[Task]:
+    """A task without probes of each of the day's experiences, or of as many as the recipe allows: what others said in it."""
+    lines = Path(dreamer.job.experiences).read_text().splitlines()
+    met = [met for line in lines if (met := Experience.model_validate_json(line)).id not in left_out]
+    chosen = sorted(rng.sample(range(len(met)), min(dreamer.spec.self_tasks.most, len(met))))
+    found = []
+    for experience in (met[i] for i in chosen):
+        own = "assistant" if experience.source == "wake" else "system"
+        said = [message.content for message in experience.messages if message.role not in ("system", own)]
+        if context := experience.text or "\n".join(said):
+            scorer = dreamer.spec.self_tasks.scorer
+            found.append(Task(experience.id, context, bool(experience.messages), (), (), scorer, experience.id))
+    return found
+
+
+def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[Task]:
+    """With the probes that the model makes itself: for validation, and where none are given a part of them for the reward."""
+    spec, longest = dreamer.spec.self_tasks, Bounds.of(dreamer.job).cue - dreamer.spec.answer_tokens
+    made = [task for task in made if len(dreamer.prompt(PROMPTS["answer"], task.context)) < longest]
+    if dreamer.spec.tasks and dreamer.spec.selection.score != "validation":
+        return [_allowed(dreamer, task) for task in made]
+    asked = [task for task in made for _ in range(spec.questions)]
+    prompts = [dreamer.prompt(PROMPTS["question"], task.context) for task in asked]
+    written = dreamer.rollouts.sample(dreamer.view, prompts, spec.question_tokens, dreamer.spec.temperature, rng.getrandbits(31))
+    questions = [dreamer.text(ids) for ids in written]
+    in_view = [
+        dreamer.prompt(PROMPTS["answer"], task.context, question)
+        for task, question in zip(asked, questions, strict=True)
+        for _ in range(spec.answers)
+    ]
+    given = dreamer.answers([ids[-longest:] for ids in in_view], rng.getrandbits(31), dreamer.spec.temperature)
+    found = []
+    for number, task in enumerate(made):
+        own = range(number * spec.questions, (number + 1) * spec.questions)
+        answers = [given[i * spec.answers : (i + 1) * spec.answers] for i in own]
+        probes = probes_of([questions[i] for i in own], answers, spec.min_agreement)
+        reward, validation = (task.probes, probes) if task.probes else split(probes, dreamer.spec.validation_share, rng)
+        found.append(_allowed(dreamer, Task(task.name, task.context, task.chat, reward, validation, task.scorer, task.source)))
+    return found
+
+
+def _allowed(dreamer: Dreamer, task: Task) -> Task:
+    """Without probes that are held out of the night, unless the recipe gives them: nothing is learned from those."""
+
+    def kept(probes: Sequence[ProbeSpec]) -> tuple[ProbeSpec, ...]:
+        ids = [dreamer.prompt(PROMPTS["ask"], "", probe.question) for probe in probes]
+        return tuple(probe for probe, secret in zip(probes, dreamer.reader.are_held_out(ids), strict=True) if not secret)
+
+    probes = task.probes if dreamer.spec.tasks else kept(task.probes)
+    return Task(task.name, task.context, task.chat, probes, kept(task.validation), task.scorer, task.source)
+
+
+def _text_ids(dreamer: Dreamer, task: Task) -> Tokens:
+    if task.chat:
+        said = Experience(id="context", messages=(Message(role="user", content=task.context),))
+    else:
+        said = Experience(id="context", text=task.context)
+    return experience_ids(dreamer.reader.tokenizer, said)[: Bounds.of(dreamer.job).cue]
+
+
+def _line(task: Task) -> dict[str, Any]:
+    return asdict(task) | {part: [probe.model_dump() for probe in getattr(task, part)] for part in ("probes", "validation")}
+
+
+def _task(line: dict[str, Any]) -> Task:
+    probes = {part: tuple(ProbeSpec.model_validate(probe) for probe in line[part]) for part in ("probes", "validation")}
+    return Task(line["name"], line["context"], line["chat"], probes["probes"], probes["validation"], line["scorer"], line["source"])

@@ -1,0 +1,315 @@
+"""Dreaming: the stages of a night that are the paper's section 5. Dreams are written, tried out and rewarded here; what of them is kept
+moves into the memory in dream_keeping.py.
+
+    dream_tasks            contexts with probes (dream_tasks.py)
+    in every round:
+        dream_write_r      contexts are drawn where dreams help; the dreamer writes m dreams of each, one random expert besides it
+        dream_weigh_r      every dream's gradient is scored; the best of each context are tried, and some others by chance
+        dream_try_r        an isolated instance learns each of them; it is rewarded if it knows the context better than the undreamt one
+        dream_reinforce_r  the dreamer is fine-tuned, from nothing, on every rewarded dream so far                          (ReST-EM)
+    dream_final_*          the same once more over all contexts, without reinforcement: these dreams are kept if they help
+
+A stage that is sealed is not done again, so a night that is killed resumes within its round. The dreamer is a LoRA adapter that is on
+while dreams are written and never else.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from actors.dreamwork import DreamingModel, NovelRequest
+from circadian.dreaming.curriculum import draw, standings
+from circadian.dreaming.gradients import SCORES
+from circadian.dreaming.lessons import lessons
+from circadian.dreaming.novelty import with_novelty
+from circadian.dreaming.peft_files import WEIGHTS_FILE
+from circadian.dreaming.prompts import PROMPTS
+from circadian.dreaming.selection import CHANCE, TOP, select
+from circadian.dreaming.tasks import Task
+from circadian.experience import Row
+from circadian.memory.delivery import pack_tensors
+from circadian.memory.version import served_dtype
+from pipelines.dream_tasks import Dreamer, read_tasks, scores, tasks
+from pipelines.stages import Outputs, read_lines, write_lines
+
+FINAL = "final"
+Run = Callable[[str, Callable[[], Outputs]], Outputs]
+"""A stage by its name: its work, or what it put out when it was done."""
+
+
+@dataclass(frozen=True)
+class Dream:
+    """One dream, and where it comes from."""
+
+    id: str
+    context: str
+    """Name of its task."""
+    source: str
+    """The experience or the field of the recipe that it was dreamt of: whatever that is trusted, this is trusted no more."""
+    kind: str
+    text: str
+    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+def dream(dreamer: Dreamer, run: Run, day: Outputs) -> tuple[Outputs, Outputs]:
+    """All rounds and the final dreams. Returns the night's tasks, and which of the final dreams help."""
+    told = run("dream_tasks", lambda: tasks(dreamer, day, label(dreamer)))
+    awake: Outputs = {"dreamer_file": None}
+    for number in range(dreamer.spec.rounds if told["tasks"] else 0):
+        tried = _round(dreamer, run, told, awake, str(number))
+        awake = run(f"dream_reinforce_{number}", partial(reinforce, dreamer, awake, tried, number))
+    return told, _round(dreamer, run, told, awake, FINAL)
+
+
+def _round(dreamer: Dreamer, run: Run, told: Outputs, awake: Outputs, name: str) -> Outputs:
+    written = run(f"dream_write_{name}", lambda: write(dreamer, told, awake, name))
+    weighed = run(f"dream_weigh_{name}", lambda: weigh(dreamer, told, written, name))
+    return run(f"dream_try_{name}", lambda: try_out(dreamer, told, written, weighed, name))
+
+
+def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs:
+    """The dreams of a round. What is held out of the night is in none of them."""
+    spec, folder, rng = dreamer.spec, _folder(dreamer, name), random.Random(f"dream-{name}-{dreamer.job.seed}")
+    known = {task.name: (task, score, nats) for task, score, nats in read_tasks(dreamer, told)}
+    standing = standings({n: [score] for n, (_, score, _) in known.items()}, {n: nats for n, (_, _, nats) in known.items()})
+    last = name == FINAL
+    count, number = (len(known), spec.rounds) if last else (spec.contexts, int(name))
+    drawn = draw(standing, count, number, spec.rounds + 1, spec.curriculum, f"{dreamer.job.seed}/{name}")
+    write_lines(folder / "curriculum.jsonl", drawn)
+    chosen = [known[line["context"]][0] for line in drawn if line["drawn"]]
+    asked = [(task, spec.prompts[i % len(spec.prompts)]) for task in chosen for i in range(spec.dreams)]
+    prompts = [dreamer.prompt(spec.words.get(kind, PROMPTS[kind]), task.context) for task, kind in asked]
+    adapter = str((dreamer.home / awake["dreamer_file"]).parent) if awake["dreamer_file"] else ""
+    started = time.perf_counter()
+    view, novel = _with_novelty(dreamer, prompts, name, rng.getrandbits(31))
+    written = dreamer.rollouts.sample(view, prompts, spec.tokens, spec.temperature, rng.getrandbits(31), [adapter] * len(prompts))
+    secret = dreamer.reader.are_held_out(written)
+    dreams = [
+        Dream(f"drm_{name}_{i}", task.name, task.source, kind, dreamer.text(ids), prompt, ids)
+        for i, ((task, kind), prompt, ids, dropped) in enumerate(zip(asked, prompts, written, secret, strict=True))
+        if not dropped
+    ]
+    write_lines(folder / "dreams.jsonl", map(asdict, dreams))
+    return {
+        "dreams_file": f"{folder.relative_to(dreamer.home)}/dreams.jsonl",
+        "curriculum_file": f"{folder.relative_to(dreamer.home)}/curriculum.jsonl",
+        "contexts": len(chosen),
+        "dreams": len(dreams),
+        "dropped_held_out": sum(secret),
+        "novel": novel,
+        "seconds_each": {"generate": _each(started, len(prompts))},
+    }
+
+
+def weigh(dreamer: Dreamer, told: Outputs, written: Outputs, name: str) -> Outputs:
+    """Which dreams are tried out: those that teach something, by the score of their gradients."""
+    spec, folder, rng = dreamer.spec.selection, _folder(dreamer, name), random.Random(f"weigh-{name}-{dreamer.job.seed}")
+    known = {task.name: task for task, _, _ in read_tasks(dreamer, told)}
+    dreams = [(one, rows) for one in read_dreams(dreamer, written) if (rows := learned(dreamer, known[one.context], one))]
+    by_context: dict[str, list[int]] = {}
+    for i, (one, _) in enumerate(dreams):
+        by_context.setdefault(one.context, []).append(i)
+    started = time.perf_counter()
+    values = _values(dreamer, known, dreams, by_context)
+    lines = []
+    for members in by_context.values():
+        fates = select([values[i] for i in members], [dreams[i][0].text for i in members], spec.top, spec.chance, rng)
+        lines += [{"dream": dreams[i][0].id, "score": values[i], "fate": fate} for i, fate in zip(members, fates, strict=True)]
+    write_lines(folder / "weighed.jsonl", lines)
+    return {
+        "weighed_file": f"{folder.relative_to(dreamer.home)}/weighed.jsonl",
+        "teaching": len(dreams),
+        "fates": dict(Counter(str(line["fate"]) for line in lines)),
+        "seconds_each": {"score": _each(started, len(dreams))},
+    }
+
+
+def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs, name: str) -> Outputs:
+    """An instance of each chosen dream, asked the probes of its context beside the undreamt one."""
+    spec, folder = dreamer.spec, _folder(dreamer, name)
+    known = {task.name: (task, score) for task, score, _ in read_tasks(dreamer, told)}
+    fates = {line["dream"]: line["fate"] for line in read_lines(dreamer.home / weighed["weighed_file"])}
+    tried = [one for one in read_dreams(dreamer, written) if fates.get(one.id) in (TOP, CHANCE)]
+    contexts = list(dict.fromkeys(one.context for one in tried))
+    texts = [learned(dreamer, known[one.context][0], one, instance=True) for one in tried]
+    apart = contexts if spec.reward.against == "context" else []
+    texts += [dreamer.context(known[context][0]) for context in apart]
+    adapters = folder / "instances"
+    started = time.perf_counter()
+    losses = dreamer.hands.tune(_model(dreamer), texts, spec.instance, dreamer.job.seed, adapters) if texts else []
+    applied, started = _each(started, len(texts)), time.perf_counter()
+    found = _examined(dreamer, [known[one.context][0] for one in tried] + [known[context][0] for context in apart], adapters)
+    evaluated = _each(started, len(texts))
+    shutil.rmtree(adapters, ignore_errors=True)
+    undreamt = {context: known[context][1] for context in contexts} | dict(zip(apart, found[len(tried) :], strict=True))
+    lines: list[Outputs] = []
+    for one, value, own in zip(tried, found, losses, strict=False):
+        told_of = {"score": value, "undreamt": undreamt[one.context], "loss": own[-1]}
+        lines.append({"dream": one.id, "context": one.context, "kind": one.kind, "fate": fates[one.id], **told_of})
+    rewarded = _rewarded(dreamer, lines)
+    write_lines(folder / "tried.jsonl", [line | {"rewarded": line["dream"] in rewarded} for line in lines])
+    return {
+        "tried_file": f"{folder.relative_to(dreamer.home)}/tried.jsonl",
+        "dreams_file": written["dreams_file"],
+        "tried": len(tried),
+        "rewarded": len(rewarded),
+        "score": _mean([line["score"] for line in lines]),
+        "undreamt": _mean(list(undreamt.values())),
+        "seconds_each": {"apply": applied, "evaluate": evaluated},
+    }
+
+
+def reinforce(dreamer: Dreamer, before: Outputs, tried: Outputs, number: int) -> Outputs:
+    """The dreamer, fine-tuned on every rewarded dream so far; as it was, where this round rewarded none."""
+    kept = [*before.get("kept", []), {"tried_file": tried["tried_file"], "dreams_file": tried["dreams_file"]}]
+    if not tried["rewarded"]:
+        return {**before, "kept": kept}
+    rows = []
+    for one in rewarded_dreams(dreamer, kept):
+        ids = (*one.prompt, *one.ids)
+        rows.append(Row(ids, (0.0,) * len(one.prompt) + (1.0,) * len(one.ids)))
+    folder = dreamer.home / "dreaming" / f"dreamer-{number}"
+    (losses,) = dreamer.hands.tune(_model(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder)
+    return {
+        "dreamer_file": str((folder / "0" / WEIGHTS_FILE).relative_to(dreamer.home)),
+        "kept": kept,
+        "rows": len(rows),
+        "first_loss": losses[0],
+        "final_loss": losses[-1],
+    }
+
+
+def read_dreams(dreamer: Dreamer, written: Outputs) -> list[Dream]:
+    lines = read_lines(dreamer.home / written["dreams_file"])
+    return [Dream(**{**line, "prompt": tuple(line["prompt"]), "ids": tuple(line["ids"])}) for line in lines]
+
+
+def rewarded_dreams(dreamer: Dreamer, kept: Sequence[Outputs]) -> list[Dream]:
+    """The dreams of some rounds that were rewarded."""
+    found: list[Dream] = []
+    for told in kept:
+        names = {line["dream"] for line in read_lines(dreamer.home / told["tried_file"]) if line["rewarded"]}
+        found += [one for one in read_dreams(dreamer, told) if one.id in names]
+    return found
+
+
+def learned(dreamer: Dreamer, task: Task, one: Dream, instance: bool = False) -> list[Row]:
+    """The rows that are learned of a dream; of an instance, with those of its context where the recipe says so."""
+    rows = dreamer.rows(lessons(one.text, dreamer.spec.split, one.id, task.chat))
+    return [*(dreamer.context(task) if instance and dreamer.spec.with_context else ()), *rows]
+
+
+def _values(
+    dreamer: Dreamer,
+    tasks: dict[str, Task],
+    dreams: Sequence[tuple[Dream, list[Row]]],
+    by_context: dict[str, list[int]],
+) -> list[float]:
+    """The score of every dream's gradient."""
+    import torch
+
+    spec = dreamer.spec.selection
+    if spec.score == "none" or not dreams:
+        return [0.0] * len(dreams)
+    names = list(by_context)
+    own = {name: dreamer.context(tasks[name]) for name in names}
+    asked = {name: [row for probe in tasks[name].validation for row in dreamer.exchange(probe)] for name in names}
+    texts = [rows for _, rows in dreams] + [own[name] for name in names] + [asked[name] or own[name] for name in names]
+    found = torch.tensor(dreamer.hands.weigh(_model(dreamer), texts, dreamer.spec.instance, dreamer.job.seed))
+    values = [0.0] * len(dreams)
+    for i, name in enumerate(names):
+        context, validation = found[len(dreams) + i], found[len(dreams) + len(names) + i]
+        for place, value in zip(
+            by_context[name], SCORES[spec.score](found[by_context[name]], context, validation).tolist(), strict=True
+        ):
+            values[place] = value
+    return values
+
+
+def _examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path) -> list[float]:
+    """The mean score of each instance on the probes of its task."""
+    dreamer.rollouts.deliver(dreamer.memory.delivery(dreamer.job, label(dreamer)))
+    asked = [(task, probe) for task in of for probe in task.probes]
+    lent = [str(adapters / str(i)) for i, task in enumerate(of) for _ in task.probes]
+    values, found = iter(scores(dreamer, asked, lent) if asked else ()), []
+    for task in of:
+        found.append(_mean([next(values) for _ in task.probes]) or 0.0)
+    return found
+
+
+def _rewarded(dreamer: Dreamer, lines: Sequence[Outputs]) -> set[str]:
+    spec = dreamer.spec.reward
+    better = [line for line in lines if line["score"] > line["undreamt"] + spec.margin]
+    if spec.kind == "improved":
+        return {line["dream"] for line in better}
+    best: dict[str, Outputs] = {}
+    for line in better:
+        if line["context"] not in best or line["score"] > best[line["context"]]["score"]:
+            best[line["context"]] = line
+    return {line["dream"] for line in best.values()}
+
+
+def _with_novelty(
+    dreamer: Dreamer, prompts: Sequence[tuple[int, ...]], name: str, seed: int
+) -> tuple[tuple[bool, ...], Outputs | None]:
+    """The view that dreams, and what is told of the random expert in it, if there is one."""
+    memory, job, strength = dreamer.memory, dreamer.job, dreamer.spec.novelty.strength
+    if not strength or not prompts:
+        dreamer.rollouts.deliver(memory.delivery(job, label(dreamer)))
+        return dreamer.view, None
+    state, where, view = with_novelty(memory.state, dreamer.view)
+    file = _folder(dreamer, name) / "novel.safetensors"
+    dreamer.hands.novel(
+        NovelRequest(
+            model=_model(dreamer),
+            reads=tuple(dict.fromkeys(prompts)),
+            place=(where.level, where.expert),
+            strength=strength,
+            seed=seed,
+            file=str(file),
+        )
+    )
+    dtype = served_dtype(Path(job.parent))
+    tensors = memory.tensors(job) | {part: tensor.to(dtype) for part, tensor in load_file(file).items()}
+    dreamer.rollouts.deliver(pack_tensors(tensors, state, f"{label(dreamer)}+novel"))
+    return view, {"place": [where.level, where.expert], "strength": strength, "seed": seed}
+
+
+def _model(dreamer: Dreamer) -> DreamingModel:
+    memory, home = dreamer.memory, dreamer.home
+    return DreamingModel(
+        version=str(Path(dreamer.job.parent).resolve()),
+        overlays=tuple(str((home / file).resolve()) for file in memory.overlays),
+        experts=tuple(map(tuple, memory.state.names())),
+        view=dreamer.view,
+        on_gpu=bool(dreamer.job.recipe.learner.gpus_per_worker),
+    )
+
+
+def _folder(dreamer: Dreamer, name: str) -> Path:
+    folder = dreamer.home / "dreaming" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def label(dreamer: Dreamer) -> str:
+    return f"{Path(dreamer.job.parent).name}+dreamer"
+
+
+def _each(started: float, count: int) -> float | None:
+    """Seconds of one, of so many that were done since then."""
+    return round((time.perf_counter() - started) / count, 6) if count else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
