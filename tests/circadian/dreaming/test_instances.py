@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from transformers import Qwen3ForCausalLM
@@ -23,7 +24,6 @@ def model() -> Qwen3ForCausalLM:
 
 def one_by_one(model: Qwen3ForCausalLM, rows: list[list[Row]], start: Adapter, spec: AdapterSpec) -> tuple[dict, list[float]]:
     """peft, torch's AdamW and scheduler on the same steps, from the same A."""
-    peft = pytest.importorskip("peft", reason="install requirements/bench.lock to compare with peft")
     config = peft.LoraConfig(r=spec.rank, lora_alpha=spec.alpha, lora_dropout=0.0, target_modules=list(spec.targets))
     tuned = peft.get_peft_model(copy.deepcopy(model), config)
     held = {name: parameter for name, parameter in tuned.named_parameters() if "lora_" in name}
@@ -93,7 +93,6 @@ def test_an_instance_reads_nothing_of_the_others(model: Qwen3ForCausalLM) -> Non
 
 
 def test_a_written_adapter_is_read_back_by_us_and_by_peft(model: Qwen3ForCausalLM, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft", reason="install requirements/bench.lock to compare with peft")
     adapter = fine_tune(model, DREAMS[:1], SPEC, seed=7)[0]
     write_adapter(tmp_path, adapter)
     for name, (A, B) in read_adapter(tmp_path, SPEC).tensors.items():
