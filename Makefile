@@ -4,11 +4,12 @@ VENV   ?= .venv
 SEED   ?= 0
 SEEDS  ?= 0 1 2
 NIGHTS ?= 10
+ROUNDS ?= 3
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-learner bench-nights bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test lint nursery bench-dreaming bench-learner bench-nights bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -34,6 +35,9 @@ bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, a
 
 bench-nights: $(RIVALS)  ## every method through ten nights, hours on two cores; goes on where it was; SEEDS="0 1 2" NIGHTS=10 choose others
 	$(BIN)/python -m benchmarks.nights --seeds $(SEEDS) --nights $(NIGHTS)
+
+bench-dreaming: $(READY)  ## the rounds of dreaming beside SEAL's loop, hours on two cores; goes on where it was; SEEDS="0 1 2" ROUNDS=3
+	$(BIN)/python -m benchmarks.dreaming --seeds $(SEEDS) --rounds $(ROUNDS)
 
 bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fifteen minutes on two quiet cores; see docs/learner-speed.md
 	$(BIN)/python -m benchmarks.learner

@@ -173,7 +173,7 @@ def weigh_in_process(request_json: str) -> list[list[float]]:
     from circadian.dreaming.gradients import sketches  # torch takes seconds to import, and the driver needs only the hands
 
     request = WeighRequest.model_validate_json(request_json)
-    model, view = _model(request.model), request.model.view
+    model, view = loaded(request.model), request.model.view
     return sketches(model, request.pack.rows(), request.adapter, request.seed, view=view).tolist()
 
 
@@ -183,7 +183,7 @@ def tune_in_process(request_json: str) -> list[list[float]]:
     from circadian.dreaming.peft_files import write_adapter
 
     request = TuneRequest.model_validate_json(request_json)
-    model, pack = _model(request.model), request.pack
+    model, pack = loaded(request.model), request.pack
     learned = fine_tune(model, pack.rows(), request.adapter, request.seed, view=request.model.view, numbers=pack.numbers)
     for number, adapter in zip(pack.numbers, learned, strict=True):
         write_adapter(Path(request.folder) / str(number), adapter, request.model.version)
@@ -200,13 +200,13 @@ def novel_in_process(request_json: str) -> None:
     from circadian.objectives.rows import pad
 
     request = NovelRequest.model_validate_json(request_json)
-    model, where = _model(request.model), ExpertId(*request.place)
+    model, where = loaded(request.model), ExpertId(*request.place)
     tensors = novel_expert(model, pad(request.reads), request.model.view, where, request.strength, request.seed)
     write_whole(Path(request.file), save(tensors))
 
 
 @lru_cache(maxsize=1)
-def _model(who: DreamingModel) -> Grafted:
+def loaded(who: DreamingModel) -> Grafted:
     """Loaded once a process: a worker process of Ray's does one task after another."""
     import torch
     from safetensors.torch import load_file

@@ -146,9 +146,9 @@ def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs,
     texts += [dreamer.context(known[context][0]) for context in apart]
     adapters = folder / "instances"
     started = time.perf_counter()
-    losses = dreamer.hands.tune(_model(dreamer), texts, spec.instance, dreamer.job.seed, adapters) if texts else []
+    losses = dreamer.hands.tune(model_of(dreamer), texts, spec.instance, dreamer.job.seed, adapters) if texts else []
     applied, started = _each(started, len(texts)), time.perf_counter()
-    found = _examined(dreamer, [known[one.context][0] for one in tried] + [known[context][0] for context in apart], adapters)
+    found = examined(dreamer, [known[one.context][0] for one in tried] + [known[context][0] for context in apart], adapters)
     evaluated = _each(started, len(texts))
     shutil.rmtree(adapters, ignore_errors=True)
     undreamt = {context: known[context][1] for context in contexts} | dict(zip(apart, found[len(tried) :], strict=True))
@@ -179,7 +179,7 @@ def reinforce(dreamer: Dreamer, before: Outputs, tried: Outputs, number: int) ->
         ids = (*one.prompt, *one.ids)
         rows.append(Row(ids, (0.0,) * len(one.prompt) + (1.0,) * len(one.ids)))
     folder = dreamer.home / "dreaming" / f"dreamer-{number}"
-    (losses,) = dreamer.hands.tune(_model(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder)
+    (losses,) = dreamer.hands.tune(model_of(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder)
     return {
         "dreamer_file": str((folder / "0" / WEIGHTS_FILE).relative_to(dreamer.home)),
         "kept": kept,
@@ -225,7 +225,7 @@ def _values(
     own = {name: dreamer.context(tasks[name]) for name in names}
     asked = {name: [row for probe in tasks[name].validation for row in dreamer.exchange(probe)] for name in names}
     texts = [rows for _, rows in dreams] + [own[name] for name in names] + [asked[name] or own[name] for name in names]
-    found = torch.tensor(dreamer.hands.weigh(_model(dreamer), texts, dreamer.spec.instance, dreamer.job.seed))
+    found = torch.tensor(dreamer.hands.weigh(model_of(dreamer), texts, dreamer.spec.instance, dreamer.job.seed))
     values = [0.0] * len(dreams)
     for i, name in enumerate(names):
         context, validation = found[len(dreams) + i], found[len(dreams) + len(names) + i]
@@ -236,7 +236,7 @@ def _values(
     return values
 
 
-def _examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path) -> list[float]:
+def examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path) -> list[float]:
     """The mean score of each instance on the probes of its task."""
     dreamer.rollouts.deliver(dreamer.memory.delivery(dreamer.job, label(dreamer)))
     asked = [(task, probe) for task in of for probe in task.probes]
@@ -271,7 +271,7 @@ def _with_novelty(
     file = _folder(dreamer, name) / "novel.safetensors"
     dreamer.hands.novel(
         NovelRequest(
-            model=_model(dreamer),
+            model=model_of(dreamer),
             reads=tuple(dict.fromkeys(prompts)),
             place=(where.level, where.expert),
             strength=strength,
@@ -285,7 +285,7 @@ def _with_novelty(
     return view, {"place": [where.level, where.expert], "strength": strength, "seed": seed}
 
 
-def _model(dreamer: Dreamer) -> DreamingModel:
+def model_of(dreamer: Dreamer) -> DreamingModel:
     memory, home = dreamer.memory, dreamer.home
     return DreamingModel(
         version=str(Path(dreamer.job.parent).resolve()),
