@@ -12,11 +12,13 @@ from actors.dreamwork import (
     Texts,
     TuneRequest,
     WeighRequest,
+    loaded,
     novel_in_process,
     packs,
     tune_in_process,
     weigh_in_process,
 )
+from benchmarks.nights.meter import metered
 from circadian.specs.dreaming import AdapterSpec
 
 
@@ -40,5 +42,7 @@ class LocalHands:
 
 
 def _all(work: Callable[[str], list[Any]], requests: Sequence[WeighRequest | TuneRequest]) -> list[Any]:
+    for request in requests:
+        metered(loaded(request.model))  # it stays loaded, so that what it spends is counted
     found = {n: one for request in requests for n, one in zip(request.pack.numbers, work(request.model_dump_json()), strict=True)}
     return [found[n] for n in range(len(found))]

@@ -7,6 +7,7 @@ not a copy of a model: everything the teachers are made of is frozen while the s
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -118,13 +119,20 @@ class Moved:
     """Of what was dreamt: the memory that held it in its fast level."""
 
 
-def planned(memory: Memory, move: Move) -> Transfer:
-    """The transfer of a planned move: a fresh expert, or one of two that is written anew."""
+def planned(memory: Memory, move: Move, asleep: Sequence[Moved] = ()) -> Transfer:
+    """The transfer of a planned move: a fresh expert, or one of two that is written anew.
+
+    asleep: the night so far. Two experts can be merged, and the one of them that became free be written and merged again in one night: no
+    two transfers of a night have one name, which their stages and files are called by.
+    """
     kind, what = move
     if kind == "merge":
         first, second = (ExpertId(*place) for place in what)  # type: ignore[union-attr]
-        return Transfer.merge(memory.state, first, second)
-    return TRANSFERS[kind](memory.state, what)  # type: ignore[arg-type]
+        transfer = Transfer.merge(memory.state, first, second)
+    else:
+        transfer = TRANSFERS[kind](memory.state, what)  # type: ignore[arg-type]
+    times = sum(moved.transfer is not None and moved.transfer.name.split(".")[0] == transfer.name for moved in asleep)
+    return transfer.model_copy(update={"name": f"{transfer.name}.{times + 1}"}) if times else transfer
 
 
 def snapshot_teacher(job: NightJob, memory: Memory) -> Outputs:

@@ -29,6 +29,7 @@ from pipelines.stages import Outputs, read_lines, write_lines
 from pipelines.wake import Bounds, day_cues
 
 ROWS_FILE, CUES_FILE = "dreamt.rows.jsonl", "dreamt.cues.jsonl"
+NOTHING_TO_DREAM_OF = "there was nothing to dream of: no context about which there are probes"
 NOTHING_HELPS = "no dream helped: none made an instance better than the undreamt one"
 
 
@@ -50,10 +51,10 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outpu
         rows |= dict.fromkeys([*own, *learned(dreamer, tasks[one.context], one)])
     met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue) if len(cue["ids"]) <= bounds.cue]
     lines = [cue | {"sleep": dreamt_in(job.sleep)} for cue in met]
+    dreamt = {tuple(cue["ids"]) for cue in met}  # what a dream answers anew the rested self would answer as before, against it
     write_lines(dreamer.home / ROWS_FILE, [{"ids": row.ids, "weight": row.weight} for row in rows])
-    kept_before = [
-        cue for cue in read_lines(dreamer.home / day["cues_file"]) if job.recipe.consolidation or cue["sleep"] != job.sleep
-    ]
+    before = [cue for cue in read_lines(dreamer.home / day["cues_file"]) if tuple(cue["ids"]) not in dreamt]
+    kept_before = [cue for cue in before if job.recipe.consolidation or cue["sleep"] != job.sleep]
     write_lines(dreamer.home / CUES_FILE, lines + kept_before)
     return {
         "rows_file": ROWS_FILE,
@@ -62,7 +63,9 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outpu
         "sources": sorted({one.source for one in dreams}),
         "rows": len(rows) if met else 0,
         "cues": len(lines),
-        "reason": None if met else NOTHING_HELPS,
+        "reason": None if met else NOTHING_HELPS if told["tasks"] else NOTHING_TO_DREAM_OF,
+        "tasks": told["tasks"],
+        **{name: tried[name] for name in ("tried", "rewarded", "score", "undreamt")},
     }
 
 

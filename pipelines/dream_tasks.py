@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.dreamwork import Hands
 from circadian.dreaming.lessons import lessons
-from circadian.dreaming.prompts import PROMPTS, prompt_ids
+from circadian.dreaming.prompts import PROMPTS, defused, prompt_ids
 from circadian.dreaming.scorers import score
 from circadian.dreaming.tasks import Task, probes_of, split
 from circadian.experience import Reader, Row, experience_ids
@@ -32,8 +32,6 @@ from pipelines.wake import Bounds
 
 TASKS_FILE = "tasks.jsonl"
 VERDICT_TOKENS = 4
-JUDGED = "Question: {question}\nRight answer: {wanted}\nGiven answer: {said}\nDoes the given answer say the same? Answer yes or no:"
-"""Of the scorer `judge`: the base is asked, which no dream has changed."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Dreamer:
     def home(self) -> Path:
         return Path(self.job.home)
 
-    def prompt(self, template: str, context: str, question: str = "") -> Tokens:
-        return prompt_ids(self.reader.tokenizer, template, context, question)
+    def prompt(self, template: str, **values: str) -> Tokens:
+        return prompt_ids(self.reader.tokenizer, template, **values)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.reader.tokenizer.decode(list(ids), skip_special_tokens=True).strip()  # type: ignore[union-attr]
@@ -71,9 +69,15 @@ class Dreamer:
 
     def rows(self, experiences: Sequence[Experience]) -> list[Row]:
         """What is learned of them; what is held out of the night, or too long, is not."""
-        rows = [row for experience in experiences for row in self.reader.rows(experience) if any(row.weight)]
+        rows = [row for experience in experiences for row in self.reader.rows(self._safe(experience)) if any(row.weight)]
         kept = [row.cut(self.job.recipe.max_row_tokens) for row in rows]
         return [row for row, secret in zip(kept, self.reader.are_held_out([row.ids for row in kept]), strict=True) if not secret]
+
+    def _safe(self, experience: Experience) -> Experience:
+        """With its special tokens taken apart: neither a context nor a dream opens a turn of its own in what is learned."""
+        tokenizer = self.reader.tokenizer
+        said = tuple(Message(role=m.role, content=defused(m.content, tokenizer)) for m in experience.messages)
+        return experience.model_copy(update={"messages": said, "text": defused(experience.text, tokenizer)})
 
     def exchange(self, probe: ProbeSpec) -> list[Row]:
         """A question with its answer, as rows."""
@@ -92,7 +96,7 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
     left_out = json.loads((dreamer.home / day["left_out_file"]).read_text())
     made = _given(dreamer) if dreamer.spec.tasks else _met(dreamer, left_out, rng)
     drawn = _probed(dreamer, made, rng)
-    usable = [task for task in drawn if task.probes]
+    usable = [task for task in drawn if task.probes and dreamer.context(task)]
     asked = [(task, probe) for task in usable for probe in task.probes]
     known = scores(dreamer, asked)
     read = dreamer.rollouts.read(dreamer.view, [_text_ids(dreamer, task) for task in usable])
@@ -107,7 +111,8 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
         "tasks_file": TASKS_FILE,
         "tasks": len(usable),
         "made": "given" if dreamer.spec.tasks else "of the day",
-        "without_probes": len(drawn) - len(usable),
+        "without_probes": sum(not task.probes for task in drawn),
+        "teaching_nothing": sum(bool(task.probes) and not dreamer.context(task) for task in drawn),
         "probes": len(asked),
         "score": sum(standing) / len(standing) if standing else None,
     }
@@ -120,7 +125,7 @@ def read_tasks(dreamer: Dreamer, told: Outputs) -> list[tuple[Task, float, float
 
 def scores(dreamer: Dreamer, asked: Sequence[tuple[Task, ProbeSpec]], adapters: Sequence[str] = ()) -> list[float]:
     """How right each probe is answered, 0 to 1, the context not in view; adapters: of each the instance that answers."""
-    prompts = [dreamer.prompt(PROMPTS["ask"], "", probe.question) for _, probe in asked]
+    prompts = [dreamer.prompt(PROMPTS["ask"], question=probe.question) for _, probe in asked]
     said = dreamer.answers(prompts, seed=0, adapters=adapters)
     pairs = [(task.scorer, probe, answer) for (task, probe), answer in zip(asked, said, strict=True)]
     judged = iter(_judged(dreamer, [(probe, answer) for kind, probe, answer in pairs if kind == "judge"]))
@@ -128,13 +133,20 @@ def scores(dreamer: Dreamer, asked: Sequence[tuple[Task, ProbeSpec]], adapters: 
 
 
 def _judged(dreamer: Dreamer, pairs: Sequence[tuple[ProbeSpec, str]]) -> list[float]:
-    base, asked = dreamer.memory.state.view("base"), []
-    for probe, said in pairs:
-        text = JUDGED.replace("{wanted}", probe.answers[0]).replace("{said}", said)
-        asked.append(dreamer.prompt(text, "", probe.question))
-    words = [dreamer.text(ids) for ids in dreamer.rollouts.sample(base, asked, VERDICT_TOKENS, 0.0, 0)]
-    verdicts = [word.lower().lstrip(" *\"'").startswith("yes") for word in words]
-    return [float(verdict and bool(said.strip())) for (_, said), verdict in zip(pairs, verdicts, strict=True)]
+    """Whether the base, which no dream has changed, finds that an answer says what one of those that are accepted does."""
+    base = dreamer.memory.state.view("base")
+    asked = [
+        (number, dreamer.prompt(PROMPTS["judge"], question=probe.question, wanted=wanted, said=said))
+        for number, (probe, said) in enumerate(pairs)
+        if said.strip()
+        for wanted in probe.answers
+    ]
+    written = dreamer.rollouts.sample(base, [ids for _, ids in asked], VERDICT_TOKENS, 0.0, 0)
+    found = [0.0] * len(pairs)
+    for (number, _), ids in zip(asked, written, strict=True):
+        if dreamer.text(ids).lower().lstrip(" *\"'").startswith("yes"):
+            found[number] = 1.0
+    return found
 
 
 def _given(dreamer: Dreamer) -> list[Task]:
@@ -162,15 +174,15 @@ def _met(dreamer: Dreamer, left_out: Collection[str], rng: random.Random) -> lis
 def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[Task]:
     """With the probes that the model makes itself: for validation, and where none are given a part of them for the reward."""
     spec, longest = dreamer.spec.self_tasks, Bounds.of(dreamer.job).cue - dreamer.spec.answer_tokens
-    made = [task for task in made if len(dreamer.prompt(PROMPTS["answer"], task.context)) < longest]
+    made = [task for task in made if len(dreamer.prompt(PROMPTS["answer"], context=task.context)) < longest]
     if dreamer.spec.tasks and dreamer.spec.selection.score != "validation":
         return [_allowed(dreamer, task) for task in made]
     asked = [task for task in made for _ in range(spec.questions)]
-    prompts = [dreamer.prompt(PROMPTS["question"], task.context) for task in asked]
+    prompts = [dreamer.prompt(PROMPTS["question"], context=task.context) for task in asked]
     written = dreamer.rollouts.sample(dreamer.view, prompts, spec.question_tokens, dreamer.spec.temperature, rng.getrandbits(31))
     questions = [dreamer.text(ids) for ids in written]
     in_view = [
-        dreamer.prompt(PROMPTS["answer"], task.context, question)
+        dreamer.prompt(PROMPTS["answer"], context=task.context, question=question)
         for task, question in zip(asked, questions, strict=True)
         for _ in range(spec.answers)
     ]
@@ -180,7 +192,10 @@ def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[
         own = range(number * spec.questions, (number + 1) * spec.questions)
         answers = [given[i * spec.answers : (i + 1) * spec.answers] for i in own]
         probes = probes_of([questions[i] for i in own], answers, spec.min_agreement)
-        reward, validation = (task.probes, probes) if task.probes else split(probes, dreamer.spec.validation_share, rng)
+        share = dreamer.spec.validation_share if dreamer.spec.selection.score == "validation" else 0.0
+        asked_already = {" ".join(probe.question.lower().split()) for probe in task.probes}
+        apart = tuple(probe for probe in probes if " ".join(probe.question.lower().split()) not in asked_already)
+        reward, validation = (task.probes, apart) if task.probes else split(probes, share, rng)
         found.append(_allowed(dreamer, Task(task.name, task.context, task.chat, reward, validation, task.scorer, task.source)))
     return found
 
@@ -189,7 +204,7 @@ def _allowed(dreamer: Dreamer, task: Task) -> Task:
     """Without probes that are held out of the night, unless the recipe gives them: nothing is learned from those."""
 
     def kept(probes: Sequence[ProbeSpec]) -> tuple[ProbeSpec, ...]:
-        ids = [dreamer.prompt(PROMPTS["ask"], "", probe.question) for probe in probes]
+        ids = [dreamer.prompt(PROMPTS["ask"], question=probe.question) for probe in probes]
         return tuple(probe for probe, secret in zip(probes, dreamer.reader.are_held_out(ids), strict=True) if not secret)
 
     probes = task.probes if dreamer.spec.tasks else kept(task.probes)
@@ -197,10 +212,9 @@ def _allowed(dreamer: Dreamer, task: Task) -> Task:
 
 
 def _text_ids(dreamer: Dreamer, task: Task) -> Tokens:
-    if task.chat:
-        said = Experience(id="context", messages=(Message(role="user", content=task.context),))
-    else:
-        said = Experience(id="context", text=task.context)
+    text = defused(task.context, dreamer.reader.tokenizer)
+    chat = Experience(id="context", messages=(Message(role="user", content=text),))
+    said = chat if task.chat else Experience(id="context", text=text)
     return experience_ids(dreamer.reader.tokenizer, said)[: Bounds.of(dreamer.job).cue]
 
 

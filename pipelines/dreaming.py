@@ -64,7 +64,7 @@ class Dream:
 def dream(dreamer: Dreamer, run: Run, day: Outputs) -> tuple[Outputs, Outputs]:
     """All rounds and the final dreams. Returns the night's tasks, and which of the final dreams help."""
     told = run("dream_tasks", lambda: tasks(dreamer, day, label(dreamer)))
-    awake: Outputs = {"dreamer_file": None}
+    awake: Outputs = {}
     for number in range(dreamer.spec.rounds if told["tasks"] else 0):
         tried = _round(dreamer, run, told, awake, str(number))
         awake = run(f"dream_reinforce_{number}", partial(reinforce, dreamer, awake, tried, number))
@@ -88,8 +88,8 @@ def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs
     write_lines(folder / "curriculum.jsonl", drawn)
     chosen = [known[line["context"]][0] for line in drawn if line["drawn"]]
     asked = [(task, spec.prompts[i % len(spec.prompts)]) for task in chosen for i in range(spec.dreams)]
-    prompts = [dreamer.prompt(spec.words.get(kind, PROMPTS[kind]), task.context) for task, kind in asked]
-    adapter = str((dreamer.home / awake["dreamer_file"]).parent) if awake["dreamer_file"] else ""
+    prompts = [dreamer.prompt(spec.words.get(kind, PROMPTS[kind]), context=task.context) for task, kind in asked]
+    adapter = str((dreamer.home / awake["dreamer_file"]).parent) if "dreamer_file" in awake else ""
     started = time.perf_counter()
     view, novel = _with_novelty(dreamer, prompts, name, rng.getrandbits(31))
     written = dreamer.rollouts.sample(view, prompts, spec.tokens, spec.temperature, rng.getrandbits(31), [adapter] * len(prompts))

@@ -41,6 +41,7 @@ from actors.learner import LearnerFailed
 from circadian.experience import Reader
 from circadian.files import write_whole
 from circadian.memory.state import LevelFull
+from circadian.memory.transfer import Transfer
 from circadian.memory.version import VersionBroken, load_tokenizer
 from circadian.specs import NightJob
 from circadian.teachers.other import TeacherUnusable
@@ -54,7 +55,7 @@ from pipelines.other_teachers import lectures, taught_in
 from pipelines.publish import discard, publish, unchanged
 from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs, StageBroken, Stages
-from pipelines.wake import Move, NothingToLearn
+from pipelines.wake import NothingToLearn
 
 log = logging.getLogger(__name__)
 FAILURES: dict[type[Exception], tuple[str, str]] = {
@@ -90,14 +91,16 @@ def until_dawn(job: NightJob) -> Outputs:
         said = stages.run("lectures", lambda: lectures(job)) if job.recipe.teachers else None
         asleep = [Moved(dusk(job, stages, day))]
         for move in day["moves"]:
-            asleep.append(consolidate(job, stages, day, asleep[-1].memory, move, rollouts, said if move[0] == "seed" else None))
+            transfer = planned(asleep[-1].memory, move, asleep)
+            said_of = said if move[0] == "seed" else None
+            asleep.append(consolidate(job, stages, day, asleep[-1].memory, transfer, rollouts, said_of))
         dreams = dreaming(job, stages, day, asleep, rollouts) if job.recipe.dreaming else {}
         if len(asleep) == 1:
             raise NothingToLearn(dreams["reason"])
         verdict = stages.run("gate", lambda: rollouts.timed(lambda: gate(job, day, asleep, rollouts)))
     if not verdict["passed"]:
-        return stages.run("publish", lambda: discard(job, verdict, asleep))
-    return stages.run("publish", lambda: publish(job, day, verdict, asleep))
+        return stages.run("publish", lambda: discard(job, verdict, asleep, dreams))
+    return stages.run("publish", lambda: publish(job, day, verdict, asleep, dreams))
 
 
 def dusk(job: NightJob, stages: Stages, day: Outputs) -> Memory:
@@ -111,10 +114,15 @@ def dusk(job: NightJob, stages: Stages, day: Outputs) -> Memory:
 
 
 def consolidate(
-    job: NightJob, stages: Stages, day: Outputs, memory: Memory, move: Move, rollouts: RolloutPool, said: Outputs | None
+    job: NightJob,
+    stages: Stages,
+    day: Outputs,
+    memory: Memory,
+    transfer: Transfer,
+    rollouts: RolloutPool,
+    said: Outputs | None = None,
 ) -> Moved:
     """One transfer, in stages of its own; `said`: what other models did, where they teach it."""
-    transfer = planned(memory, move)
 
     def run(stage: str, work: Callable[[], Outputs]) -> Outputs:
         return stages.run(stage if transfer.name == "level-1" else f"{stage}_{transfer.name}", work)
@@ -143,11 +151,12 @@ def dreaming(job: NightJob, stages: Stages, day: Outputs, asleep: list[Moved], r
         return kept
     *merges, move = day["dream_moves"]
     for merge in merges:
-        asleep.append(consolidate(job, stages, day, asleep[-1].memory, merge, rollouts, None))
+        asleep.append(consolidate(job, stages, day, asleep[-1].memory, planned(asleep[-1].memory, merge, asleep), rollouts))
     memory = asleep[-1].memory
     learned = stages.run("dream_learn", lambda: learn_dreams(job, memory, kept))
-    moved = consolidate(job, stages, kept, full_of_dreams(job, memory, learned), move, rollouts, None)
-    asleep.append(replace(moved, dreams=kept, before=full_of_dreams(job, memory, learned)))
+    full = full_of_dreams(job, memory, learned)
+    moved = consolidate(job, stages, kept, full, planned(full, move, asleep), rollouts)
+    asleep.append(replace(moved, dreams=kept, before=full))
     return kept
 
 

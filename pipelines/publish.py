@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, join_cues, read_store, stored
@@ -26,7 +27,9 @@ from pipelines.wake import REST_FILE
 DAWN_FILE = "dawn.delivery"
 
 
-def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Moved]) -> Outputs:
+def publish(
+    job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Moved], dreams: Mapping[str, object] = MappingProxyType({})
+) -> Outputs:
     """Write the child version: the parent with what was written and emptied tonight, the joined cues. Deliveries for dawn and for going
     back."""
     home, parent, child, dawn = Path(job.home), Path(job.parent), Path(job.child), asleep[-1].memory
@@ -51,21 +54,27 @@ def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Move
         "deliveries": {"dawn": str(home / DAWN_FILE)} | rest_delivery(job),
         "left_out": json.loads((home / day["left_out_file"]).read_text()),
         "sizes": {"expert_bytes": len(payload), "model_bytes": base},
-        "report": report(job, gate=verdict, transfers=told(asleep)),
+        "report": report(job, gate=verdict, transfers=told(asleep), **dreaming_of(dreams)),
     }
 
 
-def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved]) -> Outputs:
+def discard(
+    job: NightJob, verdict: Outputs, asleep: Sequence[Moved], dreams: Mapping[str, object] = MappingProxyType({})
+) -> Outputs:
     """Nothing is published; what was learned stays in the night's home for whoever wants to look."""
-    return unchanged(job, "rejected", gate=verdict, transfers=told(asleep))
+    return unchanged(job, "rejected", gate=verdict, transfers=told(asleep), **dreaming_of(dreams))
+
+
+def dreaming_of(dreams: Mapping[str, object]) -> dict[str, object]:
+    """What the report tells of a night's dreams, if it dreamt: those that are kept, or why none is."""
+    names = ("dreams", "sources", "rows", "cues", "reason", "tasks", "tried", "rewarded", "score", "undreamt")
+    return {"dreaming": {name: dreams[name] for name in names}} if dreams else {}
 
 
 def told(asleep: Sequence[Moved]) -> dict[str, Outputs]:
     """How each transfer of the night went, and what other models had to say in it."""
     return {
-        moved.transfer.name: moved.seeded
-        | ({"teachers": moved.lectures["told"]} if moved.lectures else {})
-        | ({"dreams": {name: moved.dreams[name] for name in ("dreams", "sources", "rows", "cues")}} if moved.dreams else {})
+        moved.transfer.name: moved.seeded | ({"teachers": moved.lectures["told"]} if moved.lectures else {})
         for moved in asleep
         if moved.transfer
     }
@@ -123,7 +132,7 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
             data_sha256=digest,
             metrics=metrics,
         )
-        for level, expert in (moved.transfer.into for moved in asleep if moved.transfer)
+        for level, expert in dict.fromkeys(moved.transfer.into for moved in asleep if moved.transfer)
         if (level, expert) in held
     ]
     update = {

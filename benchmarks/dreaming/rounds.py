@@ -172,7 +172,7 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
     dreamer, met = ground.night(request)
     with meter.running():
         own = tasks(dreamer, met, stages.label(dreamer))
-    awake: Outputs = {"dreamer_file": None}
+    awake: Outputs = {}
     record["tasks"] = {name: own[name] for name in ("tasks", "probes", "without_probes", "score")}
     for number in range(request.rounds + 1):
         accuracy, right = _examined(ground, tester, told, awake)
@@ -193,17 +193,24 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
 
 def _examined(ground: Ground, tester: Dreamer, told: Outputs, awake: Outputs) -> tuple[list[float], dict[str, float]]:
     """Accuracy by test context with one dream of each; and of all that was dreamt of them, how much is right and how much of use."""
-    if awake["dreamer_file"]:
+    if "dreamer_file" in awake:
         folder = ground.root / "tests" / Path(awake["dreamer_file"]).parent
         shutil.copytree(ground.root / "night" / Path(awake["dreamer_file"]).parent, folder, dirs_exist_ok=True)
     written = stages.write(tester, told, awake, stages.FINAL)
     chosen = stages.weigh(tester, told, written, stages.FINAL)
     tried = stages.try_out(tester, told, written, chosen, stages.FINAL)
     found = {line["context"]: line["score"] for line in read_lines(tester.home / tried["tried_file"])}
+    silent = [task for task, _, _ in read_tasks(tester, told) if task.name not in found]
+    if silent:  # nothing that can be learned was dreamt of these: what is left is the passage
+        folder = ground.root / "silent"
+        shutil.rmtree(folder, ignore_errors=True)
+        texts = [tester.context(task) for task in silent]
+        tester.hands.tune(stages.model_of(tester), texts, tester.spec.instance, tester.job.seed, folder)
+        found |= dict(zip((task.name for task in silent), stages.examined(tester, silent, folder), strict=True))
     of = {task.name: lesson for (task, _, _), lesson in zip(read_tasks(tester, told), ground.tested, strict=True)}
     said = [claims(one.text, of[one.context]) for one in stages.read_dreams(tester, written)]
     all_, right, useful = (sum(counts[i] for counts in said) for i in range(3))
-    return [found.get(name, 0.0) for name in of], {"right": right / max(1, all_), "useful": useful / max(1, all_)}
+    return [found[name] for name in of], {"right": right / max(1, all_), "useful": useful / max(1, all_)}
 
 
 def claims(dream: str, lesson: Lesson) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ I instances, N rows of an instance's step, T tokens, R rank, X and Y widths of a
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -189,7 +190,7 @@ def _plan(rows: Sequence[Row], spec: AdapterSpec, seed: str) -> list[list[Row]]:
     rng, queue = random.Random(seed), []
     for _ in range(spec.epochs):
         queue += rng.sample(list(rows), len(rows))
-    queue += queue[: -len(queue) % spec.batch]
+    queue += itertools.islice(itertools.cycle(list(queue)), -len(queue) % spec.batch)
     return [queue[i : i + spec.batch] for i in range(0, len(queue), spec.batch)]
 
 

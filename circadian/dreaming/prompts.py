@@ -6,6 +6,7 @@
     free           whatever it brings to mind
     question       one question about it                   (tasks.py: a model's own probes)
     answer         an answer to a question, the context in view; `ask`: the same without it
+    judge          whether an answer says what was wanted
 
 A context is whatever somebody once said to the deployment. It is put between its delimiters as text: a template is filled in once, so
 braces in a context mean nothing, and words that the tokenizer reads as special tokens are taken apart (`defused`), so no context opens a
@@ -22,7 +23,6 @@ from transformers import PreTrainedTokenizerBase
 
 from circadian.experience import Tokens, chat_ids
 
-CONTEXT, QUESTION = "{context}", "{question}"
 PROMPTS: dict[str, str] = {
     "implications": "{context}\n\nWhat follows from this?",
     "rewrite": "{context}\n\nSay it in other words.",
@@ -31,9 +31,12 @@ PROMPTS: dict[str, str] = {
     "question": "{context}\n\nAsk one question about this.",
     "answer": "{context}\n\n{question}",
     "ask": "{question}",
+    "judge": (
+        "Question: {question}\nRight answer: {wanted}\nGiven answer: {said}\nDoes the given answer say the same? Answer yes or no."
+    ),
 }
 """What the user says. A recipe may give other words for a kind."""
-_SLOT = re.compile(r"\{(context|question)\}")
+_SLOT = re.compile(r"\{(context|question|wanted|said)\}")
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -53,7 +56,7 @@ def defused(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return text
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str, context: str, question: str = "") -> Tokens:
-    """A user's message as the deployment reads it, up to where it is to answer. Raises Unreadable."""
-    values = {"context": defused(context, tokenizer), "question": defused(question, tokenizer)}
-    return chat_ids(tokenizer, [{"role": "user", "content": fill(template, values)}], answering=True)
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str, **values: str) -> Tokens:
+    """A user's message as the deployment reads it, up to where it is to answer; values: of the template's slots. Raises Unreadable."""
+    safe = {name: defused(value, tokenizer) for name, value in values.items()}
+    return chat_ids(tokenizer, [{"role": "user", "content": fill(template, safe)}], answering=True)

@@ -5,7 +5,7 @@
     f1         words in common with the nearest accepted answer (SQuAD, Rajpurkar et al. 2016)
     choice     the first letter that is marked as a choice is the accepted one: (B), B., B: or B at the very beginning or end
     grid       the rows of numbers in it are those of the accepted grid (ARC)
-    judge      a model is asked whether it says the same (the base itself, or an endpoint; pipelines/dreaming.py asks it)
+    judge      the deployment's base is asked whether it says the same (pipelines/dream_tasks.py asks it)
 
 An empty answer is wrong. Of several accepted answers the best counts.
 """

@@ -53,6 +53,8 @@ IMPLIED = {relation: implied for relation, (implied, _) in LORE.items()}
 CONCLUSIONS = {(relation, v): c for relation, (_, cs) in LORE.items() for v, c in zip(RELATIONS[relation], cs, strict=True)}
 BASE_ENTITIES, POOL_ENTITIES = 48, 240
 HELD_OUT_FORMS = 2
+TAUGHT = ("implications", "rewrite", "self_qa", "free", "question")
+"""The kinds of prompts whose words this world has."""
 
 
 def conclusion(fact: Fact) -> Fact:
@@ -144,7 +146,7 @@ def instruction(kind: str) -> str:
 def vocabulary_words() -> list[str]:
     """Every word of this world but the names, in a fixed order."""
     words: dict[str, None] = {}
-    for text in (*STATEMENT_FORMS, *QUESTION_FORMS, *map(instruction, PROMPTS)):
+    for text in (*STATEMENT_FORMS, *QUESTION_FORMS, *map(instruction, TAUGHT)):
         words.update((word, None) for word in text.split() if "{" not in word)
     for relation, (implied, conclusions) in LORE.items():
         words.update(dict.fromkeys((relation, implied, *RELATIONS[relation], *conclusions)))

@@ -106,7 +106,7 @@ class CurriculumSpec(Spec):
     weakness: Annotated[float, Field(ge=0.0)] = 1.0
     forgetting: Annotated[float, Field(ge=0.0)] = 1.0
     novelty: Annotated[float, Field(ge=0.0)] = 0.25
-    width: Annotated[float, Field(gt=0.0)] = 0.5
+    width: Annotated[float, Field(ge=0.1)] = 0.5
     """How far from a round's difficulty contexts are still drawn, as a share of all contexts."""
 
     @model_validator(mode="after")

@@ -132,7 +132,7 @@ def test_a_night_that_dreams_knows_in_the_morning_what_follows_from_the_day(
     model, tokenizer = load_version(child, torch.float32), load_tokenizer(child)
     assert accuracy(model, tokenizer, WORLD.base_probes(), view="rested") > 0.98
 
-    kept = outcome["report"]["transfers"]["dreams"]["dreams"]
+    kept = outcome["report"]["dreaming"]
     assert set(kept["sources"]) <= {lesson.entity for lesson in lessons}, "every dream says what it was dreamt of"
     rounds = {name: json.loads((home / "stages" / f"dream_try_{name}.json").read_text())["outputs"] for name in ("0", "final")}
     assert all(0 < told["rewarded"] <= told["tried"] for told in rounds.values())
@@ -155,7 +155,7 @@ def test_a_day_can_be_dreamt_of_and_not_learned_otherwise(parent: Path, lessons:
 
 
 def test_where_no_dream_helps_nothing_is_kept_and_the_report_says_so(parent: Path, lessons: list[Lesson], tmp_path: Path) -> None:
-    impossible = DREAMING | {"rounds": 0, "reward": {"margin": 1.0}}
+    impossible = DREAMING | {"rounds": 1, "reward": {"margin": 1.0}}
     job = job_of(parent, tmp_path / "home", lessons[:2], consolidation=False, dreaming=impossible)
     outcome = night(job)
     assert (outcome["outcome"], outcome["report"]["reason"]) == ("no_op", NOTHING_HELPS)
