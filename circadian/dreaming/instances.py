@@ -61,16 +61,17 @@ class PackedLinear(nn.Module):
         width = inner.in_features
         bound = 1 / math.sqrt(width)  # kaiming_uniform_(a=sqrt(5)), as peft begins
         first = (torch.rand(spec.rank, width, generator=generator) * 2 - 1) * bound
-        self.A = nn.Parameter(first.to(inner.weight).repeat(instances, 1, 1))
-        self.B = nn.Parameter(inner.weight.new_zeros(instances, inner.out_features, spec.rank))
+        device = inner.weight.device  # fp32 whatever the base is, as in peft: bf16 would lose the small steps of Adam
+        self.A = nn.Parameter(first.to(device).repeat(instances, 1, 1))
+        self.B = nn.Parameter(torch.zeros(instances, inner.out_features, spec.rank, device=device))
         self.active = instances
         """The first so many instances have rows in this pass, each as many as any other."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [active * N, T, X], instance by instance -> [active * N, T, Y]"""
-        rows = x.reshape(self.active, -1, x.shape[-1])
+        rows = x.reshape(self.active, -1, x.shape[-1]).to(self.A.dtype)
         added = rows @ self.A[: self.active].mT @ self.B[: self.active].mT
-        return self.inner(x) + self.scale * added.reshape(*x.shape[:-1], -1)
+        return self.inner(x) + (self.scale * added.reshape(*x.shape[:-1], -1)).to(x.dtype)
 
 
 class Pack:

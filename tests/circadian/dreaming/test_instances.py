@@ -74,6 +74,23 @@ def test_company_changes_nothing_and_the_base_stays_as_it_was(model: Qwen3ForCau
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_an_instance_of_a_bf16_base_learns_in_fp32(model: Qwen3ForCausalLM) -> None:
+    exact = fine_tune(model, DREAMS, SPEC, seed=7)
+    coarse = fine_tune(copy.deepcopy(model).bfloat16(), DREAMS, SPEC, seed=7)
+    for one, other in zip(exact, coarse, strict=True):
+        assert other.losses == pytest.approx(one.losses, abs=0.05)
+        assert other.losses[-1] < other.losses[0]
+        for name, (A, B) in other.tensors.items():
+            assert A.dtype == B.dtype == torch.float32
+            moved = [(A - beginning(SPEC, model, name)).norm(), (one.tensors[name][0] - beginning(SPEC, model, name)).norm()]
+            assert float(moved[0]) == pytest.approx(float(moved[1]), rel=0.3)
+
+
+def beginning(spec: AdapterSpec, model: Qwen3ForCausalLM, name: str) -> torch.Tensor:
+    """The A with which every instance begins."""
+    return Pack(model, 1, spec, 7).adapter(0).tensors[name][0]
+
+
 def test_an_instance_reads_nothing_of_the_others(model: Qwen3ForCausalLM) -> None:
     pack = Pack(model, 2, SPEC, 0)
     with torch.no_grad():
