@@ -13,10 +13,11 @@ S places of a sketch.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -85,40 +86,37 @@ class NovelRequest(Spec):
     file: str
 
 
-class Hands(Protocol):
-    """Who does the work."""
+Request = WeighRequest | TuneRequest | NovelRequest
+
+
+class Hands(ABC):
+    """Who does the work, pack by pack."""
+
+    def __init__(self, pack_tokens: int) -> None:
+        self._pack_tokens = pack_tokens
 
     def weigh(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int) -> list[list[float]]:
         """A sketch [S] of each text."""
-
-    def tune(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path) -> list[list[float]]:
-        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`."""
-
-    def novel(self, request: NovelRequest) -> None:
-        """Write the expert's file."""
-
-
-class RayHands:
-    """Hands on the cluster."""
-
-    def __init__(self, learner: LearnerSpec, pack_tokens: int) -> None:
-        self._learner, self._pack_tokens = learner, pack_tokens
-
-    def weigh(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int) -> list[list[float]]:
         wide = packs(texts, max(map(len, texts), default=1), self._pack_tokens)
         return self._all(weigh_in_process, [WeighRequest(model=model, pack=pack, adapter=adapter, seed=seed) for pack in wide])
 
     def tune(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path) -> list[list[float]]:
+        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`."""
         own = packs(texts, adapter.batch, self._pack_tokens)
         requests = [TuneRequest(model=model, pack=pack, adapter=adapter, seed=seed, folder=str(folder)) for pack in own]
         return self._all(tune_in_process, requests)
 
     def novel(self, request: NovelRequest) -> None:
-        self._one_after_another(novel_in_process, [request])
+        """Write the expert's file."""
+        self.do(novel_in_process, [request])
+
+    @abstractmethod
+    def do(self, work: Callable[[str], Any], requests: Sequence[Request]) -> list[Any]:
+        """The answer to each request, in order."""
 
     def _all(self, work: Callable[[str], list[Any]], requests: Sequence[WeighRequest | TuneRequest]) -> list[Any]:
         """What is found of each text, in the order of the call."""
-        answers = self._one_after_another(work, requests)
+        answers = self.do(work, requests)
         found = {
             n: one
             for request, answer in zip(requests, answers, strict=True)
@@ -126,8 +124,16 @@ class RayHands:
         }
         return [found[n] for n in range(len(found))]
 
-    def _one_after_another(self, work: Callable[[str], Any], requests: Sequence[Spec]) -> list[Any]:
-        """Every answer, `learner.workers` tasks at a time. Raises what a task raised, and GetTimeoutError."""
+
+class RayHands(Hands):
+    """Hands on the cluster."""
+
+    def __init__(self, learner: LearnerSpec, pack_tokens: int) -> None:
+        super().__init__(pack_tokens)
+        self._learner = learner
+
+    def do(self, work: Callable[[str], Any], requests: Sequence[Request]) -> list[Any]:
+        """`learner.workers` tasks at a time. Raises what a task raised, and GetTimeoutError."""
         task = ray.remote(work).options(
             num_cpus=self._learner.cpus_per_worker,
             num_gpus=self._learner.gpus_per_worker,

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from actors.dreamwork import DreamingModel, NovelRequest
@@ -153,7 +154,7 @@ def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs,
     shutil.rmtree(adapters, ignore_errors=True)
     undreamt = {context: known[context][1] for context in contexts} | dict(zip(apart, found[len(tried) :], strict=True))
     lines: list[Outputs] = []
-    for one, value, own in zip(tried, found, losses, strict=False):
+    for one, value, own in zip(tried, found[: len(tried)], losses[: len(tried)], strict=True):
         told_of = {"score": value, "undreamt": undreamt[one.context], "loss": own[-1]}
         lines.append({"dream": one.id, "context": one.context, "kind": one.kind, "fate": fates[one.id], **told_of})
     rewarded = _rewarded(dreamer, lines)
@@ -216,8 +217,6 @@ def _values(
     by_context: dict[str, list[int]],
 ) -> list[float]:
     """The score of every dream's gradient."""
-    import torch
-
     spec = dreamer.spec.selection
     if spec.score == "none" or not dreams:
         return [0.0] * len(dreams)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, join_cues, read_store, stored
@@ -27,9 +26,7 @@ from pipelines.wake import REST_FILE
 DAWN_FILE = "dawn.delivery"
 
 
-def publish(
-    job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Moved], dreams: Mapping[str, object] = MappingProxyType({})
-) -> Outputs:
+def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Moved], dreams: Outputs | None = None) -> Outputs:
     """Write the child version: the parent with what was written and emptied tonight, the joined cues. Deliveries for dawn and for going
     back."""
     home, parent, child, dawn = Path(job.home), Path(job.parent), Path(job.child), asleep[-1].memory
@@ -58,14 +55,12 @@ def publish(
     }
 
 
-def discard(
-    job: NightJob, verdict: Outputs, asleep: Sequence[Moved], dreams: Mapping[str, object] = MappingProxyType({})
-) -> Outputs:
+def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved], dreams: Outputs | None = None) -> Outputs:
     """Nothing is published; what was learned stays in the night's home for whoever wants to look."""
     return unchanged(job, "rejected", gate=verdict, transfers=told(asleep), **dreaming_of(dreams))
 
 
-def dreaming_of(dreams: Mapping[str, object]) -> dict[str, object]:
+def dreaming_of(dreams: Outputs | None) -> dict[str, object]:
     """What the report tells of a night's dreams, if it dreamt: those that are kept, or why none is."""
     names = ("dreams", "sources", "rows", "cues", "reason", "tasks", "tried", "rewarded", "score", "undreamt")
     return {"dreaming": {name: dreams[name] for name in names}} if dreams else {}

@@ -169,7 +169,7 @@ def fine_tune(
             losses = pack.losses([plans[order[i]][step] for i in range(active)], view)
             gradients = torch.autograd.grad(losses.sum(), pack.parameters)
             _adam(pack.parameters, gradients, state, step, _rates(spec, step, lengths[:active]).to(losses.device), spec)
-            for own, loss in zip(trace, losses.tolist(), strict=False):
+            for own, loss in zip(trace[:active], losses.tolist(), strict=True):
                 own.append(loss)
             for i in range(active):
                 if lengths[i] == step + 1:
