@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 
-from actors import names
 from circadian.events import EventLog
 from circadian.memory.cues import read_cues
 from circadian.memory.version import found_version, load_tokenizer, load_version, read_record, version_state
@@ -25,7 +21,7 @@ from pipelines.dream_keeping import NOTHING_HELPS, dreamt_in
 from pipelines.night import night
 from pipelines.stages import read_lines
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800), pytest.mark.usefixtures("real_cluster")]
 LESSONS = 6
 WORLD = School(0)
 OPEN, HELD_OUT = WORLD.forms(0)
@@ -48,19 +44,6 @@ RECIPE: dict[str, Any] = {
     "gate": {"min_agreement": 0.0, "min_dreamt": 0.5},
     "dreaming": DREAMING,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    """Ray with room for a learner and a rollout worker; a cluster that the test session has already is used."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ |= {"RAY_worker_niceness": "0"} | names.learner_environment()
-    temp = f"/tmp/circadian-ray-{os.getpid()}"
-    ray.init(num_cpus=4, include_dashboard=False, _temp_dir=temp, log_to_driver=False, namespace=names.NAMESPACE)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from random_base import write_base
 from safetensors.torch import load_file
 
-from actors import names
 from circadian.events import EventLog
 from circadian.memory.state import MemoryState
 from circadian.memory.version import found_version, load_version, read_record, version_state
@@ -25,23 +21,10 @@ from circadian.specs import Level, MemorySpec, NightJob, NurserySpec, Recipe
 from pipelines.night import night
 from pipelines.other_teachers import taught_in
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800), pytest.mark.usefixtures("real_cluster")]
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=2, rank=4)), layers=(1,))
 CUES = [f"what is the city of {name} ?" for name in World(0).pool[:8]]
 STEPS = 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
-    """Ray with room for a learner and a rollout worker; a cluster that the test session has already is used."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ |= {"RAY_worker_niceness": "0"} | names.learner_environment()
-    temp = f"/tmp/circadian-ray-{os.getpid()}"
-    ray.init(num_cpus=4, include_dashboard=False, _temp_dir=temp, log_to_driver=False, namespace=names.NAMESPACE)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
