@@ -10,22 +10,19 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from rich.progress import Progress
 
 from benchmarks.dreaming import tables
 from benchmarks.dreaming.picture import draw
 from benchmarks.dreaming.rounds import METHODS, Request
+from benchmarks.lives import Life, Lives
 from benchmarks.page import put
 
 HOME = Path("runs/bench-dreaming")
@@ -33,7 +30,6 @@ RESULT = Path(__file__).parents[1] / "results" / "dreaming.json"
 RECORDS = RESULT.parent / "dreaming"
 ALL = ("base", "passage", *METHODS)
 CONTEXTS = 24
-LIFE_SECONDS = 7200
 DRAWS = 2000
 """Of the bootstrap."""
 
@@ -47,11 +43,8 @@ def main(asked: Sequence[str]) -> None:
     parser.add_argument("--tell", action="store_true", help="live nothing: tell what the records say")
     options = parser.parse_args(asked)
     if not options.tell:
-        requests = [_request(method, seed, options.rounds) for method in options.only for seed in options.seeds]
-        with Progress() as progress, ThreadPoolExecutor(options.jobs) as pool:
-            bar = progress.add_task("lives", total=len(requests))
-            for _ in pool.map(_live, requests):
-                progress.advance(bar)
+        with Lives(options.jobs) as lives:
+            lives.live("lives", [_life(method, seed, options.rounds) for method in options.only for seed in options.seeds])
     tell(options.seeds, options.rounds)
 
 
@@ -60,7 +53,7 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
     methods: dict[str, Any] = {}
     missing = []
     for method in ALL:
-        records = {seed: _recorded(method, seed, rounds) for seed in seeds}
+        records = {seed: _life(method, seed, rounds).recorded() for seed in seeds}
         missing += [f"{method} {seed}" for seed, record in records.items() if record is None]
         found = {seed: record for seed, record in records.items() if record}
         if found:
@@ -107,30 +100,11 @@ def _interval(accuracy: Sequence[Sequence[float]]) -> list[float]:
     return [round(float(edge), 4) for edge in np.quantile(drawn, (0.025, 0.975))]
 
 
-def _request(method: str, seed: int, rounds: int) -> Request:
-    return Request(method, seed, 0 if method in ("base", "passage") else rounds, CONTEXTS, str(HOME / f"{method}-seed{seed}"))
-
-
-def _path(request: Request) -> Path:
-    return RECORDS / f"{request.method}-seed{request.seed}-rounds{request.rounds}.json"
-
-
-def _live(request: Request) -> None:
-    record = _path(request)
-    if record.exists():
-        return
-    asked = Path(f"{request.folder}.request.json")
-    asked.parent.mkdir(parents=True, exist_ok=True)
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    asked.write_text(json.dumps(asdict(request)))
-    with open(f"{request.folder}.log", "w") as log:
-        command = [sys.executable, "-m", "benchmarks.dreaming.life", str(asked), str(record)]
-        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, timeout=LIFE_SECONDS)
-
-
-def _recorded(method: str, seed: int, rounds: int) -> dict[str, Any] | None:
-    path = _path(_request(method, seed, rounds))
-    return json.loads(path.read_text()) if path.exists() else None
+def _life(method: str, seed: int, rounds: int) -> Life:
+    rounds = 0 if method in ("base", "passage") else rounds
+    work = HOME / f"{method}-seed{seed}"
+    request = Request(method, seed, rounds, CONTEXTS, str(work))
+    return Life("benchmarks.dreaming.life", request, work, RECORDS / f"{method}-seed{seed}-rounds{rounds}.json")
 
 
 if __name__ == "__main__":

@@ -15,23 +15,21 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.lives import Life, Lives
 from benchmarks.nights import tables
 from benchmarks.nights.life import BASELINES, Request
 from benchmarks.nights.picture import draw
 from benchmarks.page import put
 
+PROGRAM = "benchmarks.nights.life"
 HOME = Path("runs/bench-nights")
 RESULT = Path(__file__).parents[1] / "results" / "nights.json"
 RECORDS = RESULT.parent / "nights"
@@ -46,7 +44,6 @@ GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2)
 TUNED = ("distillation", *BASELINES)
 """Sleep's arms share the learning rate of the one that is tuned: they are to differ in nothing else."""
 TUNE_SEED, TUNE_NIGHTS = 100, 3
-LIFE_SECONDS = 7200
 
 
 def main(asked: Sequence[str]) -> None:
@@ -58,55 +55,31 @@ def main(asked: Sequence[str]) -> None:
     parser.add_argument("--tell", action="store_true", help="live nothing: tell what the records say")
     options = parser.parse_args(asked)
     if not options.tell:
-        with Bench(options.jobs) as bench:
+        with Lives(options.jobs) as bench:
             rates = tune(bench, options.only)
-            budget = spent(bench.live([_request("distillation", options.seeds[0], options.nights, rates["distillation"], None)])[0])
+            ours = life_of("distillation", options.seeds[0], options.nights, rates["distillation"], None)
+            budget = spent(bench.live("what a night may cost", [ours])[0])
             bench.live(
+                " ".join(options.only),
                 [
-                    _request(method, seed, options.nights, rates[method if method in BASELINES else "distillation"], budget)
+                    life_of(method, seed, options.nights, rates[method if method in BASELINES else "distillation"], budget)
                     for method in options.only
                     for seed in options.seeds
-                ]
+                ],
             )
     tell(options.seeds, options.nights)
 
 
-class Bench:
-    """Runs lives, several at once, and remembers what they left."""
-
-    def __init__(self, jobs: int) -> None:
-        self.pool = ThreadPoolExecutor(jobs)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns)
-
-    def __enter__(self) -> Bench:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-        self.pool.shutdown(cancel_futures=True)
-
-    def live(self, requests: Sequence[Request]) -> list[dict[str, Any]]:
-        """Their records, in order."""
-        bar = self.progress.add_task(" ".join(dict.fromkeys(request.method for request in requests)), total=len(requests))
-
-        def one(request: Request) -> dict[str, Any]:
-            record = _life(request)
-            self.progress.advance(bar)
-            return record
-
-        return list(self.pool.map(one, requests))
-
-
-def tune(bench: Bench, methods: Sequence[str]) -> dict[str, float]:
+def tune(bench: Lives, methods: Sequence[str]) -> dict[str, float]:
     """The learning rate of every method that is tuned."""
     wanted = [method for method in TUNED if method in methods or method == "distillation"]
-    ours = bench.live([_request("distillation", TUNE_SEED, TUNE_NIGHTS, lr, None) for lr in GRID])
+    ours = bench.live("Sleep's learning rate", [life_of("distillation", TUNE_SEED, TUNE_NIGHTS, lr, None) for lr in GRID])
     rates = {"distillation": GRID[max(range(len(GRID)), key=lambda i: score(ours[i]))]}
     budget = spent(ours[GRID.index(rates["distillation"])])
     asked = [(method, lr) for method in wanted if method in BASELINES for lr in GRID]
-    tried = bench.live([_request(method, TUNE_SEED, TUNE_NIGHTS, lr, budget) for method, lr in asked])
+    tried = bench.live(
+        "learning rates of the baselines", [life_of(method, TUNE_SEED, TUNE_NIGHTS, lr, budget) for method, lr in asked]
+    )
     for method in wanted:
         found = {lr: score(record) for (name, lr), record in zip(asked, tried, strict=True) if name == method}
         rates[method] = max(found, key=lambda lr: found[lr]) if found else rates["distillation"]
@@ -130,7 +103,7 @@ def tell(seeds: Sequence[int], nights: int) -> None:
     for method in METHODS:
         records = {seed: record for seed in seeds if (record := _recorded(method, seed, nights))}
         if records:
-            methods[method] = {"seeds": list(records)} | _numbers(list(records.values()))
+            methods[method] = {"seeds": list(records)} | numbers(list(records.values()))
     result = {
         "command": f"python -m benchmarks.nights --seeds {' '.join(map(str, seeds))} --nights {nights}",
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
@@ -146,7 +119,7 @@ def tell(seeds: Sequence[int], nights: int) -> None:
     put(tables.PAGE, "benchmarks.nights", tables.tables(result))
 
 
-def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Lists over seeds, and the matrices; forgetting: what was known the morning after and is not known at the end, mean over nights."""
 
     def forgotten(matrix: list[list[float]]) -> float:
@@ -178,23 +151,11 @@ def _tuning() -> dict[str, dict[str, float]]:
     return found
 
 
-def _request(method: str, seed: int, nights: int, lr: float, budget: int | None) -> Request:
+def life_of(method: str, seed: int, nights: int, lr: float, budget: int | None, records: Path = RECORDS) -> Life:
+    """A life that this benchmark or one of its kind asks for, and where its record lies."""
     name = f"{method}-seed{seed}-nights{nights}-lr{lr}"
-    return Request(method, seed, nights, FACTS, lr, budget if method in BASELINES else None, str(HOME / name))
-
-
-def _life(request: Request) -> dict[str, Any]:
-    """The record of a life, lived now unless it was before."""
-    asked = Path(f"{request.folder}.request.json")
-    record = RECORDS / f"{Path(request.folder).name}.json"
-    if not record.exists():
-        asked.parent.mkdir(parents=True, exist_ok=True)
-        RECORDS.mkdir(parents=True, exist_ok=True)
-        asked.write_text(json.dumps(asdict(request)))
-        with open(f"{request.folder}.log", "w") as log:
-            command = [sys.executable, "-m", "benchmarks.nights.life", str(asked), str(record)]
-            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, timeout=LIFE_SECONDS)
-    return json.loads(record.read_text())
+    request = Request(method, seed, nights, FACTS, lr, budget if method in BASELINES else None, str(HOME / name))
+    return Life(PROGRAM, request, HOME / name, records / f"{name}.json")
 
 
 def _recorded(method: str, seed: int, nights: int) -> dict[str, Any] | None:

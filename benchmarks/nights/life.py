@@ -105,9 +105,9 @@ def _chats(day: Day, seed: int) -> Chats:
 def _method(request: Request, exam: Exam, held_out: list[str]) -> Liver:
     if request.method in BASELINES:
         return _baseline(request, exam)
-    from benchmarks.nights.sleep import ARMS, Sleeper  # DeepSpeed, which the baselines need not
+    from benchmarks.nights.sleep import ARMS, TRIALS, Sleeper  # DeepSpeed, which the baselines need not
 
-    sleeper = Sleeper(ARMS[request.method], request.lr, request.seed, Path(request.folder), held_out)
+    sleeper = Sleeper((ARMS | TRIALS)[request.method], request.lr, request.seed, Path(request.folder), held_out)
     return _Sleeping(sleeper.night, sleeper)
 
 

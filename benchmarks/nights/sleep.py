@@ -92,6 +92,18 @@ ARMS: dict[str, Arm] = {
     "full_level": Arm(memory=MemorySpec(levels=FOUR_PLACES), when_full="merge"),
 }
 
+WIDE = tuple(level.model_copy(update={"rank": 192}) for level in (FAST, SLOW))
+UPPER_THREE = tuple(level.model_copy(update={"rank": 96}) for level in (FAST, SLOW))
+
+TRIALS: dict[str, Arm] = {
+    "trial_default": Arm(),
+    "trial_more_old": Arm(seeding={"free_share": 0.25}),
+    "trial_wide": Arm(memory=MemorySpec(levels=WIDE)),
+    "trial_upper_three": Arm(memory=MemorySpec(levels=UPPER_THREE, layers=(1, 2, 3))),
+    "trial_more_rows": Arm(seeding={"rows": 48}),
+}
+"""The default with one thing changed (benchmarks/nights/trials.py)."""
+
 
 class Sleeper:
     """A deployment that lives through many nights in a folder."""

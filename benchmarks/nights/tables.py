@@ -26,13 +26,19 @@ COLUMNS: dict[str, tuple[str, Callable[[Sequence[float]], float], Callable[[floa
 DIGITS = {"seconds_a_night": 0}
 
 
-def tables(result: dict[str, Any]) -> str:
-    """As Markdown."""
+def table(methods: dict[str, Any]) -> list[str]:
+    """A row for each method."""
     titles = [title for title, _, _ in COLUMNS.values()]
     lines = [f"| method | seeds | lr | {' | '.join(titles)} |", "|---|---|---|" + "---|" * len(titles)]
-    for method, numbers in result["methods"].items():
+    for method, numbers in methods.items():
         cells = [_cell(method, name, numbers[name]) for name in COLUMNS]
         lines.append(f"| `{method}` | {len(numbers['seeds'])} | {numbers['lr']:g} | {' | '.join(cells)} |")
+    return lines
+
+
+def tables(result: dict[str, Any]) -> str:
+    """As Markdown."""
+    lines = table(result["methods"])
     if result["missing"]:
         lives: dict[str, list[str]] = {}
         for life in result["missing"]:
