@@ -101,7 +101,8 @@ class Hands(ABC):
         return self._all(weigh_in_process, [WeighRequest(model=model, pack=pack, adapter=adapter, seed=seed) for pack in wide])
 
     def tune(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path) -> list[list[float]]:
-        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`."""
+        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`. Of one that broke (what it
+        ended in is no number) there are neither losses nor an adapter."""
         own = packs(texts, adapter.batch, self._pack_tokens)
         requests = [TuneRequest(model=model, pack=pack, adapter=adapter, seed=seed, folder=str(folder)) for pack in own]
         return self._all(tune_in_process, requests)
@@ -192,8 +193,9 @@ def tune_in_process(request_json: str) -> list[list[float]]:
     model, pack = loaded(request.model), request.pack
     learned = fine_tune(model, pack.rows(), request.adapter, request.seed, view=request.model.view, numbers=pack.numbers)
     for number, adapter in zip(pack.numbers, learned, strict=True):
-        write_adapter(Path(request.folder) / str(number), adapter, request.model.version)
-    return [list(adapter.losses) for adapter in learned]
+        if adapter.finite:
+            write_adapter(Path(request.folder) / str(number), adapter, request.model.version)
+    return [list(adapter.losses) if adapter.finite else [] for adapter in learned]
 
 
 def novel_in_process(request_json: str) -> None:

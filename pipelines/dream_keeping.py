@@ -22,6 +22,7 @@ from circadian.memory.cues import Cue, stored
 from circadian.memory.fast import FAST_LEVEL
 from circadian.memory.state import MemoryState
 from circadian.specs import NightJob
+from circadian.specs.experience import lowest
 from pipelines.consolidation import Memory
 from pipelines.dream_tasks import Dreamer, read_tasks
 from pipelines.dreaming import learned, rewarded_dreams
@@ -61,11 +62,12 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outpu
         "cues_file": CUES_FILE,
         "dreams": [one.id for one in dreams],
         "sources": sorted({one.source for one in dreams}),
+        "trust": lowest(one.trust for one in dreams),
         "rows": len(rows) if met else 0,
         "cues": len(lines),
         "reason": None if met else NOTHING_HELPS if told["tasks"] else NOTHING_TO_DREAM_OF,
         "tasks": told["tasks"],
-        **{name: tried[name] for name in ("tried", "rewarded", "score", "undreamt")},
+        **{name: tried[name] for name in ("tried", "rewarded", "broken", "score", "undreamt")},
     }
 
 

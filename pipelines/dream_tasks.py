@@ -12,19 +12,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actors.dreamwork import Hands
-from circadian.dreaming.lessons import lessons
-from circadian.dreaming.prompts import PROMPTS, defused, prompt_ids
+from circadian.dreaming.lessons import headed, lessons
+from circadian.dreaming.prompts import PROMPTS, defused, fill, plain_ids, prompt_ids
 from circadian.dreaming.scorers import score
 from circadian.dreaming.tasks import Task, probes_of, split
 from circadian.experience import Reader, Row, experience_ids
 from circadian.memory.state import Mask
 from circadian.specs import Experience, Message, NightJob
-from circadian.specs.dreaming import DreamingSpec, ProbeSpec
+from circadian.specs.dreaming import DreamingSpec, ProbeSpec, WordsKind
 from pipelines.consolidation import Memory
 from pipelines.rollouts import Sampler, Tokens
 from pipelines.stages import Outputs, read_lines, write_lines
@@ -58,7 +58,14 @@ class Dreamer:
         return Path(self.job.home)
 
     def prompt(self, template: str, **values: str) -> Tokens:
-        return prompt_ids(self.reader.tokenizer, template, **values)
+        return (plain_ids if self.spec.plain else prompt_ids)(self.reader.tokenizer, template, **values)
+
+    def words(self, kind: WordsKind) -> str:
+        """The template of a kind: the recipe's, or its own."""
+        return self.spec.words.get(kind, PROMPTS[kind])
+
+    def asked(self, kind: WordsKind, **values: str) -> Tokens:
+        return self.prompt(self.words(kind), **values)
 
     def text(self, ids: Sequence[int]) -> str:
         return self.reader.tokenizer.decode(list(ids), skip_special_tokens=True).strip()  # type: ignore[union-attr]
@@ -69,8 +76,10 @@ class Dreamer:
 
     def rows(self, experiences: Sequence[Experience]) -> list[Row]:
         """What is learned of them; what is held out of the night, or too long, is not."""
-        rows = [row for experience in experiences for row in self.reader.rows(self._safe(experience)) if any(row.weight)]
-        kept = [row.cut(self.job.recipe.max_row_tokens) for row in rows]
+        return self._open([row for experience in experiences for row in self.reader.rows(self._safe(experience))])
+
+    def _open(self, rows: Sequence[Row]) -> list[Row]:
+        kept = [row.cut(self.job.recipe.max_row_tokens) for row in rows if any(row.weight)]
         return [row for row, secret in zip(kept, self.reader.are_held_out([row.ids for row in kept]), strict=True) if not secret]
 
     def _safe(self, experience: Experience) -> Experience:
@@ -81,12 +90,25 @@ class Dreamer:
 
     def exchange(self, probe: ProbeSpec) -> list[Row]:
         """A question with its answer, as rows."""
-        said = (Message(role="user", content=probe.question), Message(role="assistant", content=probe.answers[0]))
-        return self.rows([Experience(id="probe", messages=said, source="tool")])
+        question, answer = fill(self.words("ask"), {"question": probe.question}), probe.answers[0]
+        if not self.spec.plain:
+            said = (Message(role="user", content=question), Message(role="assistant", content=answer))
+            return self.rows([Experience(id="probe", messages=said, source="tool")])
+        tokenizer, asked = self.reader.tokenizer, self.asked("ask", question=probe.question)
+        told = (*tokenizer(defused(answer, tokenizer), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+        return self._open([Row((*asked, *told), (0.0,) * len(asked) + (1.0,) * len(told))])
+
+    def lesson(self, task: Task, text: str, name: str) -> list[Row]:
+        """What is learned of a text that was dreamt of a context."""
+        if self.spec.lessons == "headed":
+            return self.rows(headed(text, self.spec.split, name, task.context))
+        return self.rows(lessons(text, self.spec.split, name, task.chat))
 
     def context(self, task: Task) -> list[Row]:
-        """A context's own rows, cut as a dream is."""
-        return self.rows(lessons(task.context, self.spec.split, task.name, task.chat))
+        """A context's own rows, cut as a dream is; where pieces are headed, it is one piece, head and all."""
+        if self.spec.lessons == "headed":
+            return self.rows([Experience(id=task.name, text=task.context, source="tool")])
+        return self.lesson(task, task.context, task.name)
 
 
 def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
@@ -125,7 +147,7 @@ def read_tasks(dreamer: Dreamer, told: Outputs) -> list[tuple[Task, float, float
 
 def scores(dreamer: Dreamer, asked: Sequence[tuple[Task, ProbeSpec]], adapters: Sequence[str] = ()) -> list[float]:
     """How right each probe is answered, 0 to 1, the context not in view; adapters: of each the instance that answers."""
-    prompts = [dreamer.prompt(PROMPTS["ask"], question=probe.question) for _, probe in asked]
+    prompts = [dreamer.asked("ask", question=probe.question) for _, probe in asked]
     said = dreamer.answers(prompts, seed=0, adapters=adapters)
     pairs = [(task.scorer, probe, answer) for (task, probe), answer in zip(asked, said, strict=True)]
     judged = iter(_judged(dreamer, [(probe, answer) for kind, probe, answer in pairs if kind == "judge"]))
@@ -136,7 +158,7 @@ def _judged(dreamer: Dreamer, pairs: Sequence[tuple[ProbeSpec, str]]) -> list[fl
     """Whether the base, which no dream has changed, finds that an answer says what one of those that are accepted does."""
     base = dreamer.memory.state.view("base")
     asked = [
-        (number, dreamer.prompt(PROMPTS["judge"], question=probe.question, wanted=wanted, said=said))
+        (number, dreamer.asked("judge", question=probe.question, wanted=wanted, said=said))
         for number, (probe, said) in enumerate(pairs)
         if said.strip()
         for wanted in probe.answers
@@ -159,7 +181,9 @@ def _given(dreamer: Dreamer) -> list[Task]:
 def _met(dreamer: Dreamer, left_out: Collection[str], rng: random.Random) -> list[Task]:
     """A task without probes of each of the day's experiences, or of as many as the recipe allows: what others said in it."""
     lines = Path(dreamer.job.experiences).read_text().splitlines()
-    met = [met for line in lines if (met := Experience.model_validate_json(line)).id not in left_out]
+    read = [Experience.model_validate_json(line) for line in lines]
+    of = [one for one in read if dreamer.spec.self_tasks.of == "any" or one.trusted == "trusted"]
+    met = [one for one in of if one.id not in left_out]
     chosen = sorted(rng.sample(range(len(met)), min(dreamer.spec.self_tasks.most, len(met))))
     found = []
     for experience in (met[i] for i in chosen):
@@ -167,22 +191,22 @@ def _met(dreamer: Dreamer, left_out: Collection[str], rng: random.Random) -> lis
         said = [message.content for message in experience.messages if message.role not in ("system", own)]
         if context := experience.text or "\n".join(said):
             scorer = dreamer.spec.self_tasks.scorer
-            found.append(Task(experience.id, context, bool(experience.messages), (), (), scorer, experience.id))
+            found.append(Task(experience.id, context, bool(experience.messages), (), (), scorer, experience.id, experience.trusted))
     return found
 
 
 def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[Task]:
     """With the probes that the model makes itself: for validation, and where none are given a part of them for the reward."""
     spec, longest = dreamer.spec.self_tasks, Bounds.of(dreamer.job).cue - dreamer.spec.answer_tokens
-    made = [task for task in made if len(dreamer.prompt(PROMPTS["answer"], context=task.context)) < longest]
+    made = [task for task in made if len(dreamer.asked("answer", context=task.context)) < longest]
     if dreamer.spec.tasks and dreamer.spec.selection.score != "validation":
         return [_allowed(dreamer, task) for task in made]
     asked = [task for task in made for _ in range(spec.questions)]
-    prompts = [dreamer.prompt(PROMPTS["question"], context=task.context) for task in asked]
+    prompts = [dreamer.asked("question", context=task.context) for task in asked]
     written = dreamer.rollouts.sample(dreamer.view, prompts, spec.question_tokens, dreamer.spec.temperature, rng.getrandbits(31))
-    questions = [dreamer.text(ids) for ids in written]
+    questions = [_brief(dreamer, dreamer.text(ids)) for ids in written]
     in_view = [
-        dreamer.prompt(PROMPTS["answer"], context=task.context, question=question)
+        dreamer.asked("answer", context=task.context, question=question)
         for task, question in zip(asked, questions, strict=True)
         for _ in range(spec.answers)
     ]
@@ -190,25 +214,30 @@ def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[
     found = []
     for number, task in enumerate(made):
         own = range(number * spec.questions, (number + 1) * spec.questions)
-        answers = [given[i * spec.answers : (i + 1) * spec.answers] for i in own]
+        answers = [[_brief(dreamer, text) for text in given[i * spec.answers : (i + 1) * spec.answers]] for i in own]
         probes = probes_of([questions[i] for i in own], answers, spec.min_agreement)
         share = dreamer.spec.validation_share if dreamer.spec.selection.score == "validation" else 0.0
         asked_already = {" ".join(probe.question.lower().split()) for probe in task.probes}
         apart = tuple(probe for probe in probes if " ".join(probe.question.lower().split()) not in asked_already)
         reward, validation = (task.probes, apart) if task.probes else split(probes, share, rng)
-        found.append(_allowed(dreamer, Task(task.name, task.context, task.chat, reward, validation, task.scorer, task.source)))
+        found.append(_allowed(dreamer, replace(task, probes=reward, validation=validation)))
     return found
+
+
+def _brief(dreamer: Dreamer, text: str) -> str:
+    """Of who writes plain text, and on and on, the first line."""
+    return text.partition("\n")[0].strip() if dreamer.spec.plain else text
 
 
 def _allowed(dreamer: Dreamer, task: Task) -> Task:
     """Without probes that are held out of the night, unless the recipe gives them: nothing is learned from those."""
 
     def kept(probes: Sequence[ProbeSpec]) -> tuple[ProbeSpec, ...]:
-        ids = [dreamer.prompt(PROMPTS["ask"], question=probe.question) for probe in probes]
+        ids = [dreamer.asked("ask", question=probe.question) for probe in probes]
         return tuple(probe for probe, secret in zip(probes, dreamer.reader.are_held_out(ids), strict=True) if not secret)
 
     probes = task.probes if dreamer.spec.tasks else kept(task.probes)
-    return Task(task.name, task.context, task.chat, probes, kept(task.validation), task.scorer, task.source)
+    return replace(task, probes=probes, validation=kept(task.validation))
 
 
 def _text_ids(dreamer: Dreamer, task: Task) -> Tokens:
@@ -224,4 +253,4 @@ def _line(task: Task) -> dict[str, Any]:
 
 def _task(line: dict[str, Any]) -> Task:
     probes = {part: tuple(ProbeSpec.model_validate(probe) for probe in line[part]) for part in ("probes", "validation")}
-    return Task(line["name"], line["context"], line["chat"], probes["probes"], probes["validation"], line["scorer"], line["source"])
+    return Task(**{**line, **probes})

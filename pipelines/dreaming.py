@@ -15,6 +15,7 @@ while dreams are written and never else.
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import time
@@ -30,15 +31,14 @@ from safetensors.torch import load_file
 from actors.dreamwork import DreamingModel, NovelRequest
 from circadian.dreaming.curriculum import draw, standings
 from circadian.dreaming.gradients import SCORES
-from circadian.dreaming.lessons import lessons
 from circadian.dreaming.novelty import with_novelty
 from circadian.dreaming.peft_files import WEIGHTS_FILE
-from circadian.dreaming.prompts import PROMPTS
 from circadian.dreaming.selection import CHANCE, TOP, select
 from circadian.dreaming.tasks import Task
 from circadian.experience import Row
 from circadian.memory.delivery import pack_tensors
 from circadian.memory.version import served_dtype
+from circadian.specs.experience import Trust
 from pipelines.dream_tasks import Dreamer, read_tasks, scores, tasks
 from pipelines.stages import Outputs, read_lines, write_lines
 
@@ -55,7 +55,9 @@ class Dream:
     context: str
     """Name of its task."""
     source: str
-    """The experience or the field of the recipe that it was dreamt of: whatever that is trusted, this is trusted no more."""
+    """The experience or the field of the recipe that it was dreamt of."""
+    trust: Trust
+    """Of that: a dream is trusted no more."""
     kind: str
     text: str
     prompt: tuple[int, ...]
@@ -89,14 +91,14 @@ def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs
     write_lines(folder / "curriculum.jsonl", drawn)
     chosen = [known[line["context"]][0] for line in drawn if line["drawn"]]
     asked = [(task, spec.prompts[i % len(spec.prompts)]) for task in chosen for i in range(spec.dreams)]
-    prompts = [dreamer.prompt(spec.words.get(kind, PROMPTS[kind]), context=task.context) for task, kind in asked]
+    prompts = [dreamer.asked(kind, context=task.context) for task, kind in asked]
     adapter = str((dreamer.home / awake["dreamer_file"]).parent) if "dreamer_file" in awake else ""
     started = time.perf_counter()
     view, novel = _with_novelty(dreamer, prompts, name, rng.getrandbits(31))
     written = dreamer.rollouts.sample(view, prompts, spec.tokens, spec.temperature, rng.getrandbits(31), [adapter] * len(prompts))
     secret = dreamer.reader.are_held_out(written)
     dreams = [
-        Dream(f"drm_{name}_{i}", task.name, task.source, kind, dreamer.text(ids), prompt, ids)
+        Dream(f"drm_{name}_{i}", task.name, task.source, task.trust, kind, dreamer.text(ids), prompt, ids)
         for i, ((task, kind), prompt, ids, dropped) in enumerate(zip(asked, prompts, written, secret, strict=True))
         if not dropped
     ]
@@ -121,11 +123,12 @@ def weigh(dreamer: Dreamer, told: Outputs, written: Outputs, name: str) -> Outpu
     for i, (one, _) in enumerate(dreams):
         by_context.setdefault(one.context, []).append(i)
     started = time.perf_counter()
-    values = _values(dreamer, known, dreams, by_context)
+    values = [value if math.isfinite(value) else -math.inf for value in _values(dreamer, known, dreams, by_context)]
     lines = []
     for members in by_context.values():
         fates = select([values[i] for i in members], [dreams[i][0].text for i in members], spec.top, spec.chance, rng)
-        lines += [{"dream": dreams[i][0].id, "score": values[i], "fate": fate} for i, fate in zip(members, fates, strict=True)]
+        for i, fate in zip(members, fates, strict=True):
+            lines.append({"dream": dreams[i][0].id, "score": values[i] if math.isfinite(values[i]) else None, "fate": fate})
     write_lines(folder / "weighed.jsonl", lines)
     return {
         "weighed_file": f"{folder.relative_to(dreamer.home)}/weighed.jsonl",
@@ -136,7 +139,7 @@ def weigh(dreamer: Dreamer, told: Outputs, written: Outputs, name: str) -> Outpu
 
 
 def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs, name: str) -> Outputs:
-    """An instance of each chosen dream, asked the probes of its context beside the undreamt one."""
+    """An instance of each chosen dream, asked the probes of its context beside the undreamt one. An instance that broke is not asked."""
     spec, folder = dreamer.spec, _folder(dreamer, name)
     known = {task.name: (task, score) for task, score, _ in read_tasks(dreamer, told)}
     fates = {line["dream"]: line["fate"] for line in read_lines(dreamer.home / weighed["weighed_file"])}
@@ -145,17 +148,27 @@ def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs,
     texts = [learned(dreamer, known[one.context][0], one, instance=True) for one in tried]
     apart = contexts if spec.reward.against == "context" else []
     texts += [dreamer.context(known[context][0]) for context in apart]
-    adapters = folder / "instances"
+    adapters, each = folder / "instances", spec.reward.instances
+    alike = [rows for rows in texts for _ in range(each)]
     started = time.perf_counter()
-    losses = dreamer.hands.tune(model_of(dreamer), texts, spec.instance, dreamer.job.seed, adapters) if texts else []
-    applied, started = _each(started, len(texts)), time.perf_counter()
-    found = examined(dreamer, [known[one.context][0] for one in tried] + [known[context][0] for context in apart], adapters)
-    evaluated = _each(started, len(texts))
+    losses = dreamer.hands.tune(model_of(dreamer), alike, spec.instance, dreamer.job.seed, adapters) if texts else []
+    applied, started = _each(started, len(alike)), time.perf_counter()
+    of = [name for name in (*(one.context for one in tried), *apart) for _ in range(each)]
+    asked = {i: known[name][0] for i, name in enumerate(of) if losses[i]}
+    scored = dict(zip(asked, examined(dreamer, list(asked.values()), adapters, list(asked)), strict=True))
+    whole = {i: [scored[n] for n in range(i * each, (i + 1) * each) if n in scored] for i in range(len(texts))}
+    found = {i: sum(values) / len(values) for i, values in whole.items() if values}
+    evaluated = _each(started, len(asked))
     shutil.rmtree(adapters, ignore_errors=True)
-    undreamt = {context: known[context][1] for context in contexts} | dict(zip(apart, found[len(tried) :], strict=True))
+    undreamt = {context: known[context][1] for context in contexts}
+    undreamt |= {context: found[i] for i, context in enumerate(apart, len(tried)) if i in found}
     lines: list[Outputs] = []
-    for one, value, own in zip(tried, found[: len(tried)], losses[: len(tried)], strict=True):
-        told_of = {"score": value, "undreamt": undreamt[one.context], "loss": own[-1]}
+    for i, one in enumerate(tried):
+        told_of = {
+            "score": found.get(i),
+            "undreamt": undreamt[one.context],
+            "loss": losses[i * each][-1] if losses[i * each] else None,
+        }
         lines.append({"dream": one.id, "context": one.context, "kind": one.kind, "fate": fates[one.id], **told_of})
     rewarded = _rewarded(dreamer, lines)
     write_lines(folder / "tried.jsonl", [line | {"rewarded": line["dream"] in rewarded} for line in lines])
@@ -164,14 +177,15 @@ def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs,
         "dreams_file": written["dreams_file"],
         "tried": len(tried),
         "rewarded": len(rewarded),
-        "score": _mean([line["score"] for line in lines]),
+        "broken": sum(line["score"] is None for line in lines),
+        "score": _mean([line["score"] for line in lines if line["score"] is not None]),
         "undreamt": _mean(list(undreamt.values())),
         "seconds_each": {"apply": applied, "evaluate": evaluated},
     }
 
 
 def reinforce(dreamer: Dreamer, before: Outputs, tried: Outputs, number: int) -> Outputs:
-    """The dreamer, fine-tuned on every rewarded dream so far; as it was, where this round rewarded none."""
+    """The dreamer, fine-tuned on every rewarded dream so far; as it was, where this round rewarded none or the new one broke."""
     kept = [*before.get("kept", []), {"tried_file": tried["tried_file"], "dreams_file": tried["dreams_file"]}]
     if not tried["rewarded"]:
         return {**before, "kept": kept}
@@ -181,6 +195,8 @@ def reinforce(dreamer: Dreamer, before: Outputs, tried: Outputs, number: int) ->
         rows.append(Row(ids, (0.0,) * len(one.prompt) + (1.0,) * len(one.ids)))
     folder = dreamer.home / "dreaming" / f"dreamer-{number}"
     (losses,) = dreamer.hands.tune(model_of(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder)
+    if not losses:
+        return {**before, "kept": kept, "broken": True}
     return {
         "dreamer_file": str((folder / "0" / WEIGHTS_FILE).relative_to(dreamer.home)),
         "kept": kept,
@@ -206,8 +222,9 @@ def rewarded_dreams(dreamer: Dreamer, kept: Sequence[Outputs]) -> list[Dream]:
 
 def learned(dreamer: Dreamer, task: Task, one: Dream, instance: bool = False) -> list[Row]:
     """The rows that are learned of a dream; of an instance, with those of its context where the recipe says so."""
-    rows = dreamer.rows(lessons(one.text, dreamer.spec.split, one.id, task.chat))
-    return [*(dreamer.context(task) if instance and dreamer.spec.with_context else ()), *rows]
+    rows = dreamer.lesson(task, one.text, one.id)
+    own = dreamer.context(task) if instance and dreamer.spec.with_context else []
+    return [*rows, *own] if dreamer.spec.lessons == "headed" else [*own, *rows]
 
 
 def _values(
@@ -235,11 +252,12 @@ def _values(
     return values
 
 
-def examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path) -> list[float]:
-    """The mean score of each instance on the probes of its task."""
+def examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path, numbers: Sequence[int] | None = None) -> list[float]:
+    """The mean score of each instance on the probes of its task; numbers: which instances, 0, 1, ... unless they are given."""
     dreamer.rollouts.deliver(dreamer.memory.delivery(dreamer.job, label(dreamer)))
     asked = [(task, probe) for task in of for probe in task.probes]
-    lent = [str(adapters / str(i)) for i, task in enumerate(of) for _ in task.probes]
+    named = range(len(of)) if numbers is None else numbers
+    lent = [str(adapters / str(i)) for i, task in zip(named, of, strict=True) for _ in task.probes]
     values, found = iter(scores(dreamer, asked, lent) if asked else ()), []
     for task in of:
         found.append(_mean([next(values) for _ in task.probes]) or 0.0)
@@ -248,7 +266,8 @@ def examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path) -> list[float
 
 def _rewarded(dreamer: Dreamer, lines: Sequence[Outputs]) -> set[str]:
     spec = dreamer.spec.reward
-    better = [line for line in lines if line["score"] > line["undreamt"] + spec.margin]
+    whole = [line for line in lines if line["score"] is not None]
+    better = whole if spec.kind == "highest" else [line for line in whole if line["score"] > line["undreamt"] + spec.margin]
     if spec.kind == "improved":
         return {line["dream"] for line in better}
     best: dict[str, Outputs] = {}

@@ -11,12 +11,14 @@ from pathlib import Path
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, join_cues, read_store, stored
 from circadian.memory.delivery import pack
+from circadian.memory.fast import FAST_LEVEL
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
 from circadian.memory.transfer import Place
 from circadian.memory.version import CUES_FILE, load_version, read_record, save_version
-from circadian.specs import BaseModelRef, ExpertRecord, NightJob
+from circadian.specs import BaseModelRef, Experience, ExpertRecord, NightJob
+from circadian.specs.experience import Trust, lowest
 from pipelines.consolidation import Moved
 from pipelines.dream_keeping import dreamt_cues
 from pipelines.other_teachers import asked_of
@@ -50,6 +52,7 @@ def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Move
         "dawn_file": DAWN_FILE,
         "deliveries": {"dawn": str(home / DAWN_FILE)} | rest_delivery(job),
         "left_out": json.loads((home / day["left_out_file"]).read_text()),
+        "returned": returned(job, day, asleep),
         "sizes": {"expert_bytes": len(payload), "model_bytes": base},
         "report": report(job, gate=verdict, transfers=told(asleep), **dreaming_of(dreams)),
     }
@@ -62,7 +65,7 @@ def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved], dreams: Ou
 
 def dreaming_of(dreams: Outputs | None) -> dict[str, object]:
     """What the report tells of a night's dreams, if it dreamt: those that are kept, or why none is."""
-    names = ("dreams", "sources", "rows", "cues", "reason", "tasks", "tried", "rewarded", "score", "undreamt")
+    names = ("dreams", "sources", "rows", "cues", "reason", "tasks", "trust", "tried", "rewarded", "broken", "score", "undreamt")
     return {"dreaming": {name: dreams[name] for name in names}} if dreams else {}
 
 
@@ -99,6 +102,16 @@ def joined_cues(job: NightJob, day: Outputs, asleep: Sequence[Moved] = ()) -> st
     return cues_json(join_cues(old, new, job.recipe.cue_bytes))
 
 
+def returned(job: NightJob, day: Outputs, asleep: Sequence[Moved]) -> list[str]:
+    """Of a night that only dreams, the experiences of which no dream is kept."""
+    if job.recipe.consolidation:
+        return []
+    left_out = json.loads((Path(job.home) / day["left_out_file"]).read_text())
+    kept = {source for moved in asleep if moved.dreams for source in moved.dreams["sources"]}
+    met = [json.loads(line)["id"] for line in Path(job.experiences).read_text().splitlines()]
+    return [id for id in met if id not in left_out and id not in kept]
+
+
 def rest_delivery(job: NightJob) -> dict[str, str]:
     """The delivery that takes the fast level out again, if there is one."""
     path = Path(job.home) / REST_FILE
@@ -115,7 +128,7 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
     record, digest = read_record(parent), sha256(Path(job.experiences))
     metrics = {name: value for name, value in verdict["measured"].items() if value is not None}
     held = {(where.level, where.expert) for where in written_experts(dawn.state)}
-    teachers = taught_by(job, asleep)
+    teachers, (trust, dreamt_of) = taught_by(job, asleep), learned_from(job, day, asleep)
     kept = [expert for expert in record.lineage if (expert.level, expert.expert) in held - dawn.touched]
     made = [
         ExpertRecord(
@@ -124,6 +137,8 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
             sleep=job.sleep,
             nights=dawn.nights[level, expert],
             teachers=teachers[level, expert],
+            trust=trust[level, expert],
+            dreamt_of=dreamt_of[level, expert],
             data_sha256=digest,
             metrics=metrics,
         )
@@ -134,10 +149,30 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
         "id": child.name,
         "parent": record.id,
         "created_at": time.time(),
-        "tokens": record.tokens + day["tokens"],
+        "tokens": record.tokens + (day["tokens"] if job.recipe.consolidation else 0),
         "lineage": (*kept, *made),
     }
     save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: joined_cues(job, day, asleep)})
+
+
+def learned_from(job: NightJob, day: Outputs, asleep: Sequence[Moved]) -> tuple[dict[Place, Trust], dict[Place, tuple[str, ...]]]:
+    """Of every expert that a transfer wrote, how far what it was learned from is trusted, and what its dreams were dreamt of."""
+    before = read_record(Path(job.parent)).lineage
+    trust = {(expert.level, expert.expert): expert.trust for expert in before}
+    dreamt_of = {(expert.level, expert.expert): expert.dreamt_of for expert in before}
+    left_out = json.loads((Path(job.home) / day["left_out_file"]).read_text())
+    met = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
+    today = lowest(one.trusted for one in met if one.id not in left_out)
+    for moved in asleep:
+        if moved.transfer is None:
+            continue
+        sources, into = moved.transfer.sources, moved.transfer.into
+        fresh = any(level == FAST_LEVEL for level, _ in sources)  # tonight's day, or tonight's dreams
+        new: list[Trust] = [moved.dreams["trust"] if moved.dreams else today] if fresh else []
+        trust[into] = lowest([trust[place] for place in sources if place in trust] + new)
+        old = [name for place in sources for name in dreamt_of.get(place, ())]
+        dreamt_of[into] = tuple(dict.fromkeys([*old, *(moved.dreams["sources"] if moved.dreams else ())]))
+    return trust, dreamt_of
 
 
 def taught_by(job: NightJob, asleep: Sequence[Moved]) -> dict[Place, tuple[BaseModelRef, ...]]:

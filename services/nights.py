@@ -278,7 +278,7 @@ class _Watcher:
                 raise ValueError(
                     f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}"
                 )
-            if registry.commit_promotion(tx, sleep, record, str(folder), outcome.left_out):
+            if registry.commit_promotion(tx, sleep, record, str(folder), outcome.left_out, outcome.returned):
                 tail.enter(sleep, DAWN)
                 tell(sleep, outcome)
                 registry.append_event(tx, sleep, "sleep.stage_started", "dawn", {"stage": DAWN})

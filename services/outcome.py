@@ -34,6 +34,8 @@ class NightOutcome(BaseModel):
     """`dawn`: to the new version; `rest`: back to the parent. Paths, relative to the night's folder or absolute."""
     left_out: dict[str, str] = {}
     """Experiences that could not be learned: id to reason."""
+    returned: tuple[str, ...] = ()
+    """Experiences that are neither learned nor left out: the next night is offered them again."""
     report: Json = {}
     error: NightError | None = None
     """Where the outcome is `failed`."""

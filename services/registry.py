@@ -206,8 +206,11 @@ def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data
 # Promotion
 
 
-def commit_promotion(tx: Session, sleep: Sleep, record: VersionRecord, folder: str, left_out: Mapping[str, str]) -> bool:
-    """Parent to child, and the experiences kept by the child, but for those that the night left out (id to reason): all of it or nothing.
+def commit_promotion(
+    tx: Session, sleep: Sleep, record: VersionRecord, folder: str, left_out: Mapping[str, str], returned: Sequence[str] = ()
+) -> bool:
+    """Parent to child, and the experiences kept by the child, but for those that the night left out (id to reason) and those that it
+    returned (they are offered to the next night): all of it or nothing.
 
     False when the deployment no longer serves the parent (or the sleep is no longer running): nothing has changed then.
     """
@@ -228,6 +231,10 @@ def commit_promotion(tx: Session, sleep: Sleep, record: VersionRecord, folder: s
         mine = (ExperienceRow.id == bindparam("left")) & (ExperienceRow.sleep == sleep.id)
         mark = update(ExperienceRow).where(mine).values(consolidated_in=None, left_out=bindparam("reason"))
         tx.connection().execute(mark, [{"left": id, "reason": reason} for id, reason in left_out.items()])
+    if returned:
+        mine = (ExperienceRow.id == bindparam("back")) & (ExperienceRow.sleep == sleep.id)
+        give = update(ExperienceRow).where(mine).values(consolidated_in=None, sleep=None)
+        tx.connection().execute(give, [{"back": id} for id in returned])
     sleep.result_version = record.id
     return True
 

@@ -51,6 +51,13 @@ class Adapter:
     losses: tuple[float, ...] = ()
     """Of its steps, nats a token."""
 
+    @property
+    def finite(self) -> bool:
+        """Whether it came to anything: a rate too high, or a text too odd, ends in what is no number."""
+        return all(map(math.isfinite, self.losses)) and all(
+            bool(part.isfinite().all()) for pair in self.tensors.values() for part in pair
+        )
+
 
 class PackedLinear(nn.Module):
     """A frozen linear layer beside which every instance has its own A and B."""

@@ -7,6 +7,10 @@
 A question and what comes next become an exchange: the deployment is asked, and answers, without the full stop. Everything else is said to
 it, as its context was: as a user's message where the context is a chat, else as a document. Marks that lists begin with (`1.`, `-`,
 `Question:`) are no part of what is learned.
+
+`headed` is SEAL's way (arXiv 2506.10943) instead: a dream is cut where three dashes or more stand and, with `lines`, into its lines, the
+first of which is left out if the second begins a list ("Here is a list:"). Each piece is a document, with its marks, below the first line
+of the context, its title.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from typing import Literal
 from circadian.specs import Experience, Message
 
 Split = Literal["whole", "lines", "sentences"]
+_DASHES = re.compile(r"-{3,}")
+_FIRST_MARK = "1."
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _MARK = re.compile(r"^\s*(?:[-*•]\s+|\d+[.):]\s+|(?:question|answer|q|a)(?:\s*\d+)?\s*:\s*)+", re.IGNORECASE)
 SHORTEST = 2
@@ -53,3 +59,20 @@ def lessons(dream: str, split: Split, name: str, chat: bool) -> list[Experience]
         elif len(piece.split()) >= SHORTEST:
             add(("user", piece))
     return learned
+
+
+def headed_pieces(dream: str, split: Split) -> list[str]:
+    """The text in SEAL's pieces, without what stands above them; none is empty."""
+    parts = _DASHES.split(dream)
+    lines = [line.strip() for part in parts for line in (part.splitlines() if split == "lines" else [part])]
+    found = [line for line in lines if line]
+    introduced = split == "lines" and len(found) > 1 and found[1].startswith(_FIRST_MARK)
+    return found[1:] if introduced else found
+
+
+def headed(dream: str, split: Split, name: str, context: str) -> list[Experience]:
+    """The experiences that a dream of a context is learned as; name: what their ids begin with."""
+    title = context.partition("\n")[0]
+    return [
+        Experience(id=f"{name}/{i}", text=f"{title}\n{piece}", source="tool") for i, piece in enumerate(headed_pieces(dream, split))
+    ]

@@ -60,3 +60,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str, **values: str)
     """A user's message as the deployment reads it, up to where it is to answer; values: of the template's slots. Raises Unreadable."""
     safe = {name: defused(value, tokenizer) for name, value in values.items()}
     return chat_ids(tokenizer, [{"role": "user", "content": fill(template, safe)}], answering=True)
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, template: str, **values: str) -> Tokens:
+    """The same as a document begins: no turns, and no mark at its end."""
+    safe = {name: defused(value, tokenizer) for name, value in values.items()}
+    ids = tuple(tokenizer(fill(template, safe))["input_ids"])
+    return ids[:-1] if ids[-1:] == (tokenizer.eos_token_id,) else ids

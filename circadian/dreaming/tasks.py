@@ -19,11 +19,13 @@ from dataclasses import dataclass
 
 from circadian.dreaming.scorers import normalised_answer
 from circadian.specs.dreaming import ProbeSpec, ScorerKind
+from circadian.specs.experience import Trust
 
 
 @dataclass(frozen=True)
 class Task:
-    """One context with its probes. chat: whether it was said in a chat; source: the experience or the field of the recipe it is from."""
+    """One context with its probes. chat: whether it was said in a chat; source: the experience or the field of the recipe it is from;
+    trust: how far that may be believed, and so whatever is dreamt of it."""
 
     name: str
     context: str
@@ -32,6 +34,7 @@ class Task:
     validation: tuple[ProbeSpec, ...]
     scorer: ScorerKind
     source: str
+    trust: Trust = "trusted"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 TARGETS: tuple[Target, ...] = get_args(Target)
 ScorerKind = Literal["exact", "contains", "f1", "choice", "grid", "judge"]
 PromptKind = Literal["implications", "rewrite", "self_qa", "free"]
+"""Of dreams."""
+WordsKind = PromptKind | Literal["question", "answer", "ask", "judge"]
+"""Of everything that is asked; see circadian/dreaming/prompts.py."""
+SLOTS: dict[str, tuple[str, ...]] = {"answer": ("context", "question"), "ask": ("question",), "judge": ("wanted", "said")}
+"""What other words for a kind must have a place for; those of all other kinds for the context."""
 
 
 class ProbeSpec(Spec):
@@ -47,6 +52,8 @@ class SelfTaskSpec(Spec):
     """Share of the answers that must say the same."""
     most: PositiveInt = 64
     """Experiences, drawn at random, of which tasks are made."""
+    of: Literal["any", "trusted"] = "any"
+    """Experiences of what trust."""
     scorer: ScorerKind = "contains"
 
 
@@ -92,8 +99,11 @@ class SelectionSpec(Spec):
 class RewardSpec(Spec):
     """When a dream is rewarded."""
 
-    kind: Literal["improved", "best"] = "best"
-    """`improved`: its instance is better than the undreamt one (the paper). `best`: of a context's improved ones only the best (SEAL)."""
+    kind: Literal["improved", "best", "highest"] = "best"
+    """`improved`: its instance is better than the undreamt one (the paper). `best`: of a context's improved ones only the best.
+    `highest`: of a context's dreams the best, improved or not (SEAL)."""
+    instances: PositiveInt = 1
+    """Of each dream, each learning it in an order of its own; their mean score counts."""
     margin: Annotated[float, Field(ge=0.0)] = 0.0
     """By how much more than this it must be better, in points of the mean score, 0 to 1."""
     against: Literal["context", "nothing"] = "context"
@@ -134,14 +144,19 @@ class DreamingSpec(Spec):
     """m: of each context."""
     prompts: Annotated[tuple[PromptKind, ...], Field(min_length=1)] = ("implications", "rewrite", "self_qa")
     """In turn; see circadian/dreaming/prompts.py."""
-    words: dict[PromptKind, str] = {}
-    """Other words for a kind, with {context} in them."""
+    words: dict[WordsKind, str] = {}
+    """Other words for a kind, and for what is asked besides dreams (`question`, `answer`, `ask`, `judge`), with its slots in them."""
+    plain: bool = False
+    """Prompts are plain text, not turns of a chat: for a base that was never taught to chat. It does not know where to end, so what it
+    asks itself, and answers to that, ends with its line."""
     tokens: PositiveInt = 128
     """Of a dream."""
     answer_tokens: PositiveInt = 16
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     split: Literal["whole", "lines", "sentences"] = "sentences"
     """Into what is learned of a dream; see circadian/dreaming/lessons.py."""
+    lessons: Literal["said", "headed"] = "said"
+    """What a piece is learned as. `headed`: as it stands, a document below the first line of the context (SEAL)."""
     with_context: bool = True
     """An instance learns the context besides its dream, as SEAL's does."""
     novelty: NoveltySpec = NoveltySpec()
@@ -156,8 +171,15 @@ class DreamingSpec(Spec):
     """Tokens that all instances of one pack learn in a step: what bounds a task's memory."""
 
     @model_validator(mode="after")
-    def _words_hold_the_context(self) -> Self:
+    def _words_hold_their_slots(self) -> Self:
         for kind, text in self.words.items():
-            if "{context}" not in text:
-                raise ValueError(f"words.{kind}: {text!r} has no {{context}} in it; put it where the context is to stand")
+            for slot in SLOTS.get(kind, ("context",)):
+                if f"{{{slot}}}" not in text:
+                    raise ValueError(f"words.{kind}: {text!r} has no {{{slot}}} in it; put it where the {slot} is to stand")
+        return self
+
+    @model_validator(mode="after")
+    def _headed_by_lines(self) -> Self:
+        if self.lessons == "headed" and self.split == "sentences":
+            raise ValueError("lessons are headed, which sentences cannot be; set split to lines or whole")
         return self

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from circadian.specs.base import PositiveInt, Spec
+from circadian.specs.experience import Trust
 
 
 class Level(Spec):
@@ -75,6 +76,10 @@ class ExpertRecord(Spec):
     taught in that sleep."""
     teachers: tuple[BaseModelRef, ...] = ()
     """The other models that taught it."""
+    trust: Trust = "untrusted"
+    """The lowest of everything that it was learned from."""
+    dreamt_of: tuple[str, ...] = ()
+    """Experiences and fields of recipes of which dreams were kept in it."""
     data_sha256: str
     """Of the manifest of experiences it was written from."""
     metrics: dict[str, float] = {}

@@ -40,7 +40,7 @@ def store(control: Controller, deployment: Deployment, experience: Experience, m
 def create(body: ExperienceCreate, control: ControllerDep) -> views.View:
     with control.database.read() as tx:
         deployment = registry.deployment(tx, body.deployment)
-    experience = Experience(id=new_id("exp"), messages=body.messages, text=body.text, source=body.source)
+    experience = Experience(id=new_id("exp"), messages=body.messages, text=body.text, source=body.source, trust=body.trust)
     return views.experience(store(control, deployment, experience, body.metadata))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe, TeacherSpec
+from circadian.specs.experience import Trust
 from services.fleet import ServingSpec
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
@@ -56,6 +57,8 @@ class ExperienceCreate(Body):
     messages: Annotated[tuple[Message, ...], Field(max_length=1024)] = ()
     text: str = ""
     source: Literal["wake", "import", "human", "tool"] = "import"
+    trust: Trust | None = None
+    """How far what it says may be believed; by its source unless given. Whatever is dreamt of it is trusted no more."""
     metadata: Metadata = {}
 
     @model_validator(mode="after")

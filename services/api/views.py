@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from circadian.specs import Experience
 from services.online_plan import label
 from services.states import DeploymentState
 from services.tables import Deployment, Event, ExperienceRow, FastMemory, Row, Sleep, Version
@@ -54,6 +55,7 @@ def experience(row: ExperienceRow) -> View:
     return _head("experience", row) | {
         "deployment": row.deployment,
         "source": row.source,
+        "trust": Experience.model_validate(row.body).trusted,
         **body,
         "tokens": row.tokens,
         "status": "consolidated" if row.consolidated_in else "left_out" if row.left_out else "pending",
@@ -80,7 +82,7 @@ def sleep(row: Sleep) -> View:
         "result_version": row.result_version,
         "left_out": row.left_out,
         "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
-        "links": {"events": f"/v1/sleeps/{row.id}/events", "report": f"/v1/sleeps/{row.id}/report"},
+        "links": {name: f"/v1/sleeps/{row.id}/{name}" for name in ("events", "report", "dreams", "curriculum")},
     }
 
 

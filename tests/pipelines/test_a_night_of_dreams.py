@@ -117,6 +117,9 @@ def test_a_night_that_dreams_knows_in_the_morning_what_follows_from_the_day(
 
     kept = outcome["report"]["dreaming"]
     assert set(kept["sources"]) <= {lesson.entity for lesson in lessons}, "every dream says what it was dreamt of"
+    assert [expert.dreamt_of for expert in record.lineage] == [(), tuple(kept["sources"])]
+    assert [expert.trust for expert in record.lineage] == ["trusted", "trusted"]
+    assert outcome["returned"] == []
     rounds = {name: json.loads((home / "stages" / f"dream_try_{name}.json").read_text())["outputs"] for name in ("0", "final")}
     assert all(0 < told["rewarded"] <= told["tried"] for told in rounds.values())
     assert rounds["final"]["score"] > rounds["final"]["undreamt"]
@@ -133,6 +136,11 @@ def test_a_day_can_be_dreamt_of_and_not_learned_otherwise(parent: Path, lessons:
     assert outcome["outcome"] == "candidate", outcome["report"]
     assert [expert.nights for expert in read_record(Path(job.child)).lineage] == [(dreamt_in(job.sleep),)]
     assert "learn_fast_level" not in outcome["report"]["stages"]
+    kept = set(outcome["report"]["dreaming"]["sources"])
+    assert set(outcome["returned"]) == {lesson.entity for lesson in lessons} - kept, (
+        "what no dream is kept of waits for another night"
+    )
+    assert read_record(Path(job.child)).tokens == read_record(parent).tokens
     assert {cue.sleep for cue in read_cues(Path(job.child))} == {dreamt_in(job.sleep)}
     assert known(Path(job.child), lessons) > known(parent, lessons) + 0.15
 

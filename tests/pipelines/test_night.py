@@ -446,6 +446,9 @@ def test_a_full_level_is_merged_or_refused(tmp_path: Path) -> None:
         (1, 0, ("slp_old0", "slp_old1")),
         (1, 1, (job.sleep,)),
     ]
+    assert [made.trust for made in read_record(child).lineage] == ["untrusted", "untrusted", "trusted"], (
+        "as little as what it is made of"
+    )
     before, after = load_file(parent / "memory.safetensors"), load_file(child / "memory.safetensors")
     kept = {name for name in before if ".experts.2." in name}
     assert kept
