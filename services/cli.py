@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import select
 
 from circadian.specs import NurserySpec, Recipe
@@ -258,6 +259,33 @@ def sleep(
         ended = client.get(f"/v1/sleeps/{begun['id']}")
     if ended["status"] != "succeeded":
         _fail(f"{ended['status']}: {(ended['error'] or {}).get('message', '')}")
+
+
+@app.command()
+def dreams(
+    sleep: Annotated[str, typer.Argument(help="Id of a sleep.")],
+    picture: Annotated[Path | None, typer.Option(help="SVG file: where dreams were drawn, and what they brought.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="Dreams that are shown, those that helped first.")] = 20,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """What a night has dreamt, and what became of it."""
+    with _asking(url, key) as client:
+        found = list(client.pages(f"/v1/sleeps/{sleep}/dreams"))
+        contexts = client.get(f"/v1/sleeps/{sleep}/curriculum")["data"]
+    if not found:
+        _fail(f"{sleep} has not dreamt; give its recipe a `dreaming`")
+    tried = [dream for dream in found if dream["score"] is not None]
+    table = Table("round", "kind", "dream", "knows", "undreamt", "", title=f"{len(found)} dreams, {len(tried)} tried out")
+    for dream in sorted(tried, key=lambda dream: dream["undreamt"] - dream["score"])[:most]:
+        values = (f"{dream['score']:.2f}", f"{dream['undreamt']:.2f}", "rewarded" if dream["rewarded"] else "")
+        table.add_row(dream["round"], dream["kind"], Text(dream["text"]), *values)
+    console.print(table)
+    if picture is not None:
+        from services.dream_picture import draw_dreams
+
+        draw_dreams(found, contexts, picture)
+        console.print(f"drawn: {picture}", highlight=False)
 
 
 @app.command()

@@ -16,6 +16,8 @@ CONNECT_ATTEMPTS = 5
 """Times an event stream that breaks off is taken up again, without progress between."""
 RECONNECT_SECONDS = 1.0
 POLL_SECONDS = 0.5
+PAGE = 100
+"""Items asked for at once, the most that the service gives."""
 CONNECTIONS = 64
 """Kept open together: a pool that closes idle connections while other threads take them hands out closed ones."""
 
@@ -43,6 +45,16 @@ class Client:
 
     def get(self, path: str, **params: Any) -> Json:
         return self._checked(self.http.get(path, params=params)).json()
+
+    def pages(self, path: str, **params: Any) -> Iterator[Json]:
+        """Every item of a list."""
+        after: Json = {}
+        while True:
+            page = self.get(path, limit=PAGE, **params, **after)
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = {"after": page["last_id"]}
 
     def post(self, path: str, body: Json) -> Json:
         return self.post_raw(path, body).json()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -16,7 +17,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from circadian.specs import Recipe
-from services import fast_registry, registry
+from services import dreams, fast_registry, registry
 from services.api import views
 from services.api.schemas import SleepCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
@@ -164,6 +165,38 @@ def report(id: str, control: ControllerDep) -> views.View:
     return {"object": "sleep.report", "sleep": row.id, **told}
 
 
+@router.get("/{id}/dreams")
+def dreamt(
+    id: str,
+    control: ControllerDep,
+    round: Annotated[str | None, Query(description="0, 1, ... or final")] = None,
+    rewarded: Annotated[bool | None, Query(description="those that made their instance better, or the others")] = None,
+    after: After = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> views.View:
+    """What the night has dreamt so far: of what, with what gradient, and what became of it. Empty where it does not dream."""
+    found = dreams.dreams(_home(control, id))
+    asked = [
+        dream
+        for dream in found
+        if (round is None or dream["round"] == round) and (rewarded is None or bool(dream["rewarded"]) == rewarded)
+    ]
+    ids = [dream["id"] for dream in asked]
+    if after is not None and after not in ids:
+        raise Problem(
+            422, "validation_failed", f"after: {after} is none of these dreams; give the last_id of the page before", param="after"
+        )
+    start = ids.index(after) + 1 if after is not None else 0
+    return views.page([{"object": "dream"} | dream for dream in asked[start : start + limit]], len(asked) > start + limit)
+
+
+@router.get("/{id}/curriculum")
+def curriculum(id: str, control: ControllerDep) -> views.View:
+    """Where every context stood in every round of dreams, and which were dreamt of."""
+    lines = dreams.curriculum(_home(control, id))
+    return views.page([{"object": "dream.context", "id": f"{line['round']}/{line['context']}"} | line for line in lines], False)
+
+
 @router.get("/{id}/events", response_model=None)
 def events(
     id: str,
@@ -203,6 +236,10 @@ async def _follow(control: Controller, id: str, after: int) -> AsyncIterator[Ser
 def _events(control: Controller, id: str, after: int) -> list[Event]:
     with control.database.read() as tx:
         return registry.events(tx, id, after, MOST_EVENTS)
+
+
+def _home(control: Controller, id: str) -> Path:
+    return control.nights.home(_sleep(control, id))
 
 
 def _sleep(control: Controller, id: str) -> Sleep:
