@@ -35,7 +35,7 @@ RESULT = Path(__file__).parents[1] / "results" / "nights.json"
 RECORDS = RESULT.parent / "nights"
 """What every life left, in git: hours of computing need not be spent again to draw another picture of them."""
 SLEEPS = (
-    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy", "still"),
+    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy", "still", "more_rows"),
     *("all_layers", "one_level", "three_levels", "full_level"),
 )
 METHODS = (*SLEEPS, *BASELINES)

@@ -11,6 +11,7 @@ an arm that forgets is seen to forget).
     literal        with the paper's one teacher, the awake self, for everything
     off_policy     without the student's own writing (lambda 0)
     still          nothing is written ahead: learning stands still while the student writes (like `distillation` in all else)
+    more_rows      `distillation` with half as many rows more in a step: a quarter more token passes than any other method may spend
 
 And by what the memory is made of, all with the default recipe, like `distillation`, which has two levels:
 
@@ -86,6 +87,7 @@ ARMS: dict[str, Arm] = {
     "literal": Arm(seeding=IMITATION, literal=True),
     "off_policy": Arm(seeding={"on_policy_share": 0.0}),
     "still": Arm(seeding={"ahead": False}),
+    "more_rows": Arm(seeding={"rows": 48}),
     "all_layers": Arm(memory=MemorySpec(levels=THIN, layers=(0, 1, 2, 3))),
     "one_level": Arm(consolidates=False),
     "three_levels": Arm(memory=MemorySpec(levels=THREE)),
@@ -101,6 +103,8 @@ TRIALS: dict[str, Arm] = {
     "trial_wide": Arm(memory=MemorySpec(levels=WIDE)),
     "trial_upper_three": Arm(memory=MemorySpec(levels=UPPER_THREE, layers=(1, 2, 3))),
     "trial_more_rows": Arm(seeding={"rows": 48}),
+    "trial_larger_steps": Arm(seeding={"rows": 48, "steps": 200}),
+    "trial_largest_steps": Arm(seeding={"rows": 64, "steps": 150}),
 }
 """The default with one thing changed (benchmarks/nights/trials.py)."""
 

@@ -1,0 +1,147 @@
+"""What trying a dream out costs: `python -m benchmarks.dreaming.cost` writes benchmarks/results/dreaming_cost.json.
+
+    packed   all dreams' instances on one frozen base, a step of all of them in one pass (circadian/dreaming/instances.py)
+    peft     each dream alone: peft's LoRA on the same base, torch's AdamW and scheduler, the same rows in the same order, padded batches
+
+Both learn the same dreams with the same adapter, from the same A, in the same process on one thread, in turn; the last loss of every
+instance is compared. The dreams are what a right dream of a school passage says. An adapter that peft has already put around the base
+is used again for the next dream, its weights set anew: building it is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import psutil
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from transformers import AutoTokenizer, Qwen3ForCausalLM
+
+from benchmarks.dreaming.rounds import COMMON
+from circadian.dreaming.instances import Adapter, Pack, _plan, fine_tune
+from circadian.experience import Reader, Row
+from circadian.nursery.school import School
+from circadian.nursery.ship import SCHOOL
+from circadian.objectives.rows import pad
+from circadian.specs import Experience, Message
+from circadian.specs.dreaming import AdapterSpec
+
+RESULT = Path(__file__).parents[1] / "results" / "dreaming_cost.json"
+SPEC = AdapterSpec(**COMMON["instance"])
+Losses = list[float]
+"""The last loss of every instance, nats a token."""
+
+
+def dreams(count: int, tokenizer: Any) -> list[list[Row]]:
+    """What right dreams of so many passages say, as rows: the passage, what it says and what follows, each in two ways."""
+    reader, found = Reader(tokenizer), []
+    for lesson, _ in zip(School(0).lessons(0), range(count), strict=False):
+        texts = [lesson.passage(), *(fact.statement(form) for fact in sorted(lesson.truths(), key=str) for form in (0, 1))]
+        said = [Experience(id="x", messages=(Message(role="user", content=text),), source="tool") for text in texts]
+        found.append([row for one in said for row in reader.rows(one)])
+    return found
+
+
+def packed(model: Qwen3ForCausalLM, texts: Sequence[Sequence[Row]], seed: int, at_once: int) -> Losses:
+    """In packs of so many."""
+    found: Losses = []
+    for start in range(0, len(texts), at_once):
+        some = texts[start : start + at_once]
+        found += [a.losses[-1] for a in fine_tune(model, some, SPEC, seed, numbers=range(start, start + len(some)))]
+    return found
+
+
+class OneByOne:
+    """peft around a base of its own."""
+
+    def __init__(self, model: Qwen3ForCausalLM) -> None:
+        config = peft.LoraConfig(r=SPEC.rank, lora_alpha=SPEC.alpha, lora_dropout=0.0, target_modules=list(SPEC.targets))
+        self.model = peft.get_peft_model(model, config)
+        self.held = {name: weight for name, weight in self.model.named_parameters() if "lora_" in name}
+
+    def tune(self, texts: Sequence[Sequence[Row]], seed: int, start: Adapter) -> Losses:
+        return [self._one(_plan(rows, SPEC, f"{seed}/{number}"), start) for number, rows in enumerate(texts)]
+
+    def _one(self, steps: Sequence[Sequence[Row]], start: Adapter) -> float:
+        with torch.no_grad():
+            for name, (A, B) in start.tensors.items():
+                self.held[f"base_model.model.{name}.lora_A.default.weight"].copy_(A)
+                self.held[f"base_model.model.{name}.lora_B.default.weight"].copy_(B)
+        adam = torch.optim.AdamW(self.held.values(), lr=SPEC.lr, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: (len(steps) - step) / len(steps))
+        loss = torch.tensor(0.0)
+        for rows in steps:
+            ids, weight = pad([row.ids for row in rows]), pad([row.weight for row in rows])[:, 1:]
+            logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1]
+            losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none") * weight.flatten()
+            loss = losses.sum() / weight.sum()
+            adam.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.held.values(), SPEC.max_grad_norm)
+            adam.step()
+            schedule.step()
+        return float(loss)
+
+
+def main(asked: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dreaming.cost", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dreams", type=int, default=24)
+    parser.add_argument("--packs", type=int, nargs="+", default=[1, 6, 24], help="instances of a pack")
+    parser.add_argument("--times", type=int, default=3)
+    options = parser.parse_args(asked)
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(SCHOOL)
+    texts = dreams(options.dreams, tokenizer)
+    model, theirs = (Qwen3ForCausalLM.from_pretrained(SCHOOL, dtype=torch.float32).eval() for _ in range(2))
+    rival, start = OneByOne(theirs), Pack(model, 1, SPEC, 0).adapter(0)
+    contenders: dict[str, Callable[[], Losses]] = {"peft": lambda: rival.tune(texts, 0, start)}
+    for size in options.packs:
+        contenders[f"packed {size}"] = lambda size=size: packed(model, texts, 0, size)  # type: ignore[misc]
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    ended: dict[str, Losses] = {}
+    for _ in track(range(options.times), description="in turn"):
+        for name, run in contenders.items():
+            begun = time.perf_counter()
+            ended[name] = run()
+            seconds[name].append(round(time.perf_counter() - begun, 3))
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    result = {
+        "command": f"python -m benchmarks.dreaming.cost {' '.join(asked)}".strip(),
+        "machine": {
+            "cores": os.cpu_count(),
+            "cpu": platform.machine(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30),
+            "threads": torch.get_num_threads(),
+            "load_average": [round(value, 1) for value in os.getloadavg()],
+        },
+        "versions": {"torch": torch.__version__, "peft": peft.__version__},
+        "dreams": len(texts),
+        "rows": sum(map(len, texts)),
+        "adapter": SPEC.model_dump(mode="json"),
+        "seconds": seconds,
+        "instances_per_second": {name: round(len(texts) / value, 3) for name, value in middle.items()},
+        "times_peft": {name: round(middle["peft"] / value, 2) for name, value in middle.items()},
+        "farthest_last_loss": {name: round(max(map(_apart, values, ended["peft"])), 6) for name, values in ended.items()},
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    Console().print_json(data={name: result[name] for name in ("instances_per_second", "times_peft", "farthest_last_loss")})
+
+
+def _apart(one: float, other: float) -> float:
+    return abs(one - other)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
