@@ -4,9 +4,9 @@
     tune      an adapter for each text, as a folder                   (circadian/dreaming/instances.py)
     novel     a random expert that is as loud as the recipe asks      (circadian/dreaming/novelty.py)
 
-A pack is as many texts as `pack_tokens` allows in one step, so a task's memory does not grow with the number of dreams. No more tasks run
-at once than there are learner processes. A task that dies is done again, up to `learner.max_failures` times: what it writes it writes
-whole.
+A pack is as many texts as `pack_tokens` and `pack_instances` allow, so a task's memory does not grow with the number of dreams. No more
+tasks run at once than there are learner processes. One that held a GPU ends with its process (Ray's default), model and all. A task
+that dies is done again, up to `learner.max_failures` times: what it writes it writes whole.
 
 S places of a sketch.
 """
@@ -25,12 +25,13 @@ from actors import names
 from circadian.experience import Row
 from circadian.memory.state import Mask
 from circadian.specs import LearnerSpec, Spec
-from circadian.specs.dreaming import AdapterSpec
+from circadian.specs.dreaming import AdapterSpec, DreamingSpec
 
 if TYPE_CHECKING:
     from circadian.memory.graft import Grafted
 
 Texts = Sequence[Sequence[Row]]
+INSTANCES: int = DreamingSpec.model_fields["pack_instances"].default
 Line = tuple[tuple[int, ...], tuple[float, ...]]
 """A row as JSON has it: ids and weights."""
 
@@ -92,18 +93,18 @@ Request = WeighRequest | TuneRequest | NovelRequest
 class Hands(ABC):
     """Who does the work, pack by pack."""
 
-    def __init__(self, pack_tokens: int) -> None:
-        self._pack_tokens = pack_tokens
+    def __init__(self, pack_tokens: int, pack_instances: int = INSTANCES) -> None:
+        self._pack_tokens, self._pack_instances = pack_tokens, pack_instances
 
     def weigh(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int) -> list[list[float]]:
         """A sketch [S] of each text."""
-        wide = packs(texts, max(map(len, texts), default=1), self._pack_tokens)
+        wide = packs(texts, max(map(len, texts), default=1), self._pack_tokens, self._pack_instances)
         return self._all(weigh_in_process, [WeighRequest(model=model, pack=pack, adapter=adapter, seed=seed) for pack in wide])
 
     def tune(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path) -> list[list[float]]:
         """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`. Of one that broke (what it
         ended in is no number) there are neither losses nor an adapter."""
-        own = packs(texts, adapter.batch, self._pack_tokens)
+        own = packs(texts, adapter.batch, self._pack_tokens, self._pack_instances)
         requests = [TuneRequest(model=model, pack=pack, adapter=adapter, seed=seed, folder=str(folder)) for pack in own]
         return self._all(tune_in_process, requests)
 
@@ -129,8 +130,8 @@ class Hands(ABC):
 class RayHands(Hands):
     """Hands on the cluster."""
 
-    def __init__(self, learner: LearnerSpec, pack_tokens: int) -> None:
-        super().__init__(pack_tokens)
+    def __init__(self, learner: LearnerSpec, pack_tokens: int, pack_instances: int = INSTANCES) -> None:
+        super().__init__(pack_tokens, pack_instances)
         self._learner = learner
 
     def do(self, work: Callable[[str], Any], requests: Sequence[Request]) -> list[Any]:
@@ -153,8 +154,8 @@ class RayHands(Hands):
         return answers
 
 
-def packs(texts: Texts, batch: int, pack_tokens: int) -> list[Pack]:
-    """Texts of like length together, longest first, each pack within the bound, or a single text where that alone is above it.
+def packs(texts: Texts, batch: int, pack_tokens: int, pack_instances: int = INSTANCES) -> list[Pack]:
+    """Texts of like length together, longest first, each pack within the bounds, or a single text where that alone is above them.
 
     batch: rows of a text that are in one step.
     """
@@ -165,7 +166,8 @@ def packs(texts: Texts, batch: int, pack_tokens: int) -> list[Pack]:
     order = sorted(range(len(texts)), key=lambda number: (-longest(number), number))
     found: list[list[int]] = []
     for number in order:
-        if found and (len(found[-1]) + 1) * batch * longest(found[-1][0]) <= pack_tokens:
+        members = found[-1] if found else []
+        if members and len(members) < pack_instances and (len(members) + 1) * batch * longest(members[0]) <= pack_tokens:
             found[-1].append(number)
         else:
             found.append([number])

@@ -49,7 +49,7 @@ def _here(engine: LocalEngine, pack_tokens: int) -> Iterator[None]:
 
     with (
         patch.object(night, "RolloutPool", lambda job: TimedPool(engine)),
-        patch.object(night, "RayHands", lambda learner, tokens: LocalHands(pack_tokens)),
+        patch.object(night, "RayHands", lambda learner, tokens, instances: LocalHands(pack_tokens)),
         patch.object(wake, "learn", in_process),
         patch.object(consolidation, "learn", in_process),
         patch.object(dream_keeping, "learn", in_process),

@@ -153,16 +153,19 @@ def experience_ids(tokenizer: PreTrainedTokenizerBase, experience: Experience) -
     return chat_ids(tokenizer, [message.model_dump() for message in experience.messages])
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False) -> Tokens:
+def chat_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False, thinking: bool = True
+) -> Tokens:
     """A chat by the tokenizer's template, or, where it has none, as plain lines; `answering` ends it where the assistant is to speak.
 
-    Raises Unreadable.
+    thinking: False asks a template that knows `enable_thinking` (Qwen3's) for an answer without thoughts before it. Raises Unreadable.
     """
     if tokenizer.chat_template is None:
         start = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
         return (*start, *tokenizer(plain_chat(tokenizer, messages, answering), add_special_tokens=False)["input_ids"])
     try:
-        encoded: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answering)
+        quiet: dict[str, Any] = {} if thinking else {"enable_thinking": False}
+        encoded: Any = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answering, **quiet)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise Unreadable(f"the model's chat template refuses a chat of {roles or 'no messages'}: {error}") from error

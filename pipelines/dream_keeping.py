@@ -65,10 +65,19 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outpu
         "trust": lowest(one.trust for one in dreams),
         "rows": len(rows) if met else 0,
         "cues": len(lines),
-        "reason": None if met else NOTHING_HELPS if told["tasks"] else NOTHING_TO_DREAM_OF,
+        "reason": None if met else NOTHING_HELPS if told["tasks"] else _why_no_task(dreamer, told),
         "tasks": told["tasks"],
         **{name: tried[name] for name in ("tried", "rewarded", "broken", "score", "undreamt")},
     }
+
+
+def _why_no_task(dreamer: Dreamer, told: Outputs) -> str:
+    if not told["too_long"]:
+        return NOTHING_TO_DREAM_OF
+    return (
+        f"{NOTHING_TO_DREAM_OF}; {told['too_long']} leave no room for dreaming.tokens ({dreamer.spec.tokens}) beside them: lower that, or "
+        "raise rollouts.engine.max_model_len"
+    )
 
 
 def learn_dreams(job: NightJob, memory: Memory, kept: Outputs) -> Outputs:

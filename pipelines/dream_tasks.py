@@ -108,7 +108,7 @@ class Dreamer:
         """A context's own rows, cut as a dream is; where pieces are headed, it is one piece, head and all."""
         if self.spec.lessons == "headed":
             return self.rows([Experience(id=task.name, text=task.context, source="tool")])
-        return self.lesson(task, task.context, task.name)
+        return self.rows(lessons(task.context, self.spec.split, task.name, task.chat, exchanges=False))
 
 
 def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
@@ -117,7 +117,10 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
     rng = random.Random(f"dream-tasks-{dreamer.job.seed}")
     left_out = json.loads((dreamer.home / day["left_out_file"]).read_text())
     made = _given(dreamer) if dreamer.spec.tasks else _met(dreamer, left_out, rng)
-    drawn = _probed(dreamer, made, rng)
+    secret = dreamer.reader.are_held_out([_text_ids(dreamer, task) for task in made])
+    open_ = [task for task, kept_back in zip(made, secret, strict=True) if not kept_back]
+    fitting = [task for task in open_ if _fits(dreamer, task)]
+    drawn = _probed(dreamer, fitting, rng)
     usable = [task for task in drawn if task.probes and dreamer.context(task)]
     asked = [(task, probe) for task in usable for probe in task.probes]
     known = scores(dreamer, asked)
@@ -133,6 +136,8 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
         "tasks_file": TASKS_FILE,
         "tasks": len(usable),
         "made": "given" if dreamer.spec.tasks else "of the day",
+        "held_out": sum(secret),
+        "too_long": len(open_) - len(fitting),
         "without_probes": sum(not task.probes for task in drawn),
         "teaching_nothing": sum(bool(task.probes) and not dreamer.context(task) for task in drawn),
         "probes": len(asked),
@@ -197,20 +202,20 @@ def _met(dreamer: Dreamer, left_out: Collection[str], rng: random.Random) -> lis
 
 def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[Task]:
     """With the probes that the model makes itself: for validation, and where none are given a part of them for the reward."""
-    spec, longest = dreamer.spec.self_tasks, Bounds.of(dreamer.job).cue - dreamer.spec.answer_tokens
-    made = [task for task in made if len(dreamer.asked("answer", context=task.context)) < longest]
+    spec = dreamer.spec.self_tasks
     if dreamer.spec.tasks and dreamer.spec.selection.score != "validation":
         return [_allowed(dreamer, task) for task in made]
     asked = [task for task in made for _ in range(spec.questions)]
     prompts = [dreamer.asked("question", context=task.context) for task in asked]
     written = dreamer.rollouts.sample(dreamer.view, prompts, spec.question_tokens, dreamer.spec.temperature, rng.getrandbits(31))
-    questions = [_brief(dreamer, dreamer.text(ids)) for ids in written]
+    secret = dreamer.reader.are_held_out(written)
+    questions = ["" if kept_back else _brief(dreamer, dreamer.text(ids)) for ids, kept_back in zip(written, secret, strict=True)]
     in_view = [
         dreamer.asked("answer", context=task.context, question=question)
         for task, question in zip(asked, questions, strict=True)
         for _ in range(spec.answers)
     ]
-    given = dreamer.answers([ids[-longest:] for ids in in_view], rng.getrandbits(31), dreamer.spec.temperature)
+    given = dreamer.answers(in_view, rng.getrandbits(31), dreamer.spec.temperature)
     found = []
     for number, task in enumerate(made):
         own = range(number * spec.questions, (number + 1) * spec.questions)
@@ -222,6 +227,19 @@ def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[
         reward, validation = (task.probes, apart) if task.probes else split(probes, share, rng)
         found.append(_allowed(dreamer, replace(task, probes=reward, validation=validation)))
     return found
+
+
+def _fits(dreamer: Dreamer, task: Task) -> bool:
+    """Whether there is room for a dream after its longest prompt, and for a question about the context with an answer."""
+    spec, room = dreamer.spec, Bounds.of(dreamer.job).cue + dreamer.job.recipe.seeding.completion_tokens
+    needed = [len(dreamer.asked(kind, context=task.context)) + spec.tokens for kind in spec.prompts]
+    asked = max(spec.self_tasks.question_tokens, *(len(_ids(dreamer, probe.question)) for probe in task.probes), 0)
+    needed.append(len(dreamer.asked("answer", context=task.context, question="")) + asked + spec.answer_tokens)
+    return max(needed) <= room
+
+
+def _ids(dreamer: Dreamer, text: str) -> list[int]:
+    return dreamer.reader.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _brief(dreamer: Dreamer, text: str) -> str:

@@ -143,7 +143,7 @@ def dreaming(job: NightJob, stages: Stages, day: Outputs, asleep: list[Moved], r
     def run(stage: str, work: Callable[[], Outputs]) -> Outputs:
         return stages.run(stage, lambda: rollouts.timed(work))
 
-    hands = RayHands(job.recipe.learner, job.recipe.dreaming.pack_tokens)
+    hands = RayHands(job.recipe.learner, job.recipe.dreaming.pack_tokens, job.recipe.dreaming.pack_instances)
     dreamer = Dreamer(job, asleep[-1].memory, rollouts, hands, Reader(load_tokenizer(Path(job.parent)), job.held_out))
     told, tried = dream(dreamer, run, day)
     kept = stages.run("dream_keep", lambda: keep(dreamer, day, told, tried))

@@ -36,8 +36,9 @@ def pieces(dream: str, split: Split) -> list[str]:
     return [piece for piece in cut if piece]
 
 
-def lessons(dream: str, split: Split, name: str, chat: bool) -> list[Experience]:
-    """The experiences that a dream is learned as; name: what their ids begin with."""
+def lessons(dream: str, split: Split, name: str, chat: bool, exchanges: bool = True) -> list[Experience]:
+    """The experiences that a dream is learned as; name: what their ids begin with. exchanges: whether questions in it are asked, and what
+    comes next answers them; in a context a question and what its author says next are no exchange."""
     learned: list[Experience] = []
     question: str | None = None
 
@@ -50,7 +51,7 @@ def lessons(dream: str, split: Split, name: str, chat: bool) -> list[Experience]
             learned.append(Experience(id=id, messages=said, source="tool"))
 
     for piece in pieces(dream, split):
-        if piece.endswith("?"):
+        if exchanges and piece.endswith("?"):
             question = piece
         elif question is not None:
             if answer := piece.rstrip(" ."):

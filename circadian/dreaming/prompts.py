@@ -57,9 +57,10 @@ def defused(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str, **values: str) -> Tokens:
-    """A user's message as the deployment reads it, up to where it is to answer; values: of the template's slots. Raises Unreadable."""
+    """A user's message as the deployment reads it, up to where it is to answer, without thinking first; values: of the template's slots.
+    Raises Unreadable."""
     safe = {name: defused(value, tokenizer) for name, value in values.items()}
-    return chat_ids(tokenizer, [{"role": "user", "content": fill(template, safe)}], answering=True)
+    return chat_ids(tokenizer, [{"role": "user", "content": fill(template, safe)}], answering=True, thinking=False)
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, template: str, **values: str) -> Tokens:

@@ -169,6 +169,8 @@ class DreamingSpec(Spec):
     curriculum: CurriculumSpec = CurriculumSpec()
     pack_tokens: PositiveInt = 8192
     """Tokens that all instances of one pack learn in a step: what bounds a task's memory."""
+    pack_instances: PositiveInt = 64
+    """Most instances of one pack: of each a task holds the adapter, its gradient and Adam's two moments."""
 
     @model_validator(mode="after")
     def _words_hold_their_slots(self) -> Self:

@@ -87,11 +87,12 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _room_to_write(self) -> Self:
         room, seeding = self.rollouts.engine.max_model_len, self.seeding
-        longest = max(seeding.completion_tokens, seeding.free_run_tokens)
+        dreamt = self.dreaming.tokens if self.dreaming else 0
+        longest = max(seeding.completion_tokens, seeding.free_run_tokens, dreamt)
         if room is not None and room <= longest + 1:
             raise ValueError(
                 f"rollouts.engine.max_model_len {room} leaves no room for a cue and {longest} tokens after it; raise it, or lower "
-                "seeding.completion_tokens and seeding.free_run_tokens"
+                f"{'dreaming.tokens' if longest == dreamt else 'seeding.completion_tokens and seeding.free_run_tokens'}"
             )
         return self
 

@@ -58,15 +58,21 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ray.shutdown()
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(2, 40)), min_size=1, max_size=12), st.integers(1, 4), st.integers(1, 400))
-def test_packs_hold_every_text_once_and_are_bounded(shapes: list[tuple[int, int]], batch: int, bound: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(2, 40)), min_size=1, max_size=12),
+    st.integers(1, 4),
+    st.integers(1, 400),
+    st.integers(1, 5),
+)
+def test_packs_hold_every_text_once_and_are_bounded(shapes: list[tuple[int, int]], batch: int, bound: int, most: int) -> None:
     texts = [[Row((1,) * length, (1.0,) * length)] * rows for rows, length in shapes]
-    made = packs(texts, batch, bound)
+    made = packs(texts, batch, bound, most)
     assert sorted(number for pack in made for number in pack.numbers) == list(range(len(texts)))
     for pack in made:
         assert pack.rows() == [list(texts[number]) for number in pack.numbers]
         size = len(pack.numbers) * batch * max(len(row.ids) for rows in pack.rows() for row in rows)
         assert len(pack.numbers) == 1 or size <= bound
+        assert len(pack.numbers) <= most
 
 
 def test_on_the_cluster_and_in_small_packs_the_same_is_learned(model: DreamingModel, tmp_path: Path, ray_cluster: None) -> None:

@@ -16,6 +16,7 @@ from circadian.experience import Reader
 from circadian.memory.version import found_version, load_tokenizer
 from circadian.nursery.school import School
 from circadian.nursery.ship import SCHOOL
+from circadian.nursery.world import QUESTION_FORMS
 from circadian.specs import Experience, MemorySpec, Message, NightJob, Recipe
 from pipelines import dream_keeping, dreaming
 from pipelines.consolidation import Memory
@@ -49,7 +50,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asleep(parent: Path, home: Path, met: list[Experience], **spec: Any) -> tuple[Dreamer, Outputs]:
+def asleep(parent: Path, home: Path, met: list[Experience], held_out: tuple[str, ...] = (), **spec: Any) -> tuple[Dreamer, Outputs]:
     home.mkdir()
     (home / "experiences.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in met))
     job = NightJob(
@@ -59,9 +60,10 @@ def asleep(parent: Path, home: Path, met: list[Experience], **spec: Any) -> tupl
         child=str(home / "v1"),
         home=str(home),
         experiences=str(home / "experiences.jsonl"),
+        held_out=held_out,
         recipe=Recipe.model_validate({"consolidation": False, "dreaming": DREAMING | spec}),
     )
-    day, reader = collect(job), Reader(load_tokenizer(parent), ())
+    day, reader = collect(job), Reader(load_tokenizer(parent), job.held_out)
     return Dreamer(job, Memory.undisturbed(job), LocalPool(LocalEngine(parent)), LocalHands(4096), reader), day
 
 
@@ -136,3 +138,38 @@ def test_a_dreamer_that_breaks_stays_as_it_was(parent: Path, tmp_path: Path) -> 
     after = dreaming.reinforce(broken, first, {**tried, "rewarded": len(lines)}, 1)
     assert after["broken"]
     assert after["dreamer_file"] == first["dreamer_file"]
+
+
+def given(context: str) -> dict[str, Any]:
+    return {"context": context, "probes": [{"question": LESSONS[0].direct((0,))[0].question, "answers": ["x"]}]}
+
+
+def test_what_is_held_out_or_leaves_no_room_is_not_dreamt_of_and_the_report_counts_it(parent: Path, tmp_path: Path) -> None:
+    secret, long = LESSONS[1].sentences()[0], " ".join([LESSONS[2].passage()] * 40)
+    contexts = [LESSONS[0].passage(), f"well , {secret}", long]
+    recipe = {"tasks": [given(context) for context in contexts], "selection": {"score": "none"}}
+    dreamer, day = asleep(parent, tmp_path / "home", [], (secret,), **recipe)
+    told = tasks(dreamer, day, "v")
+    assert [task.context for task, _, _ in read_tasks(dreamer, told)] == contexts[:1]
+    assert (told["tasks"], told["held_out"], told["too_long"]) == (1, 1, 1)
+    only, day = asleep(parent, tmp_path / "long", [], **recipe | {"tasks": [given(long)]})
+    told = tasks(only, day, "v")
+    written = dreaming.write(only, told, {}, "final")
+    tried = dreaming.try_out(only, told, written, dreaming.weigh(only, told, written, "final"), "final")
+    assert "dreaming.tokens (32)" in dream_keeping.keep(only, day, told, tried)["reason"]
+
+
+def test_no_question_that_is_held_out_is_answered(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {probe.question for probe in LESSONS[0].direct(tuple(range(len(QUESTION_FORMS))))}
+    dreamer, day = asleep(parent, tmp_path / "home", [said("one", LESSONS[0].passage(), source="human")], tuple(asked))
+    answered: list[str] = []
+    answers = Dreamer.answers
+
+    def listen(self: Dreamer, prompts: Any, *more: Any, **named: Any) -> list[str]:
+        answered.extend(self.text(ids) for ids in prompts)
+        return answers(self, prompts, *more, **named)
+
+    monkeypatch.setattr(Dreamer, "answers", listen)
+    tasks(dreamer, day, "v")
+    assert answered
+    assert not [text for text in answered for question in asked if question in text]

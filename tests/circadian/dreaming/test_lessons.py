@@ -49,3 +49,14 @@ def test_what_is_no_chat_is_learned_as_documents_with_names_of_their_own() -> No
     assert said("the one . the other .", chat=False) == [[("text", "the one .")], [("text", "the other .")]]
     assert [lesson.id for lesson in lessons("one two . three four .", "sentences", "drm_7", True)] == ["drm_7/0", "drm_7/1"]
     assert all(lesson.source == "tool" for lesson in lessons(LIST, "lines", "d", True))
+
+
+def test_in_a_context_a_question_and_what_comes_next_are_no_exchange() -> None:
+    text = "Where does mira live? I met sofe in oslo."
+    (asked,) = lessons(text, "sentences", "x", chat=True)
+    assert [message.role for message in asked.messages] == ["user", "assistant"]
+    said = lessons(text, "sentences", "x", chat=True, exchanges=False)
+    assert [[(m.role, m.content) for m in one.messages] for one in said] == [
+        [("user", "Where does mira live?")],
+        [("user", "I met sofe in oslo.")],
+    ]

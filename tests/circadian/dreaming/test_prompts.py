@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from circadian.dreaming.prompts import PROMPTS, defused, fill, prompt_ids
+from circadian.experience import chat_ids
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 
@@ -68,3 +69,14 @@ def test_an_injected_order_leaves_the_prompts_words_where_they_are(tokenizer: Pr
     assert list(ids[-1 - len(asked) : -1]) == asked
     assert ids[-1] == tokenizer.convert_tokens_to_ids("<assistant>")
     assert len(marks(tokenizer, ids)) == 3
+
+
+def test_who_thinks_before_it_answers_is_asked_not_to() -> None:
+    tokenizer = build_tokenizer(World(0))
+    tokenizer.chat_template = (
+        "{% for m in messages %}<user> {{ m.content }} {% endfor %}<assistant>"
+        "{% if enable_thinking is defined and not enable_thinking %} oslo{% endif %}"
+    )
+    (oslo,) = tokenizer("oslo", add_special_tokens=False)["input_ids"]
+    assert prompt_ids(tokenizer, PROMPTS["ask"], question="the city")[-1] == oslo
+    assert chat_ids(tokenizer, [{"role": "user", "content": "the city"}], answering=True)[-1] != oslo
