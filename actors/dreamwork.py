@@ -65,6 +65,8 @@ class TuneRequest(Spec):
     adapter: AdapterSpec
     seed: int
     folder: str
+    begin: str = ""
+    """Folder of the adapter that every instance goes on from; from nothing, where none is given."""
 
 
 class WeighRequest(Spec):
@@ -101,11 +103,16 @@ class Hands(ABC):
         wide = packs(texts, max(map(len, texts), default=1), self._pack_tokens, self._pack_instances)
         return self._all(weigh_in_process, [WeighRequest(model=model, pack=pack, adapter=adapter, seed=seed) for pack in wide])
 
-    def tune(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path) -> list[list[float]]:
-        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`. Of one that broke (what it
-        ended in is no number) there are neither losses nor an adapter."""
+    def tune(
+        self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path, begin: str = ""
+    ) -> list[list[float]]:
+        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`. begin: folder of the adapter
+        that all go on from, if any. Of an instance that broke (what it ended in is no number) there are neither losses nor an adapter.
+        """
         own = packs(texts, adapter.batch, self._pack_tokens, self._pack_instances)
-        requests = [TuneRequest(model=model, pack=pack, adapter=adapter, seed=seed, folder=str(folder)) for pack in own]
+        requests = [
+            TuneRequest(model=model, pack=pack, adapter=adapter, seed=seed, folder=str(folder), begin=begin) for pack in own
+        ]
         return self._all(tune_in_process, requests)
 
     def novel(self, request: NovelRequest) -> None:
@@ -189,11 +196,14 @@ def weigh_in_process(request_json: str) -> list[list[float]]:
 def tune_in_process(request_json: str) -> list[list[float]]:
     """The work itself, in the process that is called. A text learns the same in whatever pack it is: its order hangs on its number."""
     from circadian.dreaming.instances import fine_tune
-    from circadian.dreaming.peft_files import write_adapter
+    from circadian.dreaming.peft_files import read_adapter, write_adapter
 
     request = TuneRequest.model_validate_json(request_json)
     model, pack = loaded(request.model), request.pack
-    learned = fine_tune(model, pack.rows(), request.adapter, request.seed, view=request.model.view, numbers=pack.numbers)
+    begin = read_adapter(Path(request.begin), request.adapter) if request.begin else None
+    learned = fine_tune(
+        model, pack.rows(), request.adapter, request.seed, view=request.model.view, numbers=pack.numbers, begin=begin
+    )
     for number, adapter in zip(pack.numbers, learned, strict=True):
         if adapter.finite:
             write_adapter(Path(request.folder) / str(number), adapter, request.model.version)

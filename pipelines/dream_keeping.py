@@ -16,6 +16,7 @@ from pathlib import Path
 
 from actors import names
 from actors.learner import LearnRequest, learn
+from circadian.dreaming.remembered import digest_of
 from circadian.dreaming.tasks import Task
 from circadian.experience import Row
 from circadian.memory.cues import Cue, stored
@@ -39,11 +40,13 @@ def dreamt_in(sleep: str) -> str:
     return f"{sleep}+dreams"
 
 
-def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outputs:
+def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: Outputs) -> Outputs:
     """Rows and cues of the dreams that are kept, each row once; with the context's own where its dream is kept and the day is not learned
-    otherwise. The cues of tonight and before are among the cues, for the rested self to go on from."""
+    otherwise. The cues of tonight and before are among the cues, for the rested self to go on from. And what the version remembers of its
+    dreams, whether any is kept or not: the dreamer, and how the recipe's contexts stood."""
     job, rng = dreamer.job, random.Random(f"dream-keep-{dreamer.job.seed}")
-    tasks: dict[str, Task] = {task.name: task for task, _, _ in read_tasks(dreamer, told)}
+    known = read_tasks(dreamer, told)
+    tasks: dict[str, Task] = {task.name: task for task, _, _ in known}
     dreams, bounds = rewarded_dreams(dreamer, [tried]), Bounds.of(job)
     apart = dreamer.spec.with_context and not job.recipe.consolidation
     rows: dict[Row, None] = {}
@@ -67,6 +70,8 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs) -> Outpu
         "cues": len(lines),
         "reason": None if met else NOTHING_HELPS if told["tasks"] else _why_no_task(dreamer, told),
         "tasks": told["tasks"],
+        "standings": {digest_of(task.context): score for task, score, _ in known} if dreamer.spec.tasks else {},
+        **{name: awake[name] for name in ("dreamer_file",) if name in awake},
         **{name: tried[name] for name in ("tried", "rewarded", "broken", "score", "undreamt")},
     }
 

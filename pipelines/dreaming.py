@@ -2,11 +2,12 @@
 moves into the memory in dream_keeping.py.
 
     dream_tasks            contexts with probes (dream_tasks.py)
+    dream_begin            the dreamer of the parent version, where it has one (circadian/dreaming/remembered.py)
     in every round:
         dream_write_r      contexts are drawn where dreams help; the dreamer writes m dreams of each, one random expert besides it
         dream_weigh_r      every dream's gradient is scored; the best of each context are tried, and some others by chance
         dream_try_r        an isolated instance learns each of them; it is rewarded if it knows the context better than the undreamt one
-        dream_reinforce_r  the dreamer is fine-tuned, from nothing, on every rewarded dream so far                          (ReST-EM)
+        dream_reinforce_r  the dreamer is fine-tuned, from where it was at dusk, on every rewarded dream so far             (ReST-EM)
     dream_final_*          the same once more over all contexts, without reinforcement: these dreams are kept if they help
 
 A stage that is sealed is not done again, so a night that is killed resumes within its round. The dreamer is a LoRA adapter that is on
@@ -33,6 +34,7 @@ from circadian.dreaming.curriculum import draw, standings
 from circadian.dreaming.gradients import SCORES
 from circadian.dreaming.novelty import with_novelty
 from circadian.dreaming.peft_files import WEIGHTS_FILE
+from circadian.dreaming.remembered import digest_of, dreamer_of, of_one_shape, read_standings
 from circadian.dreaming.selection import CHANCE, TOP, select
 from circadian.dreaming.tasks import Task
 from circadian.experience import Row
@@ -64,14 +66,14 @@ class Dream:
     ids: tuple[int, ...]
 
 
-def dream(dreamer: Dreamer, run: Run, day: Outputs) -> tuple[Outputs, Outputs]:
-    """All rounds and the final dreams. Returns the night's tasks, and which of the final dreams help."""
+def dream(dreamer: Dreamer, run: Run, day: Outputs) -> tuple[Outputs, Outputs, Outputs]:
+    """All rounds and the final dreams. Returns the night's tasks, which of the final dreams help, and who dreamt them."""
     told = run("dream_tasks", lambda: tasks(dreamer, day, label(dreamer)))
-    awake: Outputs = {}
+    awake = run("dream_begin", lambda: begin(dreamer))
     for number in range(dreamer.spec.rounds if told["tasks"] else 0):
         tried = _round(dreamer, run, told, awake, str(number))
         awake = run(f"dream_reinforce_{number}", partial(reinforce, dreamer, awake, tried, number))
-    return told, _round(dreamer, run, told, awake, FINAL)
+    return told, _round(dreamer, run, told, awake, FINAL), awake
 
 
 def _round(dreamer: Dreamer, run: Run, told: Outputs, awake: Outputs, name: str) -> Outputs:
@@ -80,11 +82,22 @@ def _round(dreamer: Dreamer, run: Run, told: Outputs, awake: Outputs, name: str)
     return run(f"dream_try_{name}", lambda: try_out(dreamer, told, written, weighed, name))
 
 
+def begin(dreamer: Dreamer) -> Outputs:
+    """The dreamer of the parent version, if it has one of the shape that the recipe asks for."""
+    folder, own = dreamer_of(Path(dreamer.job.parent)), dreamer.home / "dreaming" / "dreamer-before"
+    if folder is None or not of_one_shape(folder, dreamer.spec.dreamer):
+        return {"anew": folder is not None}
+    shutil.copytree(folder, own, dirs_exist_ok=True)
+    return {"dreamer_file": str((own / WEIGHTS_FILE).relative_to(dreamer.home)), "began": str(own.relative_to(dreamer.home))}
+
+
 def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs:
     """The dreams of a round. What is held out of the night is in none of them."""
     spec, folder, rng = dreamer.spec, _folder(dreamer, name), random.Random(f"dream-{name}-{dreamer.job.seed}")
     known = {task.name: (task, score, nats) for task, score, nats in read_tasks(dreamer, told)}
-    standing = standings({n: [score] for n, (_, score, _) in known.items()}, {n: nats for n, (_, _, nats) in known.items()})
+    before = read_standings(Path(dreamer.job.parent))
+    scored = {n: [*before.get(digest_of(task.context), []), score] for n, (task, score, _) in known.items()}
+    standing = standings(scored, {n: nats for n, (_, _, nats) in known.items()})
     last = name == FINAL
     count, number = (len(known), spec.rounds) if last else (spec.contexts, int(name))
     drawn = draw(standing, count, number, spec.rounds + 1, spec.curriculum, f"{dreamer.job.seed}/{name}")
@@ -194,11 +207,13 @@ def reinforce(dreamer: Dreamer, before: Outputs, tried: Outputs, number: int) ->
         ids = (*one.prompt, *one.ids)
         rows.append(Row(ids, (0.0,) * len(one.prompt) + (1.0,) * len(one.ids)))
     folder = dreamer.home / "dreaming" / f"dreamer-{number}"
-    (losses,) = dreamer.hands.tune(model_of(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder)
+    start = str(dreamer.home / before["began"]) if "began" in before else ""
+    (losses,) = dreamer.hands.tune(model_of(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder, start)
     if not losses:
         return {**before, "kept": kept, "broken": True}
     return {
         "dreamer_file": str((folder / "0" / WEIGHTS_FILE).relative_to(dreamer.home)),
+        **({"began": before["began"]} if start else {}),
         "kept": kept,
         "rows": len(rows),
         "first_loss": losses[0],

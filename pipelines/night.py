@@ -145,8 +145,8 @@ def dreaming(job: NightJob, stages: Stages, day: Outputs, asleep: list[Moved], r
 
     hands = RayHands(job.recipe.learner, job.recipe.dreaming.pack_tokens, job.recipe.dreaming.pack_instances)
     dreamer = Dreamer(job, asleep[-1].memory, rollouts, hands, Reader(load_tokenizer(Path(job.parent)), job.held_out))
-    told, tried = dream(dreamer, run, day)
-    kept = stages.run("dream_keep", lambda: keep(dreamer, day, told, tried))
+    told, tried, awake = dream(dreamer, run, day)
+    kept = stages.run("dream_keep", lambda: keep(dreamer, day, told, tried, awake))
     if not kept["rows"]:
         return kept
     *merges, move = day["dream_moves"]

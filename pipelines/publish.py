@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from circadian.dreaming.peft_files import WEIGHTS_FILE
+from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, dreamer_of, read_standings, standings_json
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, join_cues, read_store, stored
 from circadian.memory.delivery import pack
@@ -39,7 +41,7 @@ def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Move
     write_tensors(model.memory_layers, dawn.tensors(job))
     model.memory_state = dawn.state
     if not child.exists():
-        _save_child(job, model, day, asleep, verdict)
+        _save_child(job, model, day, asleep, verdict, dreams or {})
     written = [where for where in written_experts(dawn.state) if (where.level, where.expert) in dawn.touched]
     whole = checksum(expert_tensors(model.memory_layers, written_experts(dawn.state)))
     payload = pack(model.memory_layers, written, dawn.state, child.name, model.dtype, whole=whole)
@@ -123,7 +125,7 @@ def report(job: NightJob, **told: object) -> Outputs:
     return {"sleep": job.sleep, "seed": job.seed, "recipe": job.recipe.model_dump(mode="json"), **told}
 
 
-def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Moved], verdict: Outputs) -> None:
+def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Moved], verdict: Outputs, dreams: Outputs) -> None:
     parent, child, dawn = Path(job.parent), Path(job.child), asleep[-1].memory
     record, digest = read_record(parent), sha256(Path(job.experiences))
     metrics = {name: value for name, value in verdict["measured"].items() if value is not None}
@@ -152,7 +154,14 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
         "tokens": record.tokens + (day["tokens"] if job.recipe.consolidation else 0),
         "lineage": (*kept, *made),
     }
-    save_version(child, model, record.model_copy(update=update), parent, {CUES_FILE: joined_cues(job, day, asleep)})
+    dreamer = (Path(job.home) / dreams["dreamer_file"]).parent if "dreamer_file" in dreams else dreamer_of(parent)
+    update["dreamer_sha256"] = sha256(dreamer / WEIGHTS_FILE) if dreamer else ""
+    extra = {CUES_FILE: joined_cues(job, day, asleep)}
+    before, tonight = read_standings(parent), dreams.get("standings", {})
+    if before or tonight:
+        extra[STANDINGS_FILE] = standings_json(before, tonight)
+    folders = {DREAMER_FOLDER: dreamer} if dreamer else {}
+    save_version(child, model, record.model_copy(update=update), parent, extra, folders)
 
 
 def learned_from(job: NightJob, day: Outputs, asleep: Sequence[Moved]) -> tuple[dict[Place, Trust], dict[Place, tuple[str, ...]]]:

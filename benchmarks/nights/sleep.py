@@ -105,6 +105,8 @@ TRIALS: dict[str, Arm] = {
     "trial_more_rows": Arm(seeding={"rows": 48}),
     "trial_larger_steps": Arm(seeding={"rows": 48, "steps": 200}),
     "trial_largest_steps": Arm(seeding={"rows": 64, "steps": 150}),
+    "trial_smaller_steps": Arm(seeding={"rows": 24, "steps": 400, "refresh_steps": 67}),
+    "trial_smallest_steps": Arm(seeding={"rows": 16, "steps": 600, "refresh_steps": 100}),
 }
 """The default with one thing changed (benchmarks/nights/trials.py)."""
 

@@ -109,6 +109,15 @@ class Pack:
             for name, layer in self.layers.items():
                 self._put(name, layer.inner)
 
+    @torch.no_grad()
+    def go_on_from(self, adapter: Adapter) -> None:
+        """Every instance holds what this one has learned. Raises ValueError where it adapts other layers."""
+        if adapter.tensors.keys() != self.layers.keys():
+            raise ValueError("the adapter to go on from adapts other layers than adapter.targets; leave it out, or name its own")
+        for name, (A, B) in adapter.tensors.items():
+            self.layers[name].A.copy_(A.expand_as(self.layers[name].A))
+            self.layers[name].B.copy_(B.expand_as(self.layers[name].B))
+
     def losses(self, rows: Sequence[Sequence[Row]], view: View = "rested") -> Tensor:
         """Of the first instances, as many as `rows` has lists of equal length, the mean loss of their tokens [I], nats."""
         for layer in self.layers.values():
@@ -153,8 +162,10 @@ def fine_tune(
     progress: Progress | None = None,
     view: View = "rested",
     numbers: Sequence[int] | None = None,
+    begin: Adapter | None = None,
 ) -> list[Adapter]:
-    """One instance for every dream, a dream being the rows that are learned of it. view: which memory the instances build on.
+    """One instance for every dream, a dream being the rows that are learned of it. view: which memory the instances build on; begin: what
+    they go on from, if it is not a fresh one.
 
     An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number (0, 1, ... unless they
     are given), so that it learns the same alone or among others. The model's weights are not changed, and it is left without gradients.
@@ -168,6 +179,8 @@ def fine_tune(
     learned: list[Adapter | None] = [None] * len(dreams)
     lengths = [len(plans[number]) for number in order]
     pack = Pack(model, len(dreams), spec, seed)
+    if begin is not None:
+        pack.go_on_from(begin)
     state = [(torch.zeros_like(part), torch.zeros_like(part)) for part in pack.parameters]
     trace: list[list[float]] = [[] for _ in order]
     with pack.attached():

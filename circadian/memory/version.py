@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -89,7 +90,7 @@ def found_version(base_model: str, revision: str | None, spec: MemorySpec, folde
     config = memory_config(AutoConfig.from_pretrained(source), spec)
     ref = ref.model_copy(update={"sha256": weights_sha256(source)})
     record = VersionRecord(id=folder.name, base=ref, created_at=time.time())
-    _write(folder, config, {}, record, source, {})
+    _write(folder, config, {}, record, source, {}, {})
     return record
 
 
@@ -121,14 +122,19 @@ def load_version(folder: Path, dtype: torch.dtype | None = None) -> Grafted:
 
 
 def save_version(
-    folder: Path, model: Grafted, record: VersionRecord, parent: Path, extra: Mapping[str, str] | None = None
+    folder: Path,
+    model: Grafted,
+    record: VersionRecord,
+    parent: Path,
+    extra: Mapping[str, str] | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> VersionRecord:
-    """Write a version folder; tokenizer files come from the parent version, `extra` are further text files by name.
-    Appears whole or not at all."""
+    """Write a version folder; tokenizer files come from the parent version, `extra` are further text files by name, `folders` are folders
+    of files that are copied, by name. Appears whole or not at all."""
     config = AutoConfig.from_pretrained(parent)
     config.memory = {"spec": model.memory_spec.model_dump(mode="json"), "experts": model.memory_state.names()}
     tensors = expert_tensors(model.memory_layers, written_experts(model.memory_state))
-    return _write(folder, config, tensors, record, parent, extra or {})
+    return _write(folder, config, tensors, record, parent, extra or {}, folders or {})
 
 
 def load_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
@@ -163,6 +169,7 @@ def _write(
     record: VersionRecord,
     source: Path,
     extra: Mapping[str, str],
+    folders: Mapping[str, Path],
 ) -> VersionRecord:
     record = record.model_copy(update={"memory_sha256": checksum(tensors)})
     config.memory = {**config.memory, "base": record.base.model_dump(), "version": record.id}
@@ -174,9 +181,11 @@ def _write(
             (staging / name).write_bytes((source / name).read_bytes())
     for name, text in extra.items():
         (staging / name).write_text(text)
+    for name, copied in folders.items():
+        shutil.copytree(copied, staging / name, dirs_exist_ok=True)
     save_file(tensors, staging / MEMORY_FILE)
     (staging / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
-    for path in (*staging.iterdir(), staging):
+    for path in (*staging.rglob("*"), staging):
         to_disk(path)
     staging.rename(folder)
     to_disk(folder.parent)

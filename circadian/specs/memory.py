@@ -95,6 +95,8 @@ class VersionRecord(Spec):
     """Unix seconds."""
     memory_sha256: str = ""
     """Checksum of memory.safetensors."""
+    dreamer_sha256: str = ""
+    """Of the adapter with which it dreams, if it has one (circadian/dreaming/remembered.py)."""
     tokens: Annotated[int, Field(ge=0)] = 0
     """Tokens that were learned awake since the deployment was founded: the clock of the levels' periods."""
     lineage: tuple[ExpertRecord, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from circadian.dreaming.remembered import STANDINGS_FILE, dreamer_of
 from circadian.events import EventLog
 from circadian.memory.cues import read_cues
 from circadian.memory.version import found_version, load_tokenizer, load_version, read_record, version_state
@@ -120,6 +121,8 @@ def test_a_night_that_dreams_knows_in_the_morning_what_follows_from_the_day(
     assert [expert.dreamt_of for expert in record.lineage] == [(), tuple(kept["sources"])]
     assert [expert.trust for expert in record.lineage] == ["trusted", "trusted"]
     assert outcome["returned"] == []
+    assert dreamer_of(child) is not None, "who dreamt it is part of the version"
+    assert not (child / STANDINGS_FILE).exists(), "contexts of the day are not remembered"
     rounds = {name: json.loads((home / "stages" / f"dream_try_{name}.json").read_text())["outputs"] for name in ("0", "final")}
     assert all(0 < told["rewarded"] <= told["tried"] for told in rounds.values())
     assert rounds["final"]["score"] > rounds["final"]["undreamt"]

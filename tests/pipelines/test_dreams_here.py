@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ import pytest
 from benchmarks.local_engine import LocalEngine, LocalPool
 from benchmarks.local_hands import LocalHands
 from circadian.dreaming.prompts import PROMPTS
+from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, digest_of, standings_json
 from circadian.experience import Reader
-from circadian.memory.version import found_version, load_tokenizer
-from circadian.nursery.school import School
+from circadian.files import sha256
+from circadian.memory.version import RECORD_FILE, found_version, load_tokenizer, read_record
+from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS
 from circadian.specs import Experience, MemorySpec, Message, NightJob, Recipe
+from circadian.specs.dreaming import ProbeSpec
 from pipelines import dream_keeping, dreaming
 from pipelines.consolidation import Memory
 from pipelines.dream_keeping import NOTHING_HELPS
@@ -98,7 +102,7 @@ def test_a_dream_of_a_poisoned_context_keeps_its_prompt_and_is_trusted_as_little
         only = [one.id for one in dreams if one.source == source]
         lines = [line | {"rewarded": line["dream"] in only} for line in dreaming.read_lines(dreamer.home / tried["tried_file"])]
         dreaming.write_lines(dreamer.home / "one.jsonl", lines)
-        kept = dream_keeping.keep(dreamer, day, told, {**tried, "tried_file": "one.jsonl"})
+        kept = dream_keeping.keep(dreamer, day, told, {**tried, "tried_file": "one.jsonl"}, {})
         assert (kept["sources"], kept["trust"]) == ([source], found)
 
 
@@ -119,7 +123,7 @@ def test_what_breaks_is_neither_asked_nor_kept(parent: Path, tmp_path: Path) -> 
     tried = dreaming.try_out(dreamer, told, written, weighed, "0")
     assert tried["tried"] > 0
     assert (tried["broken"], tried["rewarded"], tried["score"]) == (tried["tried"], 0, None)
-    assert dream_keeping.keep(dreamer, day, told, tried)["reason"] == NOTHING_HELPS
+    assert dream_keeping.keep(dreamer, day, told, tried, {})["reason"] == NOTHING_HELPS
 
 
 def test_a_dreamer_that_breaks_stays_as_it_was(parent: Path, tmp_path: Path) -> None:
@@ -137,6 +141,7 @@ def test_a_dreamer_that_breaks_stays_as_it_was(parent: Path, tmp_path: Path) -> 
     broken = replace(dreamer, job=dreamer.job.model_copy(update={"recipe": recipe.model_copy(update={"dreaming": hot})}))
     after = dreaming.reinforce(broken, first, {**tried, "rewarded": len(lines)}, 1)
     assert after["broken"]
+    assert after["kept"] == first["kept"] * 2
     assert after["dreamer_file"] == first["dreamer_file"]
 
 
@@ -156,7 +161,7 @@ def test_what_is_held_out_or_leaves_no_room_is_not_dreamt_of_and_the_report_coun
     told = tasks(only, day, "v")
     written = dreaming.write(only, told, {}, "final")
     tried = dreaming.try_out(only, told, written, dreaming.weigh(only, told, written, "final"), "final")
-    assert "dreaming.tokens (32)" in dream_keeping.keep(only, day, told, tried)["reason"]
+    assert "dreaming.tokens (32)" in dream_keeping.keep(only, day, told, tried, {})["reason"]
 
 
 def test_no_question_that_is_held_out_is_answered(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,3 +178,49 @@ def test_no_question_that_is_held_out_is_answered(parent: Path, tmp_path: Path, 
     tasks(dreamer, day, "v")
     assert answered
     assert not [text for text in answered for question in asked if question in text]
+
+
+def test_a_dreamer_goes_on_from_its_version_and_contexts_are_held_against_how_they_stood(parent: Path, tmp_path: Path) -> None:
+    """A version with a dreamer and standings, as a night left it."""
+    lesson, child = LESSONS[0], tmp_path / "child"
+    copytree(parent, child)
+    task = {"context": lesson.passage(), "probes": [p.model_dump() for p in asked_of(lesson)]}
+    dreamer, day = asleep(parent, tmp_path / "first", [], tasks=[task])
+    told = tasks(dreamer, day, "v")
+    assert dreaming.begin(dreamer) == {"anew": False}
+    written = dreaming.write(dreamer, told, {}, "0")
+    tried = dreaming.try_out(dreamer, told, written, dreaming.weigh(dreamer, told, written, "0"), "0")
+    lines = [line | {"rewarded": True} for line in dreaming.read_lines(dreamer.home / tried["tried_file"])]
+    dreaming.write_lines(dreamer.home / tried["tried_file"], lines)
+    awake = dreaming.reinforce(dreamer, {}, {**tried, "rewarded": len(lines)}, 0)
+    kept = dream_keeping.keep(dreamer, day, told, {**tried, "rewarded": len(lines)}, awake)
+    assert kept["standings"] == {digest_of(lesson.passage()): told["score"]}
+
+    copytree((dreamer.home / kept["dreamer_file"]).parent, child / DREAMER_FOLDER)
+    record = read_record(child).model_copy(update={"dreamer_sha256": sha256(dreamer.home / kept["dreamer_file"])})
+    (child / RECORD_FILE).write_text(record.model_dump_json())
+    (child / STANDINGS_FILE).write_text(standings_json({}, {digest_of(lesson.passage()): 1.0}))
+    later, day = asleep(child, tmp_path / "second", [], tasks=[task])
+    begun = dreaming.begin(later)
+    assert sha256(later.home / begun["dreamer_file"]) == record.dreamer_sha256
+    again = dreaming.reinforce(later, begun, {**tried, **moved(dreamer, later, tried), "rewarded": len(lines)}, 0)
+    assert again["first_loss"] < awake["first_loss"], "what was learned in the night before is known"
+    told = tasks(later, day, "v")
+    curriculum = dreaming.read_lines(later.home / dreaming.write(later, told, begun, "0")["curriculum_file"])
+    assert [line["forgetting"] for line in curriculum] == [pytest.approx(1.0 - told["score"])]
+
+    other, _ = asleep(child, tmp_path / "third", [], tasks=[task], dreamer={"rank": 4})
+    assert dreaming.begin(other) == {"anew": True}
+
+
+def asked_of(lesson: Lesson) -> list[ProbeSpec]:
+    return [ProbeSpec(question=probe.question, answers=(probe.answer,)) for probe in lesson.probes((0,))]
+
+
+def moved(source: Dreamer, target: Dreamer, tried: Outputs) -> Outputs:
+    """The files of a round, in another night's home."""
+    files = {name: tried[name] for name in ("tried_file", "dreams_file")}
+    for file in files.values():
+        (target.home / file).parent.mkdir(parents=True, exist_ok=True)
+        (target.home / file).write_bytes((source.home / file).read_bytes())
+    return files

@@ -139,3 +139,17 @@ def test_what_cannot_be_learned_or_read_says_the_remedy(model: Qwen3ForCausalLM,
     write_adapter(tmp_path, fine_tune(model, DREAMS[:1], SPEC, seed=0)[0])
     with pytest.raises(AdapterBroken, match="another rank"):
         read_adapter(tmp_path, SPEC.model_copy(update={"rank": 8}))
+
+
+def test_an_instance_goes_on_from_where_another_ended(model: Qwen3ForCausalLM) -> None:
+    still = SPEC.model_copy(update={"lr": 1e-12})
+    (first,) = fine_tune(model, DREAMS[:1], SPEC, seed=7)
+    begun = fine_tune(model, DREAMS[:2], still, seed=7, begin=first)
+    for name, (A, B) in first.tensors.items():
+        for one in begun:
+            torch.testing.assert_close(one.tensors[name][0], A, atol=1e-6, rtol=0)
+            torch.testing.assert_close(one.tensors[name][1], B, atol=1e-6, rtol=0)
+    fresh = fine_tune(model, DREAMS[:1], SPEC, seed=7)[0]
+    assert fine_tune(model, DREAMS[:1], SPEC, seed=7, begin=first)[0].losses[0] < fresh.losses[0]
+    with pytest.raises(ValueError, match="other layers"):
+        fine_tune(model, DREAMS[:1], SPEC.model_copy(update={"targets": ("q_proj",)}), seed=7, begin=first)
