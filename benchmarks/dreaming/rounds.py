@@ -14,7 +14,8 @@ asked what follows from the passage, the passage not in view, in question forms 
 
 Who does not weigh dreams tries five instances of each context instead of four: that takes at least the token passes (`passes` of the
 result) that writing and weighing three times as many dreams does. Where a method selects, the dream of a test context is the best of
-its m by the score, else its only one.
+its m by the score, else its only one (`accuracy`); `accuracy_one` is that of a single dream for every method, which says what the dreamer
+has learned and nothing of selection.
 """
 
 from __future__ import annotations
@@ -108,10 +109,10 @@ class Ground:
         ]
         return self._dreamer(request, said, "night", {})
 
-    def tests(self, request: Request) -> tuple[Dreamer, Outputs]:
-        """The same over the test contexts, with what is asked of them as tasks; of each context one dream is tried."""
-        method = COMMON | METHODS.get(request.method, {}) | {}
-        score = method.get("selection", {"score": "none"})["score"]
+    def tests(self, request: Request, alone: bool = False) -> tuple[Dreamer, Outputs]:
+        """The same over the test contexts, with what is asked of them as tasks; of each context one dream is tried, the only one where it
+        stands alone."""
+        score = "none" if alone else METHODS.get(request.method, AS_THEY_COME)["selection"]["score"]
         given = [
             {
                 "context": lesson.passage(),
@@ -120,7 +121,7 @@ class Ground:
             for lesson in self.tested
         ]
         one = {"tasks": given, "selection": {"score": score, "top": 1, "chance": 0}, "dreams": 1 if score == "none" else 3 * TRIED}
-        return self._dreamer(request, [], "tests", one)
+        return self._dreamer(request, [], "alone" if alone else "tests", one)
 
     def _dreamer(self, request: Request, said: Sequence[Experience], name: str, spec: dict[str, Any]) -> tuple[Dreamer, Outputs]:
         home = self.root / name
@@ -157,6 +158,7 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
     record: dict[str, Any] = {
         "request": vars(request),
         "accuracy": [],
+        "accuracy_one": [],
         "dreams_right": [],
         "rounds": [],
         "seconds_each": [],
@@ -169,6 +171,9 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
         texts = [tester.context(task) for task in of]
         tester.hands.tune(stages.model_of(tester), texts, tester.spec.instance, request.seed, folder)
         return record | {"accuracy": [stages.examined(tester, of, folder)]}
+    selects = tester.spec.selection.score != "none"
+    alone = ground.tests(request, alone=True)[0] if selects else tester
+    told_alone = tasks(alone, day, stages.label(alone)) if selects else told
     dreamer, met = ground.night(request)
     with meter.running():
         own = tasks(dreamer, met, stages.label(dreamer))
@@ -177,6 +182,7 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
     for number in range(request.rounds + 1):
         accuracy, right = _examined(ground, tester, told, awake)
         record["accuracy"].append(accuracy)
+        record["accuracy_one"].append(_examined(ground, alone, told_alone, awake)[0] if selects else accuracy)
         record["dreams_right"].append(right)
         if number == request.rounds:
             break
@@ -194,7 +200,7 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
 def _examined(ground: Ground, tester: Dreamer, told: Outputs, awake: Outputs) -> tuple[list[float], dict[str, float]]:
     """Accuracy by test context with one dream of each; and of all that was dreamt of them, how much is right and how much of use."""
     if "dreamer_file" in awake:
-        folder = ground.root / "tests" / Path(awake["dreamer_file"]).parent
+        folder = tester.home / Path(awake["dreamer_file"]).parent
         shutil.copytree(ground.root / "night" / Path(awake["dreamer_file"]).parent, folder, dirs_exist_ok=True)
     written = stages.write(tester, told, awake, stages.FINAL)
     chosen = stages.weigh(tester, told, written, stages.FINAL)

@@ -8,14 +8,15 @@ from typing import Any
 from benchmarks.page import DOCS
 
 PAGE = DOCS / "dreaming.md"
+TITLES = (
+    *("method", "seeds", "before any round", "after the last", "95 %", "one dream: before", "after", "95 %"),
+    *("dreams right", "of use", "instances tried", "token passes"),
+)
 
 
 def tables(result: dict[str, Any]) -> str:
     """As Markdown: accuracy before and after the rounds with its 95 % interval, what the dreams were worth, and what it took."""
-    lines = [
-        "| method | seeds | before any round | after the last | 95 % | dreams right | of use | instances tried | token passes |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| " + " | ".join(TITLES) + " |", "|" + "---|" * len(TITLES)]
     for method, found in result["methods"].items():
         low, high = found["interval"][-1]
         cells = [
@@ -23,10 +24,22 @@ def tables(result: dict[str, Any]) -> str:
             f"{_mean(found['accuracy'][0]):.3f}",
             f"{_mean(found['accuracy'][-1]):.3f}",
             f"{low:.3f} to {high:.3f}",
+            *_alone(found),
             *(_both(found[name]) for name in ("dreams_right", "dreams_useful")),
             f"{_mean(found['tried']):.0f}" if any(found["tried"]) else "",
             f"{_mean(found['passes']) / 1e6:.2f} M" if any(found["passes"]) else "",
         ]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    if result["nights"]:
+        lines += [
+            "",
+            "| whole nights | seeds | what was said | what follows | base | past lost while dreaming | base lost | most lost | s a night |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+    for method, found in result["nights"].items():
+        names = ("said", "follows", "base", "past_lost_while_dreaming", "base_lost_while_dreaming")
+        cells = [str(len(found["seeds"])), *(f"{_mean(found[name]):.3f}" for name in names)]
+        cells += [f"{max(found['most_lost_while_dreaming']):.3f}", f"{_mean(found['seconds_a_night']):.0f}"]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     if result["missing"]:
         lines += ["", f"Not lived yet: {', '.join(result['missing'])}."]
@@ -35,6 +48,13 @@ def tables(result: dict[str, Any]) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _alone(found: dict[str, Any]) -> list[str]:
+    if not found["accuracy_one"]:
+        return [""] * 3
+    low, high = found["interval_one"][-1]
+    return [f"{_mean(found['accuracy_one'][0]):.3f}", f"{_mean(found['accuracy_one'][-1]):.3f}", f"{low:.3f} to {high:.3f}"]
 
 
 def _both(rounds: Sequence[Sequence[float]]) -> str:
