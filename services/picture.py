@@ -11,15 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Event = dict[str, Any]
+DREAMING = "dreaming"
 DEPTHS = {
-    "learn_fast_level": 1,
-    "dream_corpus": 2,
-    "knowledge_seeding": 3,
-    "gate": 1,
-    "dawn": 0,
+    "awake": ("dawn",),
+    DREAMING: ("dream_tasks", "dream_write", "dream_weigh", "dream_try", "dream_reinforce"),
+    "dusk, gate": ("learn_fast_level", "dream_learn", "gate"),
+    "teachers write": ("dream_corpus",),
+    "knowledge seeding": ("knowledge_seeding",),
 }
-"""How deep each stage is drawn; what is not named here takes no visible time."""
-LABELS = ["awake", "dusk, gate", "teachers write", "knowledge seeding"]
+"""From the top down, the stages that are drawn there, also where their names go on (`dream_write_0`, `knowledge_seeding_level-2`). What
+is not named here takes no visible time. Dreams are drawn just below waking, as REM sleep is, and only where there are any."""
 SERVED = (("before", "#b9c3dd"), ("awake", "#f0c987"), ("after", "#9cc9a7"))
 SERVED_NAMES = {"before": "yesterday's version", "awake": "with fast memory", "after": "new version"}
 NIGHT = "#39456e"
@@ -59,19 +60,24 @@ def _serving(axes: Axes, report: dict[str, Any], told: Sequence[tuple[float, str
 
 
 def _hypnogram(axes: Axes, told: Sequence[tuple[float, str, Any]]) -> None:
-    times, depths = [-LEAD_SECONDS], [0]
-    for seconds, kind, data in told:
-        if kind == "sleep.stage_started" and data["stage"] in DEPTHS:
-            times.append(seconds)
-            depths.append(-DEPTHS[data["stage"]])
+    drawn = [(at, label) for at, kind, data in told if kind == "sleep.stage_started" and (label := _label(data["stage"]))]
+    dreamt = any(label == DREAMING for _, label in drawn)
+    labels = [label for label in DEPTHS if dreamt or label != DREAMING]
+    times = [-LEAD_SECONDS, *(at for at, _ in drawn)]
+    depths = [0, *(-labels.index(label) for _, label in drawn)]
     axes.step([*times, told[-1][0] + LEAD_SECONDS], [*depths, 0], where="post", color=NIGHT, lw=2)
-    axes.set_yticks([-i for i in range(len(LABELS))], LABELS)
+    axes.set_yticks([-i for i in range(len(labels))], labels)
     axes.grid(axis="y", color="#dddddd", lw=0.6)
     for seconds, kind, _ in told:
         if kind == "sleep.learner_started":
             axes.plot(seconds, -0.06, marker="v", color="#c0563b", ms=5, clip_on=False)
     axes.plot([], [], "v", color="#c0563b", ms=5, label="learner starts")
     axes.legend(loc="lower left", frameon=False)
+
+
+def _label(stage: str) -> str | None:
+    """Where a stage is drawn, if it is."""
+    return next((label for label, stages in DEPTHS.items() if any(f"{stage}_".startswith(f"{name}_") for name in stages)), None)
 
 
 def _losses(axes: Axes, told: Sequence[tuple[float, str, Any]]) -> None:
