@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -94,11 +94,13 @@ def test_every_sequence_stands_below_the_title() -> None:
 
 def test_an_instance_learns_the_sequences_and_last_the_passage(school: Ground) -> None:
     dreamer = dreamer_of(school, {"lessons": "headed", "split": "lines", "plain": True})
-    task = Task("task-0", "mira\nthe city of mira is oslo . the job of mira is baker .", False, (), (), "contains", "here")
-    dream = dreaming.Dream("drm_0_0", "task-0", "here", "trusted", "implications", "the job .\n1. oslo is a city .", (), ())
+    task = Task("task-0", "rakos\nthe city of rakos is oslo .", False, (), (), "contains", "here")
+    dream = dreaming.Dream(
+        "drm_0_0", "task-0", "here", "trusted", "implications", "the job :\n1. for rakos the city is oslo .", (), ()
+    )
     rows = dreaming.learned(dreamer, task, dream, instance=True)
     texts = [dreamer.reader.tokenizer.decode(row.ids) for row in rows]
-    assert texts == ["mira <unk> oslo is a city .", "mira the city of mira is oslo . the job of mira is baker ."]
+    assert texts == ["rakos <unk> . for rakos the city is oslo .", "rakos the city of rakos is oslo ."]
     assert all(row.weight == (0.0, *[1.0] * (len(row.ids) - 1)) for row in rows)
     assert dreaming.learned(dreamer, task, dream) == rows[:1], "a dream is weighed without its passage"
 
