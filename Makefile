@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-dreaming bench-learner bench-nights bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test lint nursery bench-dreaming bench-learner bench-nights bench-seal bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -38,6 +38,11 @@ bench-nights: $(RIVALS)  ## every method through ten nights, hours on two cores;
 
 bench-dreaming: $(READY)  ## the rounds of dreaming beside SEAL's loop, hours on two cores; goes on where it was; SEEDS="0 1 2" ROUNDS=3
 	$(BIN)/python -m benchmarks.dreaming --seeds $(SEEDS) --rounds $(ROUNDS)
+
+bench-seal: $(READY)  ## SEAL's protocol on a few passages with the model that ships; DATA=FOLDER with its data, see docs/seal.md
+	@test -n "$(DATA)" || { echo "give DATA=FOLDER with rl_train_passages and eval_passages; see docs/seal.md"; exit 2; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seal squad --data $(DATA) --model circadian/nursery/school_weights \
+	  --out runs/bench-seal/squad.json --contexts 4 --tests 8 --tokens 64 --instances 1
 
 bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fifteen minutes on two quiet cores; see docs/learner-speed.md
 	$(BIN)/python -m benchmarks.learner

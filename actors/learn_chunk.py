@@ -34,7 +34,7 @@ from circadian.files import write_whole
 from circadian.memory.fast import FAST_LEVEL, fast_delivery
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors
 from circadian.memory.version import load_tokenizer, load_version, version_state
-from circadian.objectives.fast_learning import collate, fast_learning_loss
+from circadian.objectives.fast_learning import chunks, collate, fast_learning_loss
 from circadian.objectives.schedule import lr_at
 from circadian.specs import ChunkJob, ChunkRecord, OnlineLearningSpec
 
@@ -116,8 +116,9 @@ class FastLevel:
         adam, losses = torch.optim.AdamW(masters, lr=0.0, weight_decay=0.0), []
         for step in range(spec.steps):
             rng = random.Random(f"{spec.seed}/{number}/{step}")
-            batch = {name: t.to(self.model.device) for name, t in collate(mixed(new, old, spec, rng)).items()}
-            loss = fast_learning_loss(self.model, batch, "awake")
+            rows = mixed(new, old, spec, rng)
+            batch = {name: t.to(self.model.device) for name, t in collate(rows).items()}
+            loss = fast_learning_loss(self.model, batch, "awake", chunks([rows], spec.token_chunk))
             gradients = torch.autograd.grad(loss, parameters)
             for master, gradient in zip(masters, gradients, strict=True):
                 master.grad = gradient.float()

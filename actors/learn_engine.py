@@ -27,7 +27,7 @@ from actors.learn_request import LearnRequest
 from actors.learn_tasks import Group, Share, Task
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.tensors import expert_tensors, parse_name, write_tensors
+from circadian.memory.tensors import expert_tensors, write_tensors
 from circadian.memory.version import load_version
 from circadian.specs import LearnerSpec
 
@@ -141,18 +141,17 @@ def deepspeed_config(zero_stage: int, max_grad_norm: float, dtype: torch.dtype) 
 
 
 def learning_model(request: LearnRequest, dtype: torch.dtype | None) -> Grafted:
-    """The version's model with the overlays written and the expert to write ready: fresh, unless version or overlay hold it, or it
-    is written anew apart from what it holds."""
+    """The version's model with the overlays written and the expert to write ready: fresh, unless it goes on from what it holds, or is
+    written anew apart from that."""
     where = ExpertId(*request.writes)
     model = load_version(Path(request.version), dtype)
     overlay = {name: tensor for path in request.overlays for name, tensor in load_file(path).items()}
-    held = {parse_name(name)[1] for name in overlay}
+    write_tensors(model.memory_layers, {name: tensor.to(model.dtype) for name, tensor in overlay.items()})
     rewrites = request.transfer is not None and request.transfer.rewrites
-    if where not in held and model.memory_state[where] is not ExpertState.OPEN and not rewrites:
+    if not request.goes_on and not rewrites:
         generator = torch.Generator().manual_seed(request.expert_seed)
         for layer in model.memory_layers.values():
             layer.initialise(where, generator)
-    write_tensors(model.memory_layers, {name: tensor.to(model.dtype) for name, tensor in overlay.items()})
     model.memory_state = MemoryState.parse(request.experts)
     if model.memory_state[where] is not ExpertState.OPEN:
         raise ValueError(f"expert {where} is {model.memory_state[where]} during the task; name it open in `experts`")

@@ -43,6 +43,9 @@ class LearnRequest(Spec):
     """The state of every expert during the task, as MemoryState.names() gives it."""
     writes: tuple[int, int]
     """Level and expert to write; it is open."""
+    goes_on: bool = False
+    """The expert goes on from what the version or the overlays hold of it, as at dusk from what was learned online. Otherwise it begins
+    fresh, whatever stood in its place before."""
     transfer: Transfer | None = None
     """seeding: who teaches and what the student hears; `experts` and `writes` are its own."""
     rows: str

@@ -90,17 +90,17 @@ class FastLearning(Task):
         self.rows = [Row(tuple(line["ids"]), tuple(line["weight"])) for line in lines]
         if not self.rows:
             raise ValueError(f"{request.rows} holds no rows; skip the task on a day without experiences")
-        self.seed, self.count = request.seed, request.fast_learning.rows
+        self.seed, self.count, self.token_chunk = request.seed, request.fast_learning.rows, request.fast_learning.token_chunk
 
     def share(self, step: int, group: Group) -> Share:
         rng = random.Random(f"{self.seed}/{step}")
         rows = rng.sample(self.rows, self.count) if self.count <= len(self.rows) else rng.choices(self.rows, k=self.count)
         mine, weights = _shared(rows, group, lambda row: sum(row.weight[1:]))
-        return Share(fast_learning.collate(mine), weights)
+        chunks = fast_learning.chunks([rows[rank :: group.size] for rank in range(group.size)], self.token_chunk)
+        return Share(fast_learning.collate(mine), weights, chunks)
 
     def loss(self, model: Grafted, tensors: dict[str, Tensor], chunks: int) -> Tensor:
-        del chunks
-        return fast_learning.fast_learning_loss(model, tensors, "awake")
+        return fast_learning.fast_learning_loss(model, tensors, "awake", chunks)
 
 
 class Seeding(Task):
@@ -146,7 +146,7 @@ class Seeding(Task):
         if imitating:
             lessons = [found[i] for i in imitating]
             verdicts, view = self._verdicts(model, lessons), model.mask(self.student_view)
-            rewarded = knowledge_seeding.rewarded(model, lessons, view, self.spec.imitation, verdicts)
+            rewarded = knowledge_seeding.rewarded(model, lessons, view, self.spec, verdicts)
             found |= zip(imitating, rewarded, strict=True)
         return [found[i] for i in range(len(rows))]
 

@@ -155,7 +155,8 @@ def dream_corpus(
     job: NightJob, day: Outputs, memory: Memory, transfer: Transfer, rollouts: Sampler, lectures: Outputs | None = None
 ) -> Outputs:
     """What the teachers write: the awake self completes cues of what is on its way, the rested self completes the others, and one that
-    the recipe names writes from nothing. Of what other models teach, `lectures` say it already."""
+    the recipe names writes from nothing. Of what other models teach, `lectures` say it already. Of two experts to be merged whose nights
+    have no cue any more, the awake self writes from nothing what they say."""
     spec, home, rng = job.recipe.seeding, Path(job.home), random.Random(f"corpus-{transfer.name}-{job.seed}")
     reader, cues = Reader(load_tokenizer(Path(job.parent)), job.held_out), read_lines(home / day["cues_file"])
     told: dict[Kind, set[str]] = {"day": memory.on_its_way(transfer), "old": memory.staying(transfer)}
@@ -171,7 +172,10 @@ def dream_corpus(
     if lectures:
         rows = read_rows(home / lectures["rows_file"])
     else:
-        rows = write("day", spread(met["day"], spec.teacher_rows, rng), spec.completion_tokens)
+        if transfer.rewrites and not met["day"]:  # every cue of theirs was met again later, or is forgotten
+            met["day"] = [(rollouts.beginning,)]
+        tokens = spec.free_run_tokens if met["day"] == [(rollouts.beginning,)] else spec.completion_tokens
+        rows = write("day", spread(met["day"], spec.teacher_rows, rng), tokens)
     rows += write("old", spread(met["old"], spec.teacher_rows, rng), spec.completion_tokens)
     documents = write("free", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)
     rows += [row for row in documents if len(row.ids) > SHORTEST_DOCUMENT]

@@ -120,8 +120,10 @@ def collect(job: NightJob) -> Outputs:
 
 
 def moves(job: NightJob, tokens: int, met: bool = True) -> tuple[list[Move], list[Move]]:
-    """What a night over so many new tokens moves, fast to slow, and last what other models teach into the slowest level; a merge first
-    wherever a level would be full. Then, for what is dreamt, the same: it goes into the slowest level into which tonight anything moves.
+    """What a night over so many new tokens moves, fast to slow, and last what other models teach into the slowest level. A full level that
+    is due to hand on does so first; where none is, two of its experts are merged first. Then, for what is dreamt, the same: it goes into
+    the slowest level into which tonight anything moves.
+
     met: the fast level learns something.
 
     Raises LevelFull where the recipe refuses to merge, or there are no two experts to merge.
@@ -140,10 +142,15 @@ def moves(job: NightJob, tokens: int, met: bool = True) -> tuple[list[Move], lis
         todo.append(("seed", len(spec.levels) - 1))
     if job.recipe.dreaming:
         todo.append(("dream", max([FIRST_SLOW_LEVEL, *(level for _, level in todo)])))
-    for kind, level in todo:
+    while todo:
+        kind, level = todo.pop(0)
         try:
             state.opened(level)
         except LevelFull:
+            due_too = [move for move in todo if move == ("consolidate", level + 1)]
+            if due_too:  # tonight, and then there is room
+                todo = [*due_too, (kind, level), *(move for move in todo if move not in due_too)]
+                continue
             if job.recipe.when_full == "refuse" or len(state.experts[level]) < 2:
                 raise
             fewest = sorted((place for place in nights if place[0] == level), key=lambda place: (nights[place], place))[:2]
@@ -185,6 +192,7 @@ def learn_fast_level(job: NightJob, day: Outputs) -> Outputs:
             storage=str(home / "train"),
             version=job.parent,
             overlays=(begins.expert,) if begins else (),
+            goes_on=begins is not None,
             experts=state.names(),
             writes=(where.level, where.expert),
             rows=str(home / day["rows_file"]),

@@ -140,7 +140,7 @@ class Sleeper:
         metered(engine.model)
         pool = LocalPool(engine)
 
-        with learning_here(engine):
+        with learning_here(engine, goes_on=not self.arm.expands and self.nights > 0):
             asleep = [Moved(Memory.at_dusk(job, wake.learn_fast_level(job, day)))]
             for move in day["moves"] if self.arm.consolidates else ():
                 asleep.append(self._transfer(job, day, asleep[-1].memory, move, pool))
@@ -191,14 +191,15 @@ class Sleeper:
 
 
 @contextmanager
-def learning_here(engine: LocalEngine) -> Iterator[None]:
-    """What the pipeline asks of the cluster's learner is done in this process."""
+def learning_here(engine: LocalEngine, goes_on: bool = False) -> Iterator[None]:
+    """What the pipeline asks of the cluster's learner is done in this process. goes_on: a slow expert is written on, not anew."""
     from actors import learn_loop  # DeepSpeed reads the environment when it is imported
 
     load = learn_loop.learning_model
 
     def here(request: LearnRequest) -> LearnResult:
-        return learn(request, engine)
+        on = goes_on and request.task == "seeding"
+        return learn(request.model_copy(update={"goes_on": True}) if on else request, engine)
 
     with (
         patch.object(wake, "learn", here),
@@ -212,7 +213,7 @@ def reuse(job: NightJob, memory: Memory) -> tuple[Transfer, Memory]:
     """The slow level's one expert learns on, from where it stands, and itself is the rested self that keeps the past."""
     where, home = ExpertId(1, 0), Path(job.home)
     held = expert_tensors(load_version(Path(job.parent)).memory_layers, [where])
-    save_file(held, home / "reused.safetensors")  # named as written tonight, so that the learner goes on from it
+    save_file(held, home / "reused.safetensors")
     state = memory.state.reopened(where)
     awake = memory.state.view("awake")
     rested = memory.state.view("rested")

@@ -44,7 +44,7 @@ class Transfer(Spec):
 
     @classmethod
     def consolidation(cls, state: MemoryState, level: int) -> Self:
-        """From the next faster level into a fresh expert. Raises LevelFull."""
+        """From the next faster level into a fresh expert; what is faster than that is not heard. Raises LevelFull."""
         opened, where = state.opened(level)
         used = [
             place for place in opened.ids() if place.level == level - 1 and opened[place] in (ExpertState.OPEN, ExpertState.SEALED)
@@ -53,7 +53,9 @@ class Transfer(Spec):
             name=f"level-{level}",
             experts=opened.names(),
             into=(where.level, where.expert),
-            awake=opened.view("awake", level),
+            awake=tuple(
+                heard and place.level >= level - 1 for heard, place in zip(opened.view("awake", level), opened.ids(), strict=True)
+            ),
             rested=opened.view("rested", level),
             student=opened.view("student", level),
             emptied=tuple((place.level, place.expert) for place in used),

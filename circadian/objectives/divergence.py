@@ -148,6 +148,18 @@ def log_probs(hidden: Tensor, tokens: Tensor, lm_head: nn.Module, chunks: int = 
         return torch.cat([F.log_softmax(lm_head(h).float(), -1).gather(-1, written[:, None])[:, 0] for h, written in parts])
 
 
+def likelihoods(hidden: Tensor, tokens: Tensor, lm_head: nn.Module, chunks: int = 1) -> Tensor:
+    """The same with gradients toward `hidden`, which are computed with each chunk's values: logits of one chunk exist at once."""
+    values, gradients = [], []
+    for h, written in zip(hidden.detach().tensor_split(chunks), tokens.tensor_split(chunks), strict=True):
+        point = h.requires_grad_()
+        with torch.enable_grad():
+            found = F.log_softmax(lm_head(point).float(), -1).gather(-1, written[:, None])[:, 0]
+            gradients.append(torch.autograd.grad(found.sum(), point)[0])
+        values.append(found.detach())
+    return _Known.apply(hidden, torch.cat(values), torch.cat(gradients))
+
+
 class _Known(torch.autograd.Function):
     """Values [N] whose gradients toward hidden states [N, D] are known already, each value's toward its own row."""
 

@@ -61,7 +61,7 @@ from circadian.objectives.divergence import (
 from circadian.objectives.imitation import advantages, clipped_surrogate, lexical_reward, reward
 from circadian.objectives.packing import lay, pack, positions
 from circadian.objectives.rows import Kind, TaughtRow, Teacher
-from circadian.specs import ImitationSpec, SeedingSpec
+from circadian.specs import SeedingSpec
 
 TEACH_ROWS = 32
 """Rows that are taught at once."""
@@ -183,15 +183,15 @@ def _some_trunks(model: Grafted, rows: Sequence[TaughtRow]) -> list[Tensor]:
 
 @torch.no_grad()
 def rewarded(
-    model: Grafted, lessons: Sequence[Lesson], student_view: Tensor, spec: ImitationSpec, semantic: Sequence[bool | None]
+    model: Grafted, lessons: Sequence[Lesson], student_view: Tensor, spec: SeedingSpec, semantic: Sequence[bool | None]
 ) -> list[Lesson]:
     """Lessons that are all to imitate, with advantage and the student's log-probs as it is now. `semantic`: of each, the judge's word."""
     groups: dict[int, list[int]] = {}
     rewards = []
     for i, (lesson, alike) in enumerate(zip(lessons, semantic, strict=True)):
         assert lesson.row.imitated is not None
-        lexical = lexical_reward(lesson.row.ids[lesson.row.start :], lesson.row.imitated.wanted, spec.threshold)
-        rewards.append(reward(alike, lexical, spec))
+        lexical = lexical_reward(lesson.row.ids[lesson.row.start :], lesson.row.imitated.wanted, spec.imitation.threshold)
+        rewards.append(reward(alike, lexical, spec.imitation))
         groups.setdefault(lesson.row.imitated.group, []).append(i)
     found = torch.zeros(len(lessons))
     for members in groups.values():
@@ -201,7 +201,7 @@ def rewarded(
         some = lessons[start : start + TEACH_ROWS]
         batch = collate(some)
         hidden = _student(model, batch, student_view)
-        now = log_probs(hidden, batch["written"].to(hidden.device), model.lm_head)
+        now = log_probs(hidden, batch["written"].to(hidden.device), model.lm_head, chunks([some], spec.token_chunk))
         ordered = _in_rows(some)
         before = dict(zip(map(id, ordered), now.split([len(lesson.teacher) for lesson in ordered]), strict=True))
         done += [replace(lesson, before=before[id(lesson)], advantage=float(found[start + i])) for i, lesson in enumerate(some)]

@@ -19,6 +19,8 @@ class FastLearningSpec(Spec):
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     checkpoint_steps: PositiveInt = 50
     """Steps between two checkpoints."""
+    token_chunk: PositiveInt = 512
+    """Tokens whose logits [chunk, V] exist at once."""
 
 
 class OnlineLearningSpec(Spec):
@@ -32,6 +34,8 @@ class OnlineLearningSpec(Spec):
     """Share of a step's rows that come from the day's earlier chunks: without it a chunk is learned over those before it."""
     lr: Annotated[float, Field(ge=0.0)] = 1e-2
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    token_chunk: PositiveInt = 512
+    """Tokens whose logits [chunk, V] exist at once."""
     dusk_steps: PositiveInt = 75
     """Steps of the night over the whole day, from what was learned online; in the place of fast_learning.steps."""
     seed: int = 0

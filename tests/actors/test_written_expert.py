@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from learner_world import LR, LearnerWorld, make_world
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from actors.learn_engine import LearnEngine, learning_model
 from actors.learn_request import LearnRequest
@@ -143,3 +143,26 @@ def test_the_base_teaches_where_the_rested_self_has_only_drifted(world: LearnerW
     anchored = apart < drift
     assert anchored.float().mean() == pytest.approx(share, abs=0.2)
     torch.testing.assert_close(said, torch.where(anchored[:, None], base, rested), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_place_that_held_something_tonight_begins_fresh_unless_it_goes_on(world: LearnerWorld, goes_on: bool) -> None:
+    """Dusk has written level 0's expert; after consolidation its place is free, and the night's dreams open it again."""
+    request = world.request("seeding", f"again-{goes_on}")
+    again = request.model_copy(
+        update={
+            "task": "fast_learning",
+            "transfer": None,
+            "experts": [["open"], ["sealed", *["reserved"] * (len(request.experts[1]) - 1)]],
+            "writes": (0, 0),
+            "goes_on": goes_on,
+        }
+    )
+    held = load_file(request.overlays[0])
+    found = expert_tensors(learning_model(again, torch.float32).memory_layers, [ExpertId(0, 0)])
+    assert any(float(tensor.abs().max()) > 0 for name, tensor in held.items() if name.endswith(".B")), "or this would tell nothing"
+    for name, tensor in found.items():
+        if goes_on:
+            torch.testing.assert_close(tensor, held[name].float())
+        elif name.endswith(".B"):
+            assert float(tensor.abs().max()) == 0.0

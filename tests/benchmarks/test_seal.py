@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -471,6 +473,29 @@ def test_squad_is_lived_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
     assert resumed == {"collect", "tasks", "write_0", "weigh_0", "try_0"}
     read = [json.loads((tmp_path / "r.work" / "seal" / "night" / f"tasks-{n}.jsonl").read_text().splitlines()[0]) for n in (0, 1)]
     assert [line["task"]["name"] for line in read] == ["task-0", "task-2"], "no passage is in two rounds"
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(1800)
+def test_a_cluster_that_is_started_for_the_run_finds_the_same(tmp_path: Path) -> None:
+    """What is drawn is drawn otherwise by vLLM; what is read, answered greedily and learned without dreams is the same."""
+    write_squad(tmp_path)
+    asked = ["squad", "--data", str(tmp_path), "--model", str(SCHOOL), "--contexts", "2", "--rounds", "1", "--dreams", "2"]
+    asked += ["--instances", "1", "--tokens", "24", "--only", "base", "passage", "sleep"]
+    here, there = tmp_path / "here.json", tmp_path / "there.json"
+    command = [sys.executable, "-m", "benchmarks.seal", *asked, "--engine", "cluster", "--out", str(there)]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2], timeout=1500)
+    main([*asked, "--only", "base", "passage", "--out", str(here)])
+    methods, wanted = (json.loads(path.read_text())["methods"] for path in (there, here))
+    assert {arm: methods[arm] for arm in wanted} == wanted
+    nats = [
+        [json.loads(line)["nats"] for line in (tmp_path / work / "base" / "tests" / "tasks.jsonl").read_text().splitlines()]
+        for work in ("there.work", "here.work")
+    ]
+    assert nats[0] == pytest.approx(nats[1], abs=1e-3)
+    (learned,) = methods["sleep"]["learned"]
+    assert (learned["tried"], learned["rewarded"], learned["rows"], learned["passes"]) == (2, 2, 2, None)
+    assert [len(told["scores"]) for told in methods["sleep"]["rounds"]] == [2, 2]
 
 
 def test_arc_is_lived_by_a_model_that_writes_no_json(tmp_path: Path) -> None:

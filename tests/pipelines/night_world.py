@@ -50,9 +50,14 @@ def make_job(parent: Path, home: Path, experiences: Sequence[Experience], **reci
 
 
 def grown(
-    root: Path, levels: Sequence[Level], states: list[list[str]], nights: Sequence[tuple[int, int, str]], tokens: int
+    root: Path,
+    levels: Sequence[Level],
+    states: list[list[str]],
+    nights: Sequence[tuple[int, int, str]],
+    tokens: int,
+    remembers: bool = True,
 ) -> Path:
-    """A version that has slept: `nights` are level, expert and the sleep whose day it knows."""
+    """A version that has slept: `nights` are level, expert and the sleep whose day it knows; remembers: it has a cue of each."""
     base = write_base(root / "base", width=32, mlp_width=64, layers=2, heads=2, head_width=16)
     record = found_version(str(base), None, MemorySpec(levels=tuple(levels), layers=(1,)), root / "v0")
     model = load_version(root / "v0")
@@ -62,7 +67,7 @@ def grown(
     for record_of in made:
         draw(model, ExpertId(record_of.level, record_of.expert), record_of.expert)
     model.memory_state = MemoryState.parse(states)
-    cues = [{"ids": [1, 4, 9 + i, 8], "sleep": sleep, "question": True} for i, (_, _, sleep) in enumerate(nights)]
+    cues = [{"ids": [1, 4, 9 + i, 8], "sleep": sleep, "question": True} for i, (_, _, sleep) in enumerate(nights) if remembers]
     update = {"id": "v1", "parent": "v0", "lineage": tuple(made), "tokens": tokens}
     save_version(
         root / "v1", model, record.model_copy(update=update), root / "v0", {"cues.json": json.dumps({"met": 9, "cues": cues})}

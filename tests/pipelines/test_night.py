@@ -460,6 +460,45 @@ def test_a_full_level_is_merged_or_refused(tmp_path: Path) -> None:
     assert collect(again)["moves"][0] == ("merge", [[1, 1], [1, 2]]), "those that hold the fewest nights"
 
 
+def test_a_full_level_hands_on_first_where_that_is_due_tonight(tmp_path: Path) -> None:
+    levels = [Level(period=4, experts=1, rank=4), Level(period=400, experts=2, rank=4), Level(period=4000, experts=2, rank=4)]
+    nights_of = [(1, 0, "slp_old0"), (1, 1, "slp_old1")]
+    parent = grown(tmp_path, levels, [["pruned"], ["sealed"] * 2, ["reserved"] * 2], nights_of, tokens=399)
+    job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY)
+    day, sampler = collect(job), Worker(parent)
+    assert day["moves"] == [("consolidate", 2), ("consolidate", 1)], "with `refuse` too: there is room, once it has handed on"
+    night = asleep(job, day, load_version(parent), sampler)
+    first, heard = night[1].transfer, dict(zip(night[0].memory.state.ids(), night[1].transfer.awake, strict=True))  # type: ignore[union-attr]
+    assert first is not None
+    assert not heard[ExpertId(0, 0)], "what the day told is not on its way to level 2"
+    assert heard[ExpertId(1, 0)]
+    assert heard[ExpertId(1, 1)]
+    cues = [json.loads(line) for line in (tmp_path / night[1].corpus["cues_file"]).read_text().splitlines()]
+    stored = {tuple(cue.ids): cue.sleep for cue in read_cues(parent)}
+    assert {stored.get(tuple(cue["ids"])) for cue in cues if cue["kind"] == "day"} <= {"slp_old0", "slp_old1"}
+    publish(job, day, gate(job, day, night, sampler), night)
+    assert [(made.level, made.expert, made.nights) for made in read_record(Path(job.child)).lineage] == [
+        (2, 0, ("slp_old0", "slp_old1")),
+        (1, 0, (job.sleep,)),
+    ]
+
+
+def test_two_experts_whose_cues_were_all_met_again_are_merged_by_what_they_say_of_themselves(tmp_path: Path) -> None:
+    levels = [Level(period=4, experts=1, rank=4), Level(period=8, experts=2, rank=4)]
+    parent = grown(
+        tmp_path, levels, [["pruned"], ["sealed"] * 2], [(1, 0, "slp_old0"), (1, 1, "slp_old1")], tokens=7, remembers=False
+    )
+    job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY, when_full="merge")
+    day, sampler = collect(job), Worker(parent)
+    assert day["moves"][0][0] == "merge"
+    night = asleep(job, day, load_version(parent), sampler)
+    assert night[1].corpus["rows"]["day"] > 0
+    rows = read_rows(tmp_path / night[1].corpus["corpus_file"])
+    assert {row.ids[: row.start] for row in rows if row.kind == "day"} == {(sampler.beginning,)}
+    cues = [json.loads(line) for line in (tmp_path / night[1].corpus["cues_file"]).read_text().splitlines()]
+    assert {tuple(cue["ids"]) for cue in cues if cue["kind"] == "day"} == {(sampler.beginning,)}, "and so does the student"
+
+
 def test_errors_of_a_night_have_their_names() -> None:
     assert {LevelFull, LearnerFailed, StageBroken} <= set(nights.FAILURES)
     assert NothingToLearn not in nights.FAILURES

@@ -87,7 +87,7 @@ def test_imitation_is_the_surrogate_of_the_rewards_beside_the_divergence(model: 
     masks = {view: model.mask(view) for view in ("awake", "rested")}
     spec = SeedingSpec(alpha=0.7, imitation=ImitationSpec(threshold=2))
     lessons = knowledge_seeding.teach(model, rows, masks, SeedingSpec())
-    lessons[:3] = knowledge_seeding.rewarded(model, lessons[:3], model.mask("student"), spec.imitation, [None] * 3)
+    lessons[:3] = knowledge_seeding.rewarded(model, lessons[:3], model.mask("student"), spec, [None] * 3)
     rewards = torch.tensor([1.0, 1 - 1 / 3, 0.0], dtype=torch.float64)
     advantage = (rewards - rewards.mean()) / rewards.std(correction=0)
     torch.testing.assert_close(
@@ -146,7 +146,7 @@ def test_every_row_is_taught_by_whoever_it_names(kind: str, model: Grafted) -> N
             model,
             knowledge_seeding.tell(model, imitated, spec),
             model.mask("student"),
-            ImitationSpec(threshold=2),
+            spec.model_copy(update={"imitation": ImitationSpec(threshold=2)}),
             [None, None],
         ),
     ]

@@ -82,7 +82,7 @@ def imitating(model: Grafted, spec: SeedingSpec) -> list[Lesson]:
         for number, (prefix, wanted, completions) in enumerate(groups)
         for own in completions
     ]
-    lessons = rewarded(model, teach(model, rows, masks(model), spec), model.mask("student"), spec.imitation, [None] * len(rows))
+    lessons = rewarded(model, teach(model, rows, masks(model), spec), model.mask("student"), spec, [None] * len(rows))
     return [*lessons, *teach(model, [row("free", 1, 9, 10, 2, start=1), row("old", 1, 11, 13, 14, 2)], masks(model), spec)]
 
 
@@ -144,7 +144,8 @@ def test_both_terms_of_knowledge_seeding_in_one_backward(model: Grafted, alpha: 
             assert parameter.grad.abs().max() > 1e-4, name
 
 
-def test_fast_learning_is_the_librarys_cross_entropy_with_its_gradient(model: Grafted) -> None:
+@pytest.mark.parametrize("chunks", [1, 3, 50])
+def test_fast_learning_is_the_librarys_cross_entropy_with_its_gradient(model: Grafted, chunks: int) -> None:
     """Equation 2: L is the LM objective; each token weighs as much as its experience says."""
     rows = [Row((1, 5, 6, 7, 8, 2), (0, 0, 0, 0, 1, 1)), Row((1, 9, 10, 2), (0, 2, 5, 1)), Row((1, 30, 31), (0, 0, 0))]
     model.begin_writing(ExpertId(0, 0))
@@ -155,7 +156,9 @@ def test_fast_learning_is_the_librarys_cross_entropy_with_its_gradient(model: Gr
         losses.append(F.cross_entropy(predicted, torch.tensor(lm.ids[1:]), reduction="none") * torch.tensor(lm.weight[1:]))
     wanted = torch.cat(losses).sum() / sum(sum(lm.weight[1:]) for lm in rows)
     wanted.backward()
-    loss = fast_learning.fast_learning_loss(model, fast_learning.collate(rows), "awake")
+    batch = fast_learning.collate(rows)
+    assert batch["ids"].numel() == sum(len(row.ids) for row in rows), "nothing is spent on padding"
+    loss = fast_learning.fast_learning_loss(model, batch, "awake", chunks)
     loss.backward()
     assert loss.item() == pytest.approx(wanted.item(), abs=1e-5)
     parameters = dict(model.named_parameters())
@@ -164,3 +167,9 @@ def test_fast_learning_is_the_librarys_cross_entropy_with_its_gradient(model: Gr
     for name, parameter in reference.named_parameters():
         if name in written:
             torch.testing.assert_close(parameters[name].grad.double(), parameter.grad, atol=2e-6, rtol=2e-3)
+
+
+def test_all_processes_learn_a_step_in_as_many_chunks() -> None:
+    few, many = [Row((1, 2), (0, 1))], [Row((1, 2, 3, 4, 5), (1, 1, 0, 2, 1))] * 3
+    assert fast_learning.chunks([few, many], 4) == 3  # nine tokens are learned, no first one
+    assert fast_learning.chunks([few], 4) == 1
