@@ -11,10 +11,11 @@ A row without an answer is rewarded by lexical closeness, and so is its whole gr
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -29,6 +30,8 @@ from circadian.specs import BaseJudge, EndpointJudge, ImitationSpec
 log = logging.getLogger(__name__)
 FAILURES = 3
 """In a row, after which a judge is not asked any more for these rows; what is neither yes nor no is one too."""
+MOST_BYTES = 1 << 16
+"""Of an endpoint's answer."""
 LONGEST_ANSWER = 4
 """Tokens that an endpoint may answer with."""
 Question = tuple[str, str, str]
@@ -67,22 +70,23 @@ def judged(rows: Sequence[TaughtRow], answer: Answer, tokenizer: PreTrainedToken
 
 
 class AskBase:
-    """The deployment's base weighs `yes` against `no` after the question."""
+    """The deployment's base weighs `yes` against `no` after the question; of one that is longer than `room` tokens it says nothing."""
 
-    def __init__(self, spec: BaseJudge, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState) -> None:
-        self.spec, self.reader, self.tokenizer = spec, reader, tokenizer
+    def __init__(self, spec: BaseJudge, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState, room: int) -> None:
+        self.spec, self.reader, self.tokenizer, self.room = spec, reader, tokenizer, room
         self.view = [float(heard) for heard in state.view("base")]
 
     def __call__(self, questions: Sequence[Question]) -> list[bool | None]:
-        if not questions:
-            return []
         asked = [_fill(self.spec.question, question) for question in questions]
-        yes, no = ([self._ids(text + word) for text in asked] for word in (self.spec.yes, self.spec.no))
-        read = self.reader.read(self.view, yes + no)
-        # Where the two texts part the word begins; a tokenizer may cut a word off its question.
-        return [
-            _from(read[i], _common(yes[i], no[i])) > _from(read[i + len(asked)], _common(yes[i], no[i])) for i in range(len(asked))
-        ]
+        pairs = [(self._ids(text + self.spec.yes), self._ids(text + self.spec.no)) for text in asked]
+        fits = [max(map(len, pair)) <= self.room for pair in pairs]
+        texts = [text for pair, short in zip(pairs, fits, strict=True) if short for text in pair]
+        read = iter(self.reader.read(self.view, texts) if texts else ())
+        words: list[bool | None] = []
+        for (yes, no), short in zip(pairs, fits, strict=True):
+            start = _common(yes, no)  # where the two texts part the word begins; a tokenizer may cut a word off its question
+            words.append(_from(next(read), start) > _from(next(read), start) if short else None)
+        return words
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text)["input_ids"])
@@ -107,7 +111,12 @@ class AskEndpoint:
             async with turn:
                 return await self._ask(client, question) if self.failures < FAILURES else None
 
-        async with httpx.AsyncClient(base_url=self.spec.url, headers=headers, timeout=self.spec.seconds) as client:
+        try:
+            client = httpx.AsyncClient(base_url=self.spec.url, headers=headers, timeout=self.spec.seconds)
+        except (httpx.InvalidURL, ValueError) as error:  # of the key it says no more than that it is wrong
+            log.warning("the judge at %s cannot be asked: %s", self.spec.url, type(error).__name__)
+            return [None] * len(questions)
+        async with client:
             return list(await asyncio.gather(*map(ask, questions)))
 
     async def _ask(self, client: httpx.AsyncClient, question: Question) -> bool | None:
@@ -115,9 +124,9 @@ class AskEndpoint:
         body = {"model": self.spec.model, "messages": messages, "max_tokens": LONGEST_ANSWER, "temperature": 0.0}
         try:
             async with asyncio.timeout(self.spec.seconds):  # httpx bounds each read, not their number
-                answer = await client.post("/chat/completions", json=body)
-            word = _yes_or_no(answer.raise_for_status().json()["choices"][0]["message"]["content"])
-        except (httpx.HTTPError, TimeoutError, ValueError, LookupError, TypeError) as error:
+                answer = await _bounded(client, body)
+            word = _yes_or_no(json.loads(answer)["choices"][0]["message"]["content"])
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, LookupError, TypeError, RecursionError) as error:
             self.failures += 1
             log.warning("the judge at %s does not answer: %r", self.spec.url, error)
             return None
@@ -125,10 +134,24 @@ class AskEndpoint:
         return word
 
 
-def judge_of(spec: ImitationSpec, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState) -> Answer | None:
-    """Who answers, of the judges that do."""
+async def _bounded(client: httpx.AsyncClient, body: Mapping[str, object]) -> bytes:
+    """The body of the answer. Raises ValueError where it is longer than any answer is."""
+    found = b""
+    async with client.stream("POST", "/chat/completions", json=body) as answer:
+        answer.raise_for_status()
+        async for part in answer.aiter_bytes():
+            found += part
+            if len(found) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES} bytes")
+    return found
+
+
+def judge_of(
+    spec: ImitationSpec, reader: Reader, tokenizer: PreTrainedTokenizerBase, state: MemoryState, room: int
+) -> Answer | None:
+    """Who answers, of the judges that do; room: tokens that the reader takes."""
     if isinstance(spec.judge, BaseJudge):
-        return AskBase(spec.judge, reader, tokenizer, state)
+        return AskBase(spec.judge, reader, tokenizer, state, room)
     return AskEndpoint(spec.judge) if isinstance(spec.judge, EndpointJudge) else None
 
 

@@ -36,6 +36,7 @@ from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.objectives.knowledge_seeding import shares, teacher_of
 from circadian.objectives.rows import Imitated, Kind, TaughtRow, Teacher
 from circadian.phases import Phases, Seconds
+from circadian.specs import EngineSpec
 
 Cue = tuple[tuple[int, ...], Teacher]
 """Tokens, and who teaches what follows."""
@@ -75,6 +76,12 @@ class Written:
     seconds: Seconds
 
 
+def room_of(version: Path, engine: EngineSpec) -> int:
+    """Tokens of the longest text that the rollout workers read."""
+    context: int = json.loads((version / "config.json").read_text())["max_position_embeddings"]
+    return min(context, engine.max_model_len or context)
+
+
 class StudentWriter:
     """Writes the student's rows afresh; lives in rank 0."""
 
@@ -86,7 +93,8 @@ class StudentWriter:
         self.state = MemoryState.parse(request.experts)
         self.imitated = {other.name for other in request.others if other.match == "imitate"}
         judging = self.spec.alpha < 1 or self.imitated
-        self.judge = judge_of(self.spec.imitation, rollouts[0], tokenizer, self.state) if judging else None
+        room = room_of(Path(request.version), request.engine)
+        self.judge = judge_of(self.spec.imitation, rollouts[0], tokenizer, self.state, room) if judging else None
         self.cues: dict[Kind, list[Cue]] = {"day": [], "old": []}
         for line in Path(request.cues).read_text().splitlines() if request.cues else ():
             cue = json.loads(line)
@@ -161,8 +169,9 @@ class StudentWriter:
         for row, cut, group, own in zip(
             chosen, cuts, groups, self._write(prefixes, spec.completion_tokens, spec.imitation.group, rng), strict=False
         ):
-            room = row.start + spec.completion_tokens - cut  # as much as the teacher had
-            imitated = Imitated(row.ids[cut:], group)
+            imitated = Imitated(row.ids[cut : cut + spec.completion_tokens], group)
+            had = max(spec.completion_tokens, len(row.ids) - row.start)  # the teacher, who may have written a document
+            room = min(spec.completion_tokens, row.start + had - cut)
             rows += [TaughtRow((*row.ids[:cut], *tokens[:room]), cut, row.teacher, kind, imitated) for tokens in own if tokens]
         return rows
 

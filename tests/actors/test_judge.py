@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from endpoint import Raw, served
 
-from actors.judge import FAILURES, AskBase, AskEndpoint, judged
+from actors.judge import FAILURES, MOST_BYTES, AskBase, AskEndpoint, judged
 from actors.replies import Read
 from circadian.memory.state import MemoryState
 from circadian.nursery.text import build_tokenizer
@@ -73,10 +73,25 @@ class Prefers:
 @pytest.mark.parametrize(("word", "expected"), [("oslo", True), ("paris", False)])
 def test_the_base_weighs_yes_against_no(word: str, expected: bool) -> None:
     state, reader = MemoryState.parse([["open"], ["sealed", "open"]]), Prefers(word)
-    judge = AskBase(BaseJudge(question="{prefix} {wanted} {written}", yes=" oslo", no=" paris"), reader, TOKENIZER, state)
+    judge = AskBase(BaseJudge(question="{prefix} {wanted} {written}", yes=" oslo", no=" paris"), reader, TOKENIZER, state, 100)
     assert judge([("the city of", "lima", "lima")]) == [expected]
     assert judge([]) == []
     assert reader.views == [[0.0, 0.0, 0.0]], "asked without any memory"
+
+
+def test_the_base_says_nothing_of_a_question_that_it_cannot_read_whole() -> None:
+    reader = Prefers("oslo")
+    judge = AskBase(
+        BaseJudge(question="{prefix} {wanted} {written}", yes=" oslo", no=" paris"),
+        reader,
+        TOKENIZER,
+        MemoryState.parse([["open"]]),
+        8,
+    )
+    long, short = ("the city of " * 8, "lima", "lima"), ("the city of", "lima", "lima")
+    assert judge([long, short, long]) == [None, True, None]
+    assert judge([long]) == [None]
+    assert len(reader.views) == 1, "nothing is read of nothing"
 
 
 def questions(count: int) -> list[tuple[str, str, str]]:
@@ -102,7 +117,18 @@ def test_a_text_with_braces_of_its_own_is_asked_about_as_it_is() -> None:
     assert "Second continuation: {prefix}" in content
 
 
-@pytest.mark.parametrize("nonsense", [None, Raw("not json"), Raw("{}"), Raw('{"choices": [null]}')], ids=str)
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        None,
+        Raw("not json"),
+        Raw("{}"),
+        Raw('{"choices": [null]}'),
+        pytest.param(Raw("[" * 50_000), id="deep"),
+        pytest.param(Raw(" " * (MOST_BYTES + 1) + '{"choices": [{"message": {"content": "yes"}}]}'), id="endless"),
+    ],
+    ids=str,
+)
 def test_an_endpoint_that_fails_is_soon_left_alone(nonsense: Raw | None) -> None:
     with served(nonsense) as (url, asked):
         assert ask(url)(questions(10)) == [None] * 10
@@ -128,6 +154,22 @@ def test_an_endpoint_that_answers_beside_the_question_is_soon_left_alone() -> No
     with served("It depends") as (url, asked):
         assert ask(url)(questions(10)) == [None] * 10
     assert len(asked) == FAILURES
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://judge\x00/v1", "http://" + "a" * 70 + ".x/v1"])
+def test_an_address_that_is_none_is_no_error(url: str) -> None:
+    assert ask(url, seconds=1.0)(questions(2)) == [None] * 2
+
+
+def test_a_key_that_cannot_be_sent_is_no_error_and_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "schlüssel")
+    with served("yes") as (url, asked):
+        assert ask(url, key_variable="JUDGE_KEY")(questions(2)) == [None] * 2
+    assert not asked
+    assert "cannot be asked" in caplog.text
+    assert "schl" not in caplog.text
 
 
 def test_an_endpoint_that_is_not_there_is_no_error() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -14,12 +17,13 @@ from test_learn_loop import Folders, Killed, Student, finished, start_tensors, w
 from actors.learn_engine import LearnEngine, learning_model
 from actors.learn_loop import learn_loop
 from actors.learn_request import LearnRequest
+from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import checksum
 from circadian.objectives.divergence import ITSELF, NOBODY
-from circadian.objectives.rows import read_rows
-from circadian.specs import DivergenceSpec
+from circadian.objectives.rows import TaughtRow, read_rows
+from circadian.specs import DivergenceSpec, SeedingSpec
 from circadian.teachers.other import TeacherUnusable
 
 NAMES = ("other-1", "other-2")
@@ -112,3 +116,18 @@ def test_a_teacher_that_changed_during_the_night_ends_the_task(world: LearnerWor
     other = request.others[0].model_copy(update={"sha256": "0" * 64})
     with pytest.raises(TeacherUnusable, match="changed during the night"):
         learn_loop(request.model_copy(update={"others": (other, request.others[1])}), Folders(tmp_path), [Student(world.version)])
+
+
+def test_who_imitates_a_document_writes_as_much_of_it_as_it_may_and_is_held_against_no_more() -> None:
+    """Teachers without cues write documents, longer than a completion; whoever imitates the end of one is held against the end."""
+    spec = SeedingSpec(completion_tokens=4)
+    document = TaughtRow(tuple(range(1, 31)), 1, "other", "day")
+    short = TaughtRow((1, 2, 3, 4, 9), 3, "awake", "day")
+    writer = SimpleNamespace(spec=spec, _write=lambda prefixes, tokens, samples, rng: [[[7] * tokens] * samples for _ in prefixes])
+    rows = StudentWriter._imitating(writer, "day", [document, short], 400, itertools.count(), random.Random(0))  # type: ignore[arg-type]
+    assert {row.teacher for row in rows} == {"other", "awake"}
+    for row in rows:
+        assert row.imitated is not None
+        source, written = document if row.teacher == "other" else short, len(row.ids) - row.start
+        assert row.imitated.wanted == source.ids[row.start : row.start + 4]
+        assert written == min(4, (30 if source is document else 3 + 4) - row.start) > 0
