@@ -19,6 +19,7 @@ import torch
 from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken, make_world
 from safetensors.torch import load_file
 
+from actors import learn_loop as learn_loop_module
 from actors.learn_ahead import StudentLate
 from actors.learn_engine import LearnEngine, LearningDiverged, learning_model
 from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
@@ -498,3 +499,26 @@ def test_a_judge_that_is_away_is_said_and_the_night_goes_on(world: LearnerWorld,
     told = [event for event in EventLog(Path(request.home)).read() if event["type"] == "sleep.judge_failed"]
     assert len(told) == REFRESHES
     assert all(event["data"]["judge"] == "endpoint" and event["data"]["completions"] > 0 for event in told)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_in_bfloat16_every_zero_stage_learns_what_float32_does(
+    world: LearnerWorld, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where a model is what its version is served in: the expert's weights are kept in float32 beside it."""
+    exact = finished(learn_loop(world.request(task, f"bf16-{task}-exact", steps=24), Folders(tmp_path / "exact")))
+    load = learn_loop_module.learning_model
+    monkeypatch.setattr(learn_loop_module, "learning_model", lambda request, dtype: load(request, torch.bfloat16))
+    results = []
+    for stage in range(4):
+        request = world.request(task, f"bf16-{task}-{stage}", steps=24, zero_stage=stage)
+        folders = Folders(tmp_path / str(stage), die_after=1)
+        with pytest.raises(Killed):
+            learn_loop(request, folders)
+        folders.die_after = None
+        results.append(finished(learn_loop(request, folders)))
+    for result in results:
+        assert result.final_loss < result.first_loss
+        assert result.first_loss == pytest.approx(exact.first_loss, rel=0.02)
+        assert result.final_loss == pytest.approx(exact.final_loss, rel=0.1)
+        assert result.final_loss == pytest.approx(results[0].final_loss, rel=0.02)
