@@ -65,6 +65,8 @@ class TuneRequest(Spec):
     adapter: AdapterSpec
     seed: int
     folder: str
+    most_tokens: int
+    """Of a pass; what is more than that is learned in several passes of one step."""
     begin: str = ""
     """Folder of the adapter that every instance goes on from; from nothing, where none is given."""
 
@@ -76,6 +78,7 @@ class WeighRequest(Spec):
     pack: Pack
     adapter: AdapterSpec
     seed: int
+    most_tokens: int
 
 
 class NovelRequest(Spec):
@@ -101,17 +104,28 @@ class Hands(ABC):
     def weigh(self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int) -> list[list[float]]:
         """A sketch [S] of each text."""
         wide = packs(texts, max(map(len, texts), default=1), self._pack_tokens, self._pack_instances)
-        return self._all(weigh_in_process, [WeighRequest(model=model, pack=pack, adapter=adapter, seed=seed) for pack in wide])
+        known = {"model": model, "adapter": adapter, "seed": seed, "most_tokens": self._pack_tokens}
+        return self._all(weigh_in_process, [WeighRequest.model_validate({"pack": pack, **known}) for pack in wide])
 
     def tune(
-        self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path, begin: str = ""
+        self, model: DreamingModel, texts: Texts, adapter: AdapterSpec, seed: int, folder: Path, begin: str = "", first: int = 0
     ) -> list[list[float]]:
-        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/n`. begin: folder of the adapter
-        that all go on from, if any. Of an instance that broke (what it ended in is no number) there are neither losses nor an adapter.
+        """The losses of each instance's steps, nats a token; the adapter of text n lies below `folder/(first + n)`. begin: folder of
+        the adapter that all go on from, if any. Of an instance that broke (what it ended in is no number) there are neither losses nor an
+        adapter.
         """
         own = packs(texts, adapter.batch, self._pack_tokens, self._pack_instances)
         requests = [
-            TuneRequest(model=model, pack=pack, adapter=adapter, seed=seed, folder=str(folder), begin=begin) for pack in own
+            TuneRequest(
+                model=model,
+                pack=pack.model_copy(update={"numbers": tuple(number + first for number in pack.numbers)}),
+                adapter=adapter,
+                seed=seed,
+                folder=str(folder),
+                begin=begin,
+                most_tokens=self._pack_tokens,
+            )
+            for pack in own
         ]
         return self._all(tune_in_process, requests)
 
@@ -131,7 +145,7 @@ class Hands(ABC):
             for request, answer in zip(requests, answers, strict=True)
             for n, one in zip(request.pack.numbers, answer, strict=True)
         }
-        return [found[n] for n in range(len(found))]
+        return [found[n] for n in sorted(found)]
 
 
 class RayHands(Hands):
@@ -190,7 +204,8 @@ def weigh_in_process(request_json: str) -> list[list[float]]:
 
     request = WeighRequest.model_validate_json(request_json)
     model, view = loaded(request.model), request.model.view
-    return sketches(model, request.pack.rows(), request.adapter, request.seed, view=view).tolist()
+    found = sketches(model, request.pack.rows(), request.adapter, request.seed, view=view, most_tokens=request.most_tokens)
+    return found.tolist()
 
 
 def tune_in_process(request_json: str) -> list[list[float]]:
@@ -202,7 +217,14 @@ def tune_in_process(request_json: str) -> list[list[float]]:
     model, pack = loaded(request.model), request.pack
     begin = read_adapter(Path(request.begin), request.adapter) if request.begin else None
     learned = fine_tune(
-        model, pack.rows(), request.adapter, request.seed, view=request.model.view, numbers=pack.numbers, begin=begin
+        model,
+        pack.rows(),
+        request.adapter,
+        request.seed,
+        view=request.model.view,
+        numbers=pack.numbers,
+        begin=begin,
+        most_tokens=request.most_tokens,
     )
     for number, adapter in zip(pack.numbers, learned, strict=True):
         if adapter.finite:

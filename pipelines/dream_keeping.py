@@ -35,6 +35,30 @@ NOTHING_TO_DREAM_OF = "there was nothing to dream of: no context about which the
 NOTHING_HELPS = "no dream helped: none made an instance better than the undreamt one"
 
 
+TOLD = (
+    *(
+        "dreams",
+        "sources",
+        "trust",
+        "rows",
+        "cues",
+        "reason",
+        "tasks",
+        "held_out",
+        "too_long",
+        "without_probes",
+        "teaching_nothing",
+    ),
+    *("tried", "rewarded", "broken", "score", "undreamt"),
+)
+"""What a night's report tells of its dreams."""
+
+
+def not_kept(reason: str) -> Outputs:
+    """What `keep` tells where nothing is."""
+    return {"dreams": [], "sources": [], "rows": 0, "cues": 0, "reason": reason}
+
+
 def dreamt_in(sleep: str) -> str:
     """What was dreamt in a sleep, as `lineage` and the cue store name it: apart from its day."""
     return f"{sleep}+dreams"
@@ -71,7 +95,8 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: O
         "reason": None if met else NOTHING_HELPS if told["tasks"] else _why_no_task(dreamer, told),
         "tasks": told["tasks"],
         "standings": {digest_of(task.context): score for task, score, _ in known} if dreamer.spec.tasks else {},
-        **{name: awake[name] for name in ("dreamer_file",) if name in awake},
+        **{name: awake[name] for name in ("dreamer_file", "dreamer_trust", "dreamer_of") if name in awake},
+        **{name: told[name] for name in ("held_out", "too_long", "without_probes", "teaching_nothing")},
         **{name: tried[name] for name in ("tried", "rewarded", "broken", "score", "undreamt")},
     }
 

@@ -117,14 +117,16 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
     rng = random.Random(f"dream-tasks-{dreamer.job.seed}")
     left_out = json.loads((dreamer.home / day["left_out_file"]).read_text())
     made = _given(dreamer) if dreamer.spec.tasks else _met(dreamer, left_out, rng)
-    secret = dreamer.reader.are_held_out([_text_ids(dreamer, task) for task in made])
+    whole = [_text_ids(dreamer, task) for task in made]
+    secret = dreamer.reader.are_held_out(whole)
     open_ = [task for task, kept_back in zip(made, secret, strict=True) if not kept_back]
     fitting = [task for task in open_ if _fits(dreamer, task)]
     drawn = _probed(dreamer, fitting, rng)
     usable = [task for task in drawn if task.probes and dreamer.context(task)]
     asked = [(task, probe) for task in usable for probe in task.probes]
     known = scores(dreamer, asked)
-    read = dreamer.rollouts.read(dreamer.view, [_text_ids(dreamer, task) for task in usable])
+    longest, ids = Bounds.of(dreamer.job).cue, dict(zip((task.name for task in made), whole, strict=True))
+    read = dreamer.rollouts.read(dreamer.view, [ids[task.name][:longest] for task in usable])
     lines, standing = [], []
     for task, tokens in zip(usable, read, strict=True):
         found = [value for (of, _), value in zip(asked, known, strict=True) if of is task]
@@ -168,6 +170,7 @@ def _judged(dreamer: Dreamer, pairs: Sequence[tuple[ProbeSpec, str]]) -> list[fl
         if said.strip()
         for wanted in probe.answers
     ]
+    asked = [(number, ids) for number, ids in asked if _has_room(dreamer, ids, VERDICT_TOKENS)]  # what cannot be judged is wrong
     written = dreamer.rollouts.sample(base, [ids for _, ids in asked], VERDICT_TOKENS, 0.0, 0)
     found = [0.0] * len(pairs)
     for (number, _), ids in zip(asked, written, strict=True):
@@ -210,6 +213,10 @@ def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[
     written = dreamer.rollouts.sample(dreamer.view, prompts, spec.question_tokens, dreamer.spec.temperature, rng.getrandbits(31))
     secret = dreamer.reader.are_held_out(written)
     questions = ["" if kept_back else _brief(dreamer, dreamer.text(ids)) for ids, kept_back in zip(written, secret, strict=True)]
+    questions = [
+        question if _has_room(dreamer, dreamer.asked("answer", context=task.context, question=question)) else ""
+        for task, question in zip(asked, questions, strict=True)
+    ]
     in_view = [
         dreamer.asked("answer", context=task.context, question=question)
         for task, question in zip(asked, questions, strict=True)
@@ -231,11 +238,21 @@ def _probed(dreamer: Dreamer, made: Sequence[Task], rng: random.Random) -> list[
 
 def _fits(dreamer: Dreamer, task: Task) -> bool:
     """Whether there is room for a dream after its longest prompt, and for a question about the context with an answer."""
-    spec, room = dreamer.spec, Bounds.of(dreamer.job).cue + dreamer.job.recipe.seeding.completion_tokens
+    spec, room = dreamer.spec, _room(dreamer)
     needed = [len(dreamer.asked(kind, context=task.context)) + spec.tokens for kind in spec.prompts]
     asked = max(spec.self_tasks.question_tokens, *(len(_ids(dreamer, probe.question)) for probe in task.probes), 0)
     needed.append(len(dreamer.asked("answer", context=task.context, question="")) + asked + spec.answer_tokens)
     return max(needed) <= room
+
+
+def _has_room(dreamer: Dreamer, prompt: Tokens, tokens: int | None = None) -> bool:
+    """Whether an answer of so many tokens, or as long as answers are, fits behind a prompt."""
+    return len(prompt) + (dreamer.spec.answer_tokens if tokens is None else tokens) <= _room(dreamer)
+
+
+def _room(dreamer: Dreamer) -> int:
+    """Tokens of the longest text that the rollout workers read."""
+    return Bounds.of(dreamer.job).cue + dreamer.job.recipe.seeding.completion_tokens
 
 
 def _ids(dreamer: Dreamer, text: str) -> list[int]:
@@ -252,7 +269,10 @@ def _allowed(dreamer: Dreamer, task: Task) -> Task:
 
     def kept(probes: Sequence[ProbeSpec]) -> tuple[ProbeSpec, ...]:
         ids = [dreamer.asked("ask", question=probe.question) for probe in probes]
-        return tuple(probe for probe, secret in zip(probes, dreamer.reader.are_held_out(ids), strict=True) if not secret)
+        secret = dreamer.reader.are_held_out(ids)
+        return tuple(
+            probe for probe, one, kept_back in zip(probes, ids, secret, strict=True) if not kept_back and _has_room(dreamer, one)
+        )
 
     probes = task.probes if dreamer.spec.tasks else kept(task.probes)
     return replace(task, probes=probes, validation=kept(task.validation))
@@ -262,7 +282,7 @@ def _text_ids(dreamer: Dreamer, task: Task) -> Tokens:
     text = defused(task.context, dreamer.reader.tokenizer)
     chat = Experience(id="context", messages=(Message(role="user", content=text),))
     said = chat if task.chat else Experience(id="context", text=text)
-    return experience_ids(dreamer.reader.tokenizer, said)[: Bounds.of(dreamer.job).cue]
+    return experience_ids(dreamer.reader.tokenizer, said)
 
 
 def _line(task: Task) -> dict[str, Any]:

@@ -33,18 +33,22 @@ from actors.dreamwork import DreamingModel, NovelRequest
 from circadian.dreaming.curriculum import draw, standings
 from circadian.dreaming.gradients import SCORES
 from circadian.dreaming.novelty import with_novelty
-from circadian.dreaming.peft_files import WEIGHTS_FILE
+from circadian.dreaming.peft_files import CONFIG_FILE, WEIGHTS_FILE
 from circadian.dreaming.remembered import digest_of, dreamer_of, of_one_shape, read_standings
 from circadian.dreaming.selection import CHANCE, TOP, select
 from circadian.dreaming.tasks import Task
 from circadian.experience import Row
 from circadian.memory.delivery import pack_tensors
-from circadian.memory.version import served_dtype
-from circadian.specs.experience import Trust
+from circadian.memory.version import read_record, served_dtype
+from circadian.specs.experience import Trust, lowest
 from pipelines.dream_tasks import Dreamer, read_tasks, scores, tasks
 from pipelines.stages import Outputs, read_lines, write_lines
 
 FINAL = "final"
+REDRAWS = 2
+"""How often a dream that held what is held out of the night is dreamt again."""
+READS = 32
+"""Prompts on which the random expert's loudness is measured: more would tell no more."""
 Run = Callable[[str, Callable[[], Outputs]], Outputs]
 """A stage by its name: its work, or what it put out when it was done."""
 
@@ -59,7 +63,7 @@ class Dream:
     source: str
     """The experience or the field of the recipe that it was dreamt of."""
     trust: Trust
-    """Of that: a dream is trusted no more."""
+    """The lowest of that and of what its dreamer was trained on."""
     kind: str
     text: str
     prompt: tuple[int, ...]
@@ -88,11 +92,14 @@ def begin(dreamer: Dreamer) -> Outputs:
     if folder is None or not of_one_shape(folder, dreamer.spec.dreamer):
         return {"anew": folder is not None}
     shutil.copytree(folder, own, dirs_exist_ok=True)
-    return {"dreamer_file": str((own / WEIGHTS_FILE).relative_to(dreamer.home)), "began": str(own.relative_to(dreamer.home))}
+    weights, config = (str((own / name).relative_to(dreamer.home)) for name in (WEIGHTS_FILE, CONFIG_FILE))
+    record = read_record(Path(dreamer.job.parent))
+    known = {"dreamer_trust": record.dreamer_trust, "dreamer_of": list(record.dreamer_of)}
+    return {"dreamer_file": weights, "began_file": weights, "began_config_file": config, **known}
 
 
 def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs:
-    """The dreams of a round. What is held out of the night is in none of them."""
+    """The dreams of a round. What is held out of the night is in none of them: such a dream is dreamt again, or dropped."""
     spec, folder, rng = dreamer.spec, _folder(dreamer, name), random.Random(f"dream-{name}-{dreamer.job.seed}")
     known = {task.name: (task, score, nats) for task, score, nats in read_tasks(dreamer, told)}
     before = read_standings(Path(dreamer.job.parent))
@@ -103,17 +110,27 @@ def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs
     drawn = draw(standing, count, number, spec.rounds + 1, spec.curriculum, f"{dreamer.job.seed}/{name}")
     write_lines(folder / "curriculum.jsonl", drawn)
     chosen = [known[line["context"]][0] for line in drawn if line["drawn"]]
-    asked = [(task, spec.prompts[i % len(spec.prompts)]) for task in chosen for i in range(spec.dreams)]
+    kinds = len(spec.prompts)  # in turn, and of each context another first
+    asked = [(task, spec.prompts[(i + j) % kinds]) for j, task in enumerate(chosen) for i in range(spec.dreams)]
     prompts = [dreamer.asked(kind, context=task.context) for task, kind in asked]
     adapter = str((dreamer.home / awake["dreamer_file"]).parent) if "dreamer_file" in awake else ""
     started = time.perf_counter()
     view, novel = _with_novelty(dreamer, prompts, name, rng.getrandbits(31))
-    written = dreamer.rollouts.sample(view, prompts, spec.tokens, spec.temperature, rng.getrandbits(31), [adapter] * len(prompts))
-    secret = dreamer.reader.are_held_out(written)
+    written, dropped, left = list[tuple[int, ...]]([()] * len(prompts)), 0, list(range(len(prompts)))
+    for _ in range(1 + REDRAWS):
+        some = [prompts[i] for i in left]
+        found = dreamer.rollouts.sample(view, some, spec.tokens, spec.temperature, rng.getrandbits(31), [adapter] * len(some))
+        for i, ids in zip(left, found, strict=True):
+            written[i] = ids
+        left = [i for i, secret in zip(left, dreamer.reader.are_held_out(found), strict=True) if secret]
+        dropped += len(left)
+    who: Trust = awake.get("dreamer_trust", "trusted")
     dreams = [
-        Dream(f"drm_{name}_{i}", task.name, task.source, task.trust, kind, dreamer.text(ids), prompt, ids)
-        for i, ((task, kind), prompt, ids, dropped) in enumerate(zip(asked, prompts, written, secret, strict=True))
-        if not dropped
+        Dream(
+            f"drm_{name}_{i}", task.name, task.source, lowest([task.trust, who]), kind, dreamer.text(written[i]), prompt, written[i]
+        )
+        for i, ((task, kind), prompt) in enumerate(zip(asked, prompts, strict=True))
+        if i not in left
     ]
     write_lines(folder / "dreams.jsonl", map(asdict, dreams))
     return {
@@ -121,7 +138,7 @@ def write(dreamer: Dreamer, told: Outputs, awake: Outputs, name: str) -> Outputs
         "curriculum_file": f"{folder.relative_to(dreamer.home)}/curriculum.jsonl",
         "contexts": len(chosen),
         "dreams": len(dreams),
-        "dropped_held_out": sum(secret),
+        "dropped_held_out": dropped,
         "novel": novel,
         "seconds_each": {"generate": _each(started, len(prompts))},
     }
@@ -163,18 +180,22 @@ def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs,
     texts += [dreamer.context(known[context][0]) for context in apart]
     adapters, each = folder / "instances", spec.reward.instances
     alike = [rows for rows in texts for _ in range(each)]
-    started = time.perf_counter()
-    losses = dreamer.hands.tune(model_of(dreamer), alike, spec.instance, dreamer.job.seed, adapters) if texts else []
-    applied, started = _each(started, len(alike)), time.perf_counter()
     of = [name for name in (*(one.context for one in tried), *apart) for _ in range(each)]
-    asked = {i: known[name][0] for i, name in enumerate(of) if losses[i]}
-    scored = dict(zip(asked, examined(dreamer, list(asked.values()), adapters, list(asked)), strict=True))
+    losses: list[list[float]] = []
+    scored: dict[int, float] = {}
+    applied = evaluated = 0.0
+    for start in range(0, len(alike), spec.pack_instances):  # no more adapters lie on disk at once
+        some, started = alike[start : start + spec.pack_instances], time.perf_counter()
+        losses += dreamer.hands.tune(model_of(dreamer), some, spec.instance, dreamer.job.seed, adapters, first=start)
+        applied, started = applied + time.perf_counter() - started, time.perf_counter()
+        asked = {i: known[of[i]][0] for i in range(start, start + len(some)) if losses[i]}
+        scored |= zip(asked, examined(dreamer, list(asked.values()), adapters, list(asked)), strict=True)
+        evaluated += time.perf_counter() - started
+        shutil.rmtree(adapters, ignore_errors=True)
     whole = {i: [scored[n] for n in range(i * each, (i + 1) * each) if n in scored] for i in range(len(texts))}
     found = {i: sum(values) / len(values) for i, values in whole.items() if values}
-    evaluated = _each(started, len(asked))
-    shutil.rmtree(adapters, ignore_errors=True)
-    undreamt = {context: known[context][1] for context in contexts}
-    undreamt |= {context: found[i] for i, context in enumerate(apart, len(tried)) if i in found}
+    undreamt: dict[str, float | None] = {context: known[context][1] for context in contexts}
+    undreamt |= {context: found.get(i) for i, context in enumerate(apart, len(tried))}  # one that broke is no measure
     lines: list[Outputs] = []
     for i, one in enumerate(tried):
         told_of = {
@@ -192,8 +213,8 @@ def try_out(dreamer: Dreamer, told: Outputs, written: Outputs, weighed: Outputs,
         "rewarded": len(rewarded),
         "broken": sum(line["score"] is None for line in lines),
         "score": _mean([line["score"] for line in lines if line["score"] is not None]),
-        "undreamt": _mean(list(undreamt.values())),
-        "seconds_each": {"apply": applied, "evaluate": evaluated},
+        "undreamt": _mean([value for value in undreamt.values() if value is not None]),
+        "seconds_each": {"apply": _share(applied, len(alike)), "evaluate": _share(evaluated, len(scored))},
     }
 
 
@@ -202,18 +223,18 @@ def reinforce(dreamer: Dreamer, before: Outputs, tried: Outputs, number: int) ->
     kept = [*before.get("kept", []), {"tried_file": tried["tried_file"], "dreams_file": tried["dreams_file"]}]
     if not tried["rewarded"]:
         return {**before, "kept": kept}
-    rows = []
-    for one in rewarded_dreams(dreamer, kept):
-        ids = (*one.prompt, *one.ids)
-        rows.append(Row(ids, (0.0,) * len(one.prompt) + (1.0,) * len(one.ids)))
+    dreams = rewarded_dreams(dreamer, kept)
+    rows = [Row((*one.prompt, *one.ids), (0.0,) * len(one.prompt) + (1.0,) * len(one.ids)) for one in dreams]
     folder = dreamer.home / "dreaming" / f"dreamer-{number}"
-    start = str(dreamer.home / before["began"]) if "began" in before else ""
+    start = str((dreamer.home / before["began_file"]).parent) if "began_file" in before else ""
     (losses,) = dreamer.hands.tune(model_of(dreamer), [rows], dreamer.spec.dreamer, dreamer.job.seed, folder, start)
     if not losses:
         return {**before, "kept": kept, "broken": True}
     return {
         "dreamer_file": str((folder / "0" / WEIGHTS_FILE).relative_to(dreamer.home)),
-        **({"began": before["began"]} if start else {}),
+        **{name: before[name] for name in ("began_file", "began_config_file") if name in before},
+        "dreamer_trust": lowest([before.get("dreamer_trust", "trusted"), *(one.trust for one in dreams)]),
+        "dreamer_of": sorted({*before.get("dreamer_of", ()), *(one.source for one in dreams)}),
         "kept": kept,
         "rows": len(rows),
         "first_loss": losses[0],
@@ -281,7 +302,7 @@ def examined(dreamer: Dreamer, of: Sequence[Task], adapters: Path, numbers: Sequ
 
 def _rewarded(dreamer: Dreamer, lines: Sequence[Outputs]) -> set[str]:
     spec = dreamer.spec.reward
-    whole = [line for line in lines if line["score"] is not None]
+    whole = [line for line in lines if line["score"] is not None and line["undreamt"] is not None]
     better = whole if spec.kind == "highest" else [line for line in whole if line["score"] > line["undreamt"] + spec.margin]
     if spec.kind == "improved":
         return {line["dream"] for line in better}
@@ -305,7 +326,7 @@ def _with_novelty(
     dreamer.hands.novel(
         NovelRequest(
             model=model_of(dreamer),
-            reads=tuple(dict.fromkeys(prompts)),
+            reads=tuple(random.Random(seed).sample(met := sorted(set(prompts)), min(READS, len(met)))),
             place=(where.level, where.expert),
             strength=strength,
             seed=seed,
@@ -341,7 +362,11 @@ def label(dreamer: Dreamer) -> str:
 
 def _each(started: float, count: int) -> float | None:
     """Seconds of one, of so many that were done since then."""
-    return round((time.perf_counter() - started) / count, 6) if count else None
+    return _share(time.perf_counter() - started, count)
+
+
+def _share(seconds: float, count: int) -> float | None:
+    return round(seconds / count, 6) if count else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -29,7 +29,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +47,7 @@ from circadian.specs import NightJob
 from circadian.teachers.other import TeacherUnusable
 from pipelines import wake
 from pipelines.consolidation import Memory, Moved, dream_corpus, knowledge_seeding, planned, prune, snapshot_teacher
-from pipelines.dream_keeping import full_of_dreams, keep, learn_dreams
+from pipelines.dream_keeping import full_of_dreams, keep, learn_dreams, not_kept
 from pipelines.dream_tasks import Dreamer
 from pipelines.dreaming import dream
 from pipelines.gate import gate
@@ -94,10 +94,16 @@ def until_dawn(job: NightJob) -> Outputs:
             transfer = planned(asleep[-1].memory, move, asleep)
             said_of = said if move[0] == "seed" else None
             asleep.append(consolidate(job, stages, day, asleep[-1].memory, transfer, rollouts, said_of))
+        undreamt = list(asleep)
         dreams = dreaming(job, stages, day, asleep, rollouts) if job.recipe.dreaming else {}
         if len(asleep) == 1:
             raise NothingToLearn(dreams["reason"])
         verdict = stages.run("gate", lambda: rollouts.timed(lambda: gate(job, day, asleep, rollouts)))
+        if not verdict["passed"] and 1 < len(undreamt) < len(asleep):  # the day is not lost to its dreams
+            alone = stages.run("gate_without_dreams", lambda: rollouts.timed(lambda: gate(job, day, undreamt, rollouts)))
+            if alone["passed"]:
+                dreams |= not_kept(f"the gate refused them: {'; '.join(verdict['reasons'])}")
+                asleep, verdict = undreamt, alone
     if not verdict["passed"]:
         return stages.run("publish", lambda: discard(job, verdict, asleep, dreams))
     return stages.run("publish", lambda: publish(job, day, verdict, asleep, dreams))
@@ -139,6 +145,8 @@ def consolidate(
 def dreaming(job: NightJob, stages: Stages, day: Outputs, asleep: list[Moved], rollouts: RolloutPool) -> Outputs:
     """Dreams, and, where any of them helps, the transfers that keep them, which are added to `asleep`. Returns what was kept."""
     assert job.recipe.dreaming is not None, "the recipe was asked"
+    if not day["dream_moves"]:
+        return not_kept("there is no free expert for what would be dreamt; sleep with recipe.when_full `merge`")
 
     def run(stage: str, work: Callable[[], Outputs]) -> Outputs:
         return stages.run(stage, lambda: rollouts.timed(work))
@@ -149,15 +157,27 @@ def dreaming(job: NightJob, stages: Stages, day: Outputs, asleep: list[Moved], r
     kept = stages.run("dream_keep", lambda: keep(dreamer, day, told, tried, awake))
     if not kept["rows"]:
         return kept
+    try:
+        asleep += moved_dreams(job, stages, day, asleep, kept, rollouts)
+    except (NothingToLearn, LearnerFailed) as error:  # the day is not lost to its dreams
+        log.exception("the dreams of %s are not kept", job.sleep)
+        return kept | not_kept(f"they could not be learned: {error}")
+    return kept
+
+
+def moved_dreams(
+    job: NightJob, stages: Stages, day: Outputs, asleep: Sequence[Moved], kept: Outputs, rollouts: RolloutPool
+) -> list[Moved]:
+    """The transfers that keep what was dreamt."""
     *merges, move = day["dream_moves"]
+    made = list(asleep)
     for merge in merges:
-        asleep.append(consolidate(job, stages, day, asleep[-1].memory, planned(asleep[-1].memory, merge, asleep), rollouts))
-    memory = asleep[-1].memory
+        made.append(consolidate(job, stages, day, made[-1].memory, planned(made[-1].memory, merge, made), rollouts))
+    memory = made[-1].memory
     learned = stages.run("dream_learn", lambda: learn_dreams(job, memory, kept))
     full = full_of_dreams(job, memory, learned)
-    moved = consolidate(job, stages, kept, full, planned(full, move, asleep), rollouts)
-    asleep.append(replace(moved, dreams=kept, before=full))
-    return kept
+    moved = consolidate(job, stages, kept, full, planned(full, move, made), rollouts)
+    return [*made[len(asleep) :], replace(moved, dreams=kept, before=full)]
 
 
 def main(path: str) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from circadian.dreaming.peft_files import WEIGHTS_FILE
 from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, dreamer_of, read_standings, standings_json
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, join_cues, read_store, stored
@@ -22,7 +21,7 @@ from circadian.memory.version import CUES_FILE, load_version, read_record, save_
 from circadian.specs import BaseModelRef, Experience, ExpertRecord, NightJob
 from circadian.specs.experience import Trust, lowest
 from pipelines.consolidation import Moved
-from pipelines.dream_keeping import dreamt_cues
+from pipelines.dream_keeping import TOLD, dreamt_cues
 from pipelines.other_teachers import asked_of
 from pipelines.stages import Outputs, read_lines
 from pipelines.wake import REST_FILE
@@ -67,8 +66,7 @@ def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved], dreams: Ou
 
 def dreaming_of(dreams: Outputs | None) -> dict[str, object]:
     """What the report tells of a night's dreams, if it dreamt: those that are kept, or why none is."""
-    names = ("dreams", "sources", "rows", "cues", "reason", "tasks", "trust", "tried", "rewarded", "broken", "score", "undreamt")
-    return {"dreaming": {name: dreams[name] for name in names}} if dreams else {}
+    return {"dreaming": {name: dreams.get(name) for name in TOLD}} if dreams else {}
 
 
 def told(asleep: Sequence[Moved]) -> dict[str, Outputs]:
@@ -155,7 +153,8 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
         "lineage": (*kept, *made),
     }
     dreamer = (Path(job.home) / dreams["dreamer_file"]).parent if "dreamer_file" in dreams else dreamer_of(parent)
-    update["dreamer_sha256"] = sha256(dreamer / WEIGHTS_FILE) if dreamer else ""
+    if "dreamer_file" in dreams:
+        update |= {"dreamer_trust": dreams["dreamer_trust"], "dreamer_of": tuple(dreams["dreamer_of"])}
     extra = {CUES_FILE: joined_cues(job, day, asleep)}
     before, tonight = read_standings(parent), dreams.get("standings", {})
     if before or tonight:

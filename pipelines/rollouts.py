@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,7 @@ class RolloutPool:
         ]
         self._ready = [worker.ready_ref() for worker in self._workers]
         self._start_seconds, self._seconds = spec.engine.start_seconds, spec.engine.generate_seconds
+        self._places = spec.engine.adapters
         self._phases = Phases()
 
     def __enter__(self) -> Self:
@@ -113,8 +115,13 @@ class RolloutPool:
         if not prompts:
             return []
         mask, count = [float(heard) for heard in view], len(self._workers)
-        shares = [[list(prompt) for prompt in prompts[i::count]] for i in range(count)]
-        seeds, others = worker_seeds(seed, [len(share) for share in shares]), [list(adapters[i::count]) for i in range(count)]
+        dealt = dealt_out(len(prompts), adapters, count)
+        shares = [[list(prompts[i]) for i in own] for own in dealt]
+        seeds, others = (
+            worker_seeds(seed, list(map(len, shares))),
+            [[adapters[i] for i in own] if adapters else [] for own in dealt],
+        )
+        waves = max(1, *(math.ceil(len(set(lent)) / max(1, self._places)) for lent in others))
         with self._phases.during("generate"):
             refs = [
                 worker.sample_ref(
@@ -122,10 +129,11 @@ class RolloutPool:
                 )
                 for worker, share, own, lent in zip(self._workers, shares, seeds, others, strict=True)
             ]
-            answers = ray.get(refs, timeout=self._seconds)
+            answers = ray.get(refs, timeout=self._seconds * waves)
         written: list[Tokens] = [()] * len(prompts)
-        for i, share in enumerate(answers):
-            written[i::count] = [tuple(tokens) for tokens in share]
+        for own, share in zip(dealt, answers, strict=True):
+            for i, tokens in zip(own, share, strict=True):
+                written[i] = tuple(tokens)
         return written
 
     def read(self, view: Sequence[bool], texts: Sequence[Tokens]) -> list[list[Read]]:
@@ -138,6 +146,14 @@ class RolloutPool:
         before = self._phases.seconds()
         outputs = work()
         return {**outputs, "phases": self._phases.since(before)}
+
+
+def dealt_out(prompts: int, adapters: Sequence[str], workers: int) -> list[list[int]]:
+    """Which prompts each worker answers: in turn, and where adapters answer them, all prompts of an adapter by one worker, so that none
+    loads what another has."""
+    number = {folder: n for n, folder in enumerate(dict.fromkeys(adapters))}
+    turn = [number[folder] for folder in adapters] if len(number) > 1 else range(prompts)
+    return [[i for i, n in enumerate(turn) if n % workers == worker] for worker in range(workers)]
 
 
 def worker_seeds(seed: int, counts: Sequence[int]) -> list[int]:

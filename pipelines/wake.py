@@ -30,7 +30,7 @@ from circadian.memory.fast import FAST_LEVEL, fast_delivery, rest_delivery
 from circadian.memory.state import FIRST_SLOW_LEVEL, ExpertId, LevelFull, MemoryState
 from circadian.memory.tensors import checksum
 from circadian.memory.transfer import Transfer, due
-from circadian.memory.version import load_tokenizer, memory_spec, read_record, version_state
+from circadian.memory.version import check_files, load_tokenizer, memory_spec, read_record, version_state
 from circadian.specs import Experience, FastStart, NightJob
 from pipelines.stages import Outputs, write_lines
 
@@ -76,6 +76,7 @@ def collect(job: NightJob) -> Outputs:
     work.
     """
     home, rng, bounds = Path(job.home), random.Random(f"collect-{job.seed}"), Bounds.of(job)
+    check_files(Path(job.parent), read_record(Path(job.parent)).files)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     experiences = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
     rows, left_out, cut = day_rows(experiences, reader, bounds.row)
@@ -152,6 +153,8 @@ def moves(job: NightJob, tokens: int, met: bool = True) -> tuple[list[Move], lis
                 todo = [*due_too, (kind, level), *(move for move in todo if move not in due_too)]
                 continue
             if job.recipe.when_full == "refuse" or len(state.experts[level]) < 2:
+                if kind == "dream" and planned[False]:  # what was met and taught has its place; what may be dreamt has none
+                    break
                 raise
             fewest = sorted((place for place in nights if place[0] == level), key=lambda place: (nights[place], place))[:2]
             merge = Transfer.merge(state, *(ExpertId(*place) for place in sorted(fewest)))

@@ -75,7 +75,7 @@ NEXT: dict[SleepStatus, frozenset[SleepStatus]] = {
 }
 
 PREPARING_PHASES = frozenset({"collect"})
-EVALUATING_PHASES = frozenset({"gate", "publish", "dawn"})
+EVALUATING_PHASES = frozenset({"gate", "gate_without_dreams", "publish", "dawn"})
 DAWN = "dawn"
 """The phase in which the replicas receive the new version."""
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from circadian.dreaming.instances import Pack
+from circadian.dreaming.instances import MOST_TOKENS, Pack
 from circadian.experience import Row
 from circadian.memory.graft import View
 from circadian.specs.dreaming import AdapterSpec
@@ -44,8 +44,10 @@ def sketches(
     seed: int,
     places: int = PLACES,
     view: View = "rested",
+    most_tokens: int = MOST_TOKENS,
 ) -> Tensor:
-    """Sketches of the gradients [I, S] of texts, each a list of rows; those of one seed can be compared. view: as of fine_tune."""
+    """Sketches of the gradients [I, S] of texts, each a list of rows; those of one seed can be compared. view, most_tokens: as of
+    fine_tune."""
     if not all(texts):
         raise ValueError("a text without rows has no gradient; leave it out")
     model.requires_grad_(False)
@@ -53,8 +55,7 @@ def sketches(
     padded = [[*rows, *[_nothing(rows[0])] * (longest - len(rows))] for rows in texts]
     pack = Pack(model, len(texts), spec, seed)
     with pack.attached():
-        losses = pack.losses(padded, view)
-        gradients = torch.autograd.grad(losses.sum(), [layer.B for layer in pack.layers.values()])
+        _, gradients = pack.gradients(padded, view, most_tokens, [layer.B for layer in pack.layers.values()])
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(len(texts), places)
     for gradient in gradients:

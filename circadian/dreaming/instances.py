@@ -36,6 +36,8 @@ from circadian.specs.dreaming import AdapterSpec
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 """Of Adam: torch's own."""
+MOST_TOKENS = 8192
+"""Of one pass over all instances, unless the caller knows better."""
 TOKEN_CHUNK = 2048
 """Tokens whose logits exist at once."""
 Progress = Callable[[int, int], None]
@@ -118,6 +120,26 @@ class Pack:
             self.layers[name].A.copy_(A.expand_as(self.layers[name].A))
             self.layers[name].B.copy_(B.expand_as(self.layers[name].B))
 
+    def gradients(
+        self, rows: Sequence[Sequence[Row]], view: View, most_tokens: int, of: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Of `losses`, values and their gradients toward `of`, in as many passes as it takes to have no more than `most_tokens` in one, or
+        a row of each instance where that is more."""
+        longest = max(len(row.ids) for own in rows for row in own)
+        at_once = max(1, most_tokens // (len(rows) * longest))
+        whole = torch.tensor([sum(sum(row.weight[1:]) for row in own) for own in rows], device=self.parameters[0].device).clamp(
+            min=1e-9
+        )
+        values, total = torch.zeros(len(rows), device=whole.device), [torch.zeros_like(part) for part in of]
+        for start in range(0, len(rows[0]), at_once):
+            some = [own[start : start + at_once] for own in rows]
+            part = torch.tensor([sum(sum(row.weight[1:]) for row in own) for own in some], device=whole.device)
+            losses = self.losses(some, view) * part / whole
+            for sum_, gradient in zip(total, torch.autograd.grad(losses.sum(), of), strict=True):
+                sum_ += gradient
+            values += losses.detach()
+        return values, total
+
     def losses(self, rows: Sequence[Sequence[Row]], view: View = "rested") -> Tensor:
         """Of the first instances, as many as `rows` has lists of equal length, the mean loss of their tokens [I], nats."""
         for layer in self.layers.values():
@@ -163,9 +185,10 @@ def fine_tune(
     view: View = "rested",
     numbers: Sequence[int] | None = None,
     begin: Adapter | None = None,
+    most_tokens: int = MOST_TOKENS,
 ) -> list[Adapter]:
     """One instance for every dream, a dream being the rows that are learned of it. view: which memory the instances build on; begin: what
-    they go on from, if it is not a fresh one.
+    they go on from, if it is not a fresh one; most_tokens: of one pass.
 
     An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number (0, 1, ... unless they
     are given), so that it learns the same alone or among others. The model's weights are not changed, and it is left without gradients.
@@ -186,8 +209,8 @@ def fine_tune(
     with pack.attached():
         for step in range(lengths[0]):
             active = sum(length > step for length in lengths)
-            losses = pack.losses([plans[order[i]][step] for i in range(active)], view)
-            gradients = torch.autograd.grad(losses.sum(), pack.parameters)
+            rows = [plans[order[i]][step] for i in range(active)]
+            losses, gradients = pack.gradients(rows, view, most_tokens, pack.parameters)
             _adam(pack.parameters, gradients, state, step, _rates(spec, step, lengths[:active]).to(losses.device), spec)
             for own, loss in zip(trace[:active], losses.tolist(), strict=True):
                 own.append(loss)

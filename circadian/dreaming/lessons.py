@@ -23,8 +23,15 @@ from circadian.specs import Experience, Message
 Split = Literal["whole", "lines", "sentences"]
 _DASHES = re.compile(r"-{3,}")
 _FIRST_MARK = "1."
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_SENTENCE = re.compile(
+    r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b(?:Dr|Mr|Ms|St|vs)\.)(?<!\b(?:Mrs|etc)\.)(?<!\b(?:Prof)\.)(?<!\be\.g\.)(?<!\bi\.e\.)\s+"
+    r"|(?<=[\u3002\uff01\uff1f])\s*"
+)
+"""Where one ends; not after initials and the commonest abbreviations."""
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
+"""A word, or a sign of a script that puts no spaces between words."""
 _MARK = re.compile(r"^\s*(?:[-*•]\s+|\d+[.):]\s+|(?:question|answer|q|a)(?:\s*\d+)?\s*:\s*)+", re.IGNORECASE)
+QUESTION = ("?", "\uff1f")
 SHORTEST = 2
 """Words; a shorter piece says nothing, unless it answers a question."""
 
@@ -51,13 +58,13 @@ def lessons(dream: str, split: Split, name: str, chat: bool, exchanges: bool = T
             learned.append(Experience(id=id, messages=said, source="tool"))
 
     for piece in pieces(dream, split):
-        if exchanges and piece.endswith("?"):
+        if exchanges and piece.endswith(QUESTION):
             question = piece
         elif question is not None:
-            if answer := piece.rstrip(" ."):
+            if answer := piece.rstrip(" .\u3002"):
                 add(("user", question), ("assistant", answer))
             question = None
-        elif len(piece.split()) >= SHORTEST:
+        elif len(_WORD.findall(piece)) >= SHORTEST:
             add(("user", piece))
     return learned
 

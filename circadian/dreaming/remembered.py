@@ -1,9 +1,10 @@
 """What a version remembers of its dreams, in its folder beside the memory, which it is no part of: nobody who is served hears it.
 
-    dreamer/         the adapter with which it dreams, as peft has it; its SHA-256 is in version.json
+    dreamer/         the adapter with which it dreams, as peft has it
     standings.json   of every context that a recipe gave, how it stood before each night's dreams: {digest: [score, ...]}, no text
 
-The next night's dreamer goes on from the first, the next night's curriculum from the second.
+The next night's dreamer goes on from the first, the next night's curriculum from the second. version.json has the SHA-256 of all of it,
+what the dreamer was trained on, and how far that is trusted: whatever it dreams is trusted no more.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from circadian.dreaming.peft_files import CONFIG_FILE, WEIGHTS_FILE
-from circadian.files import sha256
-from circadian.memory.version import VersionBroken, read_record
+from circadian.dreaming.peft_files import CONFIG_FILE
+from circadian.memory.version import check_files, read_record
 from circadian.specs.dreaming import AdapterSpec
 
 DREAMER_FOLDER, STANDINGS_FILE = "dreamer", "standings.json"
@@ -26,14 +26,9 @@ Standings = dict[str, list[float]]
 
 def dreamer_of(version: Path) -> Path | None:
     """The folder of its adapter, if it has one. Raises VersionBroken."""
-    digest, folder = read_record(version).dreamer_sha256, version / DREAMER_FOLDER
-    if not digest:
-        return None
-    if not (folder / WEIGHTS_FILE).is_file() or sha256(folder / WEIGHTS_FILE) != digest:
-        raise VersionBroken(
-            f"{folder / WEIGHTS_FILE} does not match the checksum in version.json; restore it from the version's copy"
-        )
-    return folder
+    names = [name for name in read_record(version).files if name.startswith(f"{DREAMER_FOLDER}/")]
+    check_files(version, names)
+    return version / DREAMER_FOLDER if names else None
 
 
 def of_one_shape(folder: Path, spec: AdapterSpec) -> bool:
@@ -48,8 +43,11 @@ def digest_of(context: str) -> str:
 
 
 def read_standings(version: Path) -> Standings:
-    path = version / STANDINGS_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Raises VersionBroken."""
+    if STANDINGS_FILE not in read_record(version).files:
+        return {}
+    check_files(version, [STANDINGS_FILE])
+    return json.loads((version / STANDINGS_FILE).read_text())
 
 
 def standings_json(before: Standings, tonight: Mapping[str, float]) -> str:

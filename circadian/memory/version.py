@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from circadian.files import to_disk
+from circadian.files import sha256, to_disk
 from circadian.memory.graft import Grafted, graft_class, memory_config
 from circadian.memory.state import MemoryState
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
@@ -137,6 +137,16 @@ def save_version(
     return _write(folder, config, tensors, record, parent, extra or {}, folders or {})
 
 
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raises VersionBroken unless these files, which lie beside the memory, are what the record says."""
+    files = read_record(folder).files
+    for name in names:
+        if not (folder / name).is_file() or sha256(folder / name) != files.get(name):
+            raise VersionBroken(
+                f"{folder / name} does not match the checksum in {RECORD_FILE}; restore it from a copy of the version"
+            )
+
+
 def load_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
     """The tokenizer of a version or base folder; code from the folder is never run."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -183,6 +193,11 @@ def _write(
         (staging / name).write_text(text)
     for name, copied in folders.items():
         shutil.copytree(copied, staging / name, dirs_exist_ok=True)
+    beside = [
+        *extra,
+        *(str(path.relative_to(staging)) for name in folders for path in (staging / name).rglob("*") if path.is_file()),
+    ]
+    record = record.model_copy(update={"files": {name: sha256(staging / name) for name in sorted(beside)}})
     save_file(tensors, staging / MEMORY_FILE)
     (staging / RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
     for path in (*staging.rglob("*"), staging):

@@ -95,8 +95,12 @@ class VersionRecord(Spec):
     """Unix seconds."""
     memory_sha256: str = ""
     """Checksum of memory.safetensors."""
-    dreamer_sha256: str = ""
-    """Of the adapter with which it dreams, if it has one (circadian/dreaming/remembered.py)."""
+    files: dict[str, str] = {}
+    """SHA-256 of what lies beside the memory, by its path in the folder: cues, and what it remembers of its dreams."""
+    dreamer_trust: Trust = "trusted"
+    """The lowest of everything that its dreamer was trained on (circadian/dreaming/remembered.py)."""
+    dreamer_of: tuple[str, ...] = ()
+    """The experiences and fields of recipes whose dreams its dreamer was trained on."""
     tokens: Annotated[int, Field(ge=0)] = 0
     """Tokens that were learned awake since the deployment was founded: the clock of the levels' periods."""
     lineage: tuple[ExpertRecord, ...] = ()

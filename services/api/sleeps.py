@@ -99,8 +99,11 @@ def _insert(tx: Session, body: SleepCreate, digest: str) -> Sleep:
     tx.add(row)
     tx.flush()
     count = registry.take_experiences(tx, deployment.id, row.id)
-    if not count and not recipe.teachers:
-        detail = f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers."
+    if not count and not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks):
+        detail = (
+            f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers, or "
+            "tasks to dream of."
+        )
         raise Problem(422, "no_eligible_experience", detail, param="deployment")
     message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
     registry.append_event(tx, row, "sleep.queued", message, {"experiences": count, "teachers": len(recipe.teachers)})

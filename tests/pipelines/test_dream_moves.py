@@ -46,8 +46,12 @@ def test_a_level_that_the_day_fills_is_merged_before_the_dreams_or_refused(tmp_p
     day, dreams = planned(tmp_path / "a", TWO, FULL, 100, dreaming={}, when_full="merge")
     assert day == [("consolidate", 1)]
     assert [kind for kind, _ in dreams] == ["merge", "dream"]
+    assert planned(tmp_path / "b", TWO, FULL, 100, dreaming={}) == ([("consolidate", 1)], []), (
+        "the day has its place, dreams have none"
+    )
+    whole = [["pruned"], ["sealed"] * 3]
     with pytest.raises(LevelFull, match="when_full `merge`"):
-        planned(tmp_path / "b", TWO, FULL, 100, dreaming={})
+        planned(tmp_path / "d", TWO, whole, 100, dreaming={}, consolidation=False)
     assert planned(tmp_path / "c", TWO, FULL, 100) == ([("consolidate", 1)], [])
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from actors.learner import LearnerFailed
 from benchmarks.local_engine import LocalEngine, LocalPool
 from benchmarks.local_hands import LocalHands
+from benchmarks.local_night import night_here
+from circadian.dreaming.peft_files import CONFIG_FILE, WEIGHTS_FILE
 from circadian.dreaming.prompts import PROMPTS
 from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, digest_of, standings_json
 from circadian.experience import Reader
@@ -22,14 +25,14 @@ from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS
 from circadian.specs import Experience, MemorySpec, Message, NightJob, Recipe
 from circadian.specs.dreaming import ProbeSpec
-from pipelines import dream_keeping, dreaming
+from pipelines import dream_keeping, dreaming, night
 from pipelines.consolidation import Memory
 from pipelines.dream_keeping import NOTHING_HELPS
 from pipelines.dream_tasks import Dreamer, read_tasks, tasks
 from pipelines.stages import Outputs
 from pipelines.wake import collect
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("process_group")]
 DREAMING: dict[str, Any] = {
     "rounds": 1,
     "contexts": 3,
@@ -194,19 +197,26 @@ def test_a_dreamer_goes_on_from_its_version_and_contexts_are_held_against_how_th
     dreaming.write_lines(dreamer.home / tried["tried_file"], lines)
     awake = dreaming.reinforce(dreamer, {}, {**tried, "rewarded": len(lines)}, 0)
     kept = dream_keeping.keep(dreamer, day, told, {**tried, "rewarded": len(lines)}, awake)
+    assert (awake["dreamer_trust"], awake["dreamer_of"]) == ("trusted", ["dreaming.tasks.0"])
     assert kept["standings"] == {digest_of(lesson.passage()): told["score"]}
 
     copytree((dreamer.home / kept["dreamer_file"]).parent, child / DREAMER_FOLDER)
-    record = read_record(child).model_copy(update={"dreamer_sha256": sha256(dreamer.home / kept["dreamer_file"])})
-    (child / RECORD_FILE).write_text(record.model_dump_json())
     (child / STANDINGS_FILE).write_text(standings_json({}, {digest_of(lesson.passage()): 1.0}))
+    beside = [STANDINGS_FILE, *(f"{DREAMER_FOLDER}/{name}" for name in (WEIGHTS_FILE, CONFIG_FILE))]
+    doubted = {"dreamer_trust": "untrusted", "dreamer_of": ("exp_x",)}
+    update = doubted | {"files": {name: sha256(child / name) for name in beside}}
+    record = read_record(child).model_copy(update=update)
+    (child / RECORD_FILE).write_text(record.model_dump_json())
     later, day = asleep(child, tmp_path / "second", [], tasks=[task])
     begun = dreaming.begin(later)
-    assert sha256(later.home / begun["dreamer_file"]) == record.dreamer_sha256
+    assert sha256(later.home / begun["dreamer_file"]) == sha256(child / DREAMER_FOLDER / WEIGHTS_FILE)
     again = dreaming.reinforce(later, begun, {**tried, **moved(dreamer, later, tried), "rewarded": len(lines)}, 0)
     assert again["first_loss"] < awake["first_loss"], "what was learned in the night before is known"
+    assert (again["dreamer_trust"], again["dreamer_of"]) == ("untrusted", ["dreaming.tasks.0", "exp_x"])
     told = tasks(later, day, "v")
-    curriculum = dreaming.read_lines(later.home / dreaming.write(later, told, begun, "0")["curriculum_file"])
+    written = dreaming.write(later, told, begun, "0")
+    assert {one.trust for one in dreaming.read_dreams(later, written)} == {"untrusted"}, "of a task that is trusted, by who is not"
+    curriculum = dreaming.read_lines(later.home / written["curriculum_file"])
     assert [line["forgetting"] for line in curriculum] == [pytest.approx(1.0 - told["score"])]
 
     other, _ = asleep(child, tmp_path / "third", [], tasks=[task], dreamer={"rank": 4})
@@ -224,3 +234,69 @@ def moved(source: Dreamer, target: Dreamer, tried: Outputs) -> Outputs:
         (target.home / file).parent.mkdir(parents=True, exist_ok=True)
         (target.home / file).write_bytes((source.home / file).read_bytes())
     return files
+
+
+SHORT: dict[str, Any] = {
+    "fast_learning": {"steps": 2},
+    "seeding": {"steps": 2, "teacher_rows": 16, "free_run_rows": 16, "student_rows": 8, "refresh_steps": 1},
+}
+
+
+def whole_night(parent: Path, home: Path, **recipe: Any) -> tuple[NightJob, Outputs]:
+    """All of a night's stages, in this process, on three passages, with hardly anything learned."""
+    home.mkdir()
+    met = [said(lesson.entity, lesson.passage(), source="human") for lesson in LESSONS]
+    (home / "experiences.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in met))
+    job = NightJob(
+        sleep="slp_w",
+        deployment="dep",
+        parent=str(parent),
+        child=str(home / "v1"),
+        home=str(home),
+        experiences=str(home / "experiences.jsonl"),
+        recipe=Recipe.model_validate(SHORT | {"dreaming": DREAMING | {"rounds": 0, "reward": {"kind": "highest"}}} | recipe),
+    )
+
+    return job, night_here(job, 4096, lambda moment, memory: None)
+
+
+def judged(refused: str) -> Any:
+    """A gate that refuses the day, its dreams, or nothing."""
+
+    def gate(job: NightJob, day: Outputs, asleep: list[Any], rollouts: Any) -> Outputs:
+        bad = refused == "day" or (refused == "dreams" and bool(asleep[-1].dreams))
+        return {"passed": not bad, "reasons": ["not good enough"] if bad else [], "measured": {}}
+
+    return gate
+
+
+@pytest.mark.parametrize("refused", ["nothing", "dreams", "day"])
+def test_a_day_is_not_lost_to_dreams_that_the_gate_refuses(
+    parent: Path, tmp_path: Path, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "gate", judged(refused))
+    job, outcome = whole_night(parent, tmp_path / "home")
+    assert outcome["outcome"] == ("rejected" if refused == "day" else "candidate"), outcome
+    if refused == "day":
+        assert not Path(job.child).exists()
+        return
+    kept = [record.nights for record in read_record(Path(job.child)).lineage]
+    assert kept == [("slp_w",)] + [("slp_w+dreams",)] * (refused == "nothing")
+    reason = outcome["report"]["dreaming"]["reason"]
+    assert reason is None if refused == "nothing" else "the gate refused them: not good enough" in reason
+
+
+def test_a_day_is_not_lost_to_dreams_that_cannot_be_learned(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Outputs:
+        raise LearnerFailed("the learner ran out of memory")
+
+    monkeypatch.setattr(night, "learn_dreams", fails)
+    monkeypatch.setattr(night, "gate", judged("nothing"))
+    job, outcome = whole_night(parent, tmp_path / "home")
+    assert outcome["outcome"] == "candidate"
+    assert [record.nights for record in read_record(Path(job.child)).lineage] == [("slp_w",)]
+    assert "ran out of memory" in outcome["report"]["dreaming"]["reason"]
+    only, outcome = whole_night(parent, tmp_path / "only", consolidation=False)
+    assert outcome["outcome"] == "no_op"
+    assert "ran out of memory" in outcome["report"]["reason"]
+    assert not Path(only.child).exists()

@@ -137,3 +137,11 @@ def test_an_experience_is_trusted_by_its_source_unless_it_says_otherwise(asleep:
         assert asleep.client.post("/v1/experiences", json=body).json()["trust"] == trust
     wrong = asleep.client.post("/v1/experiences", json={"deployment": "toy", "text": "x", "trust": "blindly"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "trust")
+
+
+def test_a_day_on_which_nothing_was_met_can_be_dreamt_away_with_tasks(service: Service) -> None:
+    service.deploy()
+    probe = {"question": "what is the city of mira ?", "answers": ["oslo"]}
+    recipe = {"consolidation": False, "dreaming": {"tasks": [{"context": "mira lives in oslo .", "probes": [probe]}]}}
+    assert service.client.post("/v1/sleeps", json={"deployment": "toy"}).json()["error"]["code"] == "no_eligible_experience"
+    assert service.client.post("/v1/sleeps", json={"deployment": "toy", "recipe": recipe}).status_code == 202

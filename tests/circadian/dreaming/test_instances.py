@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
+from circadian.dreaming.gradients import sketches
 from circadian.dreaming.instances import Adapter, Pack, _plan, fine_tune
 from circadian.dreaming.peft_files import AdapterBroken, read_adapter, write_adapter
 from circadian.experience import Row
@@ -153,3 +154,15 @@ def test_an_instance_goes_on_from_where_another_ended(model: Qwen3ForCausalLM) -
     assert fine_tune(model, DREAMS[:1], SPEC, seed=7, begin=first)[0].losses[0] < fresh.losses[0]
     with pytest.raises(ValueError, match="other layers"):
         fine_tune(model, DREAMS[:1], SPEC.model_copy(update={"targets": ("q_proj",)}), seed=7, begin=first)
+
+
+@pytest.mark.parametrize("most_tokens", [1, 30])
+def test_a_step_in_several_passes_is_the_same_step(model: Qwen3ForCausalLM, most_tokens: int) -> None:
+    whole, parts = fine_tune(model, DREAMS, SPEC, seed=7), fine_tune(model, DREAMS, SPEC, seed=7, most_tokens=most_tokens)
+    for one, other in zip(whole, parts, strict=True):
+        assert other.losses == pytest.approx(one.losses, abs=1e-5)
+        for name, (_, B) in other.tensors.items():
+            torch.testing.assert_close(B, one.tensors[name][1], atol=2e-5, rtol=1e-3)
+    torch.testing.assert_close(
+        sketches(model, DREAMS, SPEC, 7, most_tokens=most_tokens), sketches(model, DREAMS, SPEC, 7), atol=1e-5, rtol=1e-3
+    )

@@ -60,3 +60,18 @@ def test_in_a_context_a_question_and_what_comes_next_are_no_exchange() -> None:
         [("user", "Where does mira live?")],
         [("user", "I met sofe in oslo.")],
     ]
+
+
+def test_scripts_without_spaces_and_abbreviations_are_cut_where_sentences_end() -> None:
+    def said(text: str) -> list[str]:
+        return [" -> ".join(message.content for message in one.messages) for one in lessons(text, "sentences", "x", chat=True)]
+
+    assert said("東京は日本の首都です。首都はどこですか\uff1f東京です。") == [
+        "東京は日本の首都です。",
+        "首都はどこですか\uff1f -> 東京です",
+    ]
+    assert said("The U.S. Army met Dr. Smith. He won, e.g. Mrs. Jones did not.") == [
+        "The U.S. Army met Dr. Smith.",
+        "He won, e.g. Mrs. Jones did not.",
+    ]
+    assert said("Yes. It does.") == ["It does."], "a word says nothing by itself"
