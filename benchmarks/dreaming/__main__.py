@@ -30,9 +30,10 @@ HOME = Path("runs/bench-dreaming")
 RESULT = Path(__file__).parents[1] / "results" / "dreaming.json"
 RECORDS = RESULT.parent / "dreaming"
 ALL = ("base", "passage", *METHODS)
-NIGHTS, PASSAGES = 3, 8
+NIGHTS, PASSAGES = 3, 16
 """Whole nights of a life, and what is read on a day."""
 CONTEXTS = 24
+RIVAL = "seal"
 DRAWS = 2000
 """Of the bootstrap."""
 
@@ -61,6 +62,7 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
         found = {seed: record for seed, record in records.items() if record}
         if found:
             methods[method] = {"seeds": list(found)} | _numbers(list(found.values()))
+            methods[method]["over_seal"] = _over(RIVAL, method, seeds, rounds)
     whole: dict[str, Any] = {}
     for method in nights.METHODS:
         records = {seed: _life(method, seed, rounds).recorded() for seed in seeds}
@@ -73,6 +75,7 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
         "versions": {"torch": torch.__version__},
         "contexts_a_round": CONTEXTS,
+        "equal_compute": {name: found["passes"] for name, found in methods.items() if any(found["passes"])},
         "missing": missing,
         "methods": methods,
         "nights": whole,
@@ -83,7 +86,7 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
 
 
 def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By round, lists over seeds; the interval is a bootstrap over seeds and contexts."""
+    """By round, lists over seeds; intervals are bootstraps over seeds and the contexts of each."""
     rounds = range(len(records[0]["accuracy"]))
     last = [record["seconds_each"][-1] for record in records if record["seconds_each"]]
     return {
@@ -94,35 +97,39 @@ def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "dreams_useful": _of_dreams(records, "useful"),
         "tried": [sum(told["tried"] for told in record["rounds"]) for record in records],
         "passes": [record["passes"][-1] if record["passes"] else 0 for record in records],
+        "test_passes": [record["test_passes"][-1] if record["test_passes"] else 0 for record in records],
         "seconds_each": {name: round(float(np.mean([told[name] for told in last])), 4) for name in (last[0] if last else {})},
     }
 
 
 def _of_nights(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Lists over seeds, after the last night; and what the past lost while the nights dreamt: the mean and the most over nights."""
-    lost = [[loss for loss in map(_lost, record["evening"], record["morning"]) if loss is not None] for record in records]
+    lost = [_lost(record["evening"], record["morning"]) for record in records]
     return {
         **{part: [_mean(record["morning"][-1][part]) for record in records] for part in ("said", "follows")},
         "base": [record["morning"][-1]["base"] for record in records],
         "base_founded": [record["founded"]["base"] for record in records],
-        "past_lost_while_dreaming": [_mean([loss["past"] for loss in one if loss["past"] is not None]) for one in lost],
-        "base_lost_while_dreaming": [_mean([loss["base"] for loss in one]) for one in lost],
-        "most_lost_while_dreaming": [
-            round(max((loss[part] for loss in one for part in ("past", "base") if loss[part] is not None), default=0.0), 4)
-            for one in lost
-        ],
+        "past_lost_while_dreaming": [_mean(one["past"]) for one in lost],
+        "day_lost_while_dreaming": [_mean(one["day"]) for one in lost],
+        "base_lost_while_dreaming": [_mean(one["base"]) for one in lost],
+        "most_lost_while_dreaming": [round(max((loss for part in one.values() for loss in part), default=0.0), 4) for one in lost],
         "outcomes": [record["outcomes"] for record in records],
         "seconds_a_night": [_mean(record["seconds"]) for record in records],
         "matrices": {part: [[night[part] for night in record["morning"]] for record in records] for part in ("said", "follows")},
     }
 
 
-def _lost(evening: dict[str, Any] | None, morning: dict[str, Any]) -> dict[str, Any] | None:
-    """From before a night dreamt to after it: of what earlier nights told and what follows from it, and of the base."""
-    if evening is None:
-        return None
-    parts = [evening[part][j] - morning[part][j] for part in ("said", "follows") for j in range(len(evening[part]) - 1)]
-    return {"past": sum(parts) / len(parts) if parts else None, "base": evening["base"] - morning["base"]}
+def _lost(evenings: Sequence[dict[str, Any] | None], mornings: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """From before each night dreamt to after it: of every earlier night what it said and what follows; of the night's own day, which it had
+    consolidated just before, what it said; and of the base."""
+    found: dict[str, list[float]] = {"past": [], "day": [], "base": []}
+    for evening, morning in zip(evenings, mornings, strict=True):
+        if evening is not None:
+            earlier = range(len(evening["said"]) - 1)
+            found["past"] += [evening[part][j] - morning[part][j] for part in ("said", "follows") for j in earlier]
+            found["day"].append(evening["said"][-1] - morning["said"][-1])
+            found["base"].append(evening["base"] - morning["base"])
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -146,10 +153,27 @@ def _of_dreams(records: Sequence[dict[str, Any]], name: str) -> list[list[float]
 
 
 def _interval(accuracy: Sequence[Sequence[float]]) -> list[float]:
-    """95 % of the mean, contexts drawn anew within each seed."""
+    """95 % of the mean; seeds are drawn anew, and contexts within each."""
     rng = np.random.default_rng(0)
-    drawn = [np.mean([np.mean(rng.choice(own, len(own))) for own in accuracy]) for _ in range(DRAWS)]
+    drawn = []
+    for _ in range(DRAWS):
+        seeds = rng.integers(len(accuracy), size=len(accuracy))
+        drawn.append(np.mean([np.mean(rng.choice(accuracy[seed], len(accuracy[seed]))) for seed in seeds]))
     return [round(float(edge), 4) for edge in np.quantile(drawn, (0.025, 0.975))]
+
+
+def _over(rival: str, method: str, seeds: Sequence[int], rounds: int) -> dict[str, Any] | None:
+    """How far a method is above a rival after the last round, on the same contexts of the same seeds, with the interval of that."""
+    pairs = [(_life(method, seed, rounds).recorded(), _life(rival, seed, rounds).recorded()) for seed in seeds]
+    found = [(one, other) for one, other in pairs if one and other]
+    if not found or method == rival:
+        return None
+    told = {}
+    for name in ("accuracy", "accuracy_one"):
+        if all(one[name] and other[name] for one, other in found):
+            apart = [np.subtract(one[name][-1], other[name][-1]).tolist() for one, other in found]
+            told[name] = {"mean": round(float(np.mean([np.mean(own) for own in apart])), 4), "interval": _interval(apart)}
+    return told or None
 
 
 def _life(method: str, seed: int, rounds: int) -> Life:

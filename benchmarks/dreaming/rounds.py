@@ -7,15 +7,16 @@ asked what follows from the passage, the passage not in view, in question forms 
     base          the model, asked without having read anything
     passage       an instance that learns the passage alone
     seal          SEAL's loop: dreams are tried as they come, no random expert
+    seal_reward   the same with SEAL's own reward: of each context the best dream, improved or not, against nothing
     sleep         m dreams of each context, weighed by their gradients, the best tried, a random expert besides
     no_selection  sleep, dreams tried as they come
     no_novelty    sleep without the random expert
     norm, alignment   sleep with another score
 
-Who does not weigh dreams tries five instances of each context instead of four: that takes at least the token passes (`passes` of the
-result) that writing and weighing three times as many dreams does. Where a method selects, the dream of a test context is the best of
-its m by the score, else its only one (`accuracy`); `accuracy_one` is that of a single dream for every method, which says what the dreamer
-has learned and nothing of selection.
+Who does not weigh dreams tries six instances of each context instead of four: that takes at least the token passes that writing and
+weighing three times as many dreams does (`equal_compute` of the result has both). What the test takes is `test_passes`, and no part of it.
+Where a method selects, the dream of a test context is the best of its m by the score, else its only one (`accuracy`); `accuracy_one` is
+that of a single dream for every method, which says what the dreamer has learned and nothing of selection.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from pipelines.wake import collect
 PACK_TOKENS = 16_384
 TRIED = 4
 """Instances of each context and round."""
-AS_THEY_COME: dict[str, Any] = {"dreams": TRIED + 1, "selection": {"score": "none", "top": TRIED + 1, "chance": 0}}
-"""One instance more, for the passes that weighing many dreams takes."""
+AS_THEY_COME: dict[str, Any] = {"dreams": TRIED + 2, "selection": {"score": "none", "top": TRIED + 2, "chance": 0}}
+"""Two instances more, for the passes that weighing many dreams takes."""
 QUIET: dict[str, Any] = {"novelty": {"strength": 0.0}}
 
 
@@ -56,6 +57,7 @@ def weighed(score: str) -> dict[str, Any]:
 
 METHODS: dict[str, dict[str, Any]] = {
     "seal": AS_THEY_COME | QUIET,
+    "seal_reward": AS_THEY_COME | QUIET | {"reward": {"kind": "highest", "against": "nothing"}},
     "sleep": weighed("validation"),
     "no_selection": AS_THEY_COME,
     "no_novelty": weighed("validation") | QUIET,
@@ -163,6 +165,7 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
         "rounds": [],
         "seconds_each": [],
         "passes": [],
+        "test_passes": [],
     }
     if request.method == "base":
         return record | {"accuracy": [[score for _, score, _ in known]]}
@@ -178,9 +181,14 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
     with meter.running():
         own = tasks(dreamer, met, stages.label(dreamer))
     awake: Outputs = {}
+    taken = meter.passes
     record["tasks"] = {name: own[name] for name in ("tasks", "probes", "without_probes", "score")}
     for number in range(request.rounds + 1):
-        accuracy, right = _examined(ground, tester, told, awake)
+        spent = meter.passes
+        with meter.running():
+            accuracy, right = _examined(ground, tester, told, awake)
+        record["test_passes"].append(meter.passes - spent)
+        learning = meter.passes
         record["accuracy"].append(accuracy)
         record["accuracy_one"].append(_examined(ground, alone, told_alone, awake)[0] if selects else accuracy)
         record["dreams_right"].append(right)
@@ -193,7 +201,8 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
             awake = stages.reinforce(dreamer, awake, tried, number)
         record["rounds"].append({name: tried[name] for name in ("tried", "rewarded", "score", "undreamt")})
         record["seconds_each"].append({**written["seconds_each"], **chosen["seconds_each"], **tried["seconds_each"]})
-        record["passes"].append(meter.passes)
+        taken += meter.passes - learning
+        record["passes"].append(taken)
     return record
 
 

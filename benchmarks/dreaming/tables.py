@@ -10,7 +10,7 @@ from benchmarks.page import DOCS
 PAGE = DOCS / "dreaming.md"
 TITLES = (
     *("method", "seeds", "before any round", "after the last", "95 %", "one dream: before", "after", "95 %"),
-    *("dreams right", "of use", "instances tried", "token passes"),
+    *("over `seal`: best of many", "one dream", "dreams right", "of use", "instances tried", "token passes", "of the last test"),
 )
 
 
@@ -25,19 +25,21 @@ def tables(result: dict[str, Any]) -> str:
             f"{_mean(found['accuracy'][-1]):.3f}",
             f"{low:.3f} to {high:.3f}",
             *_alone(found),
+            *_over(found),
             *(_both(found[name]) for name in ("dreams_right", "dreams_useful")),
             f"{_mean(found['tried']):.0f}" if any(found["tried"]) else "",
             f"{_mean(found['passes']) / 1e6:.2f} M" if any(found["passes"]) else "",
+            f"{_mean(found['test_passes']) / 1e6:.2f} M" if any(found["test_passes"]) else "",
         ]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     if result["nights"]:
         lines += [
             "",
-            "| whole nights | seeds | what was said | what follows | base | past lost while dreaming | base lost | most lost | s a night |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| whole nights | seeds | what was said | what follows | base | past lost while dreaming | of the day | base lost | most lost | s a night |",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
     for method, found in result["nights"].items():
-        names = ("said", "follows", "base", "past_lost_while_dreaming", "base_lost_while_dreaming")
+        names = ("said", "follows", "base", "past_lost_while_dreaming", "day_lost_while_dreaming", "base_lost_while_dreaming")
         cells = [str(len(found["seeds"])), *(f"{_mean(found[name]):.3f}" for name in names)]
         cells += [f"{max(found['most_lost_while_dreaming']):.3f}", f"{_mean(found['seconds_a_night']):.0f}"]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
@@ -48,6 +50,14 @@ def tables(result: dict[str, Any]) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _over(found: dict[str, Any]) -> list[str]:
+    cells = []
+    for name in ("accuracy", "accuracy_one"):
+        told = (found["over_seal"] or {}).get(name)
+        cells.append(f"{told['mean']:+.3f} ({told['interval'][0]:+.3f} to {told['interval'][1]:+.3f})" if told else "")
+    return cells
 
 
 def _alone(found: dict[str, Any]) -> list[str]:
