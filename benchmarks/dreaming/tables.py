@@ -12,6 +12,10 @@ TITLES = (
     *("method", "seeds", "before any round", "after the last", "95 %", "one dream: before", "after", "95 %"),
     *("over `seal`: best of many", "one dream", "dreams right", "of use", "instances tried", "token passes", "of the last test"),
 )
+NIGHTS_TITLES = (
+    *("whole nights", "seeds", "what was said", "what follows", "base"),
+    *("past lost while dreaming", "of the day", "base lost", "most lost", "s a night"),
+)
 
 
 def tables(result: dict[str, Any]) -> str:
@@ -33,11 +37,7 @@ def tables(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     if result["nights"]:
-        lines += [
-            "",
-            "| whole nights | seeds | what was said | what follows | base | past lost while dreaming | of the day | base lost | most lost | s a night |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
+        lines += ["", "| " + " | ".join(NIGHTS_TITLES) + " |", "|" + "---|" * len(NIGHTS_TITLES)]
     for method, found in result["nights"].items():
         names = ("said", "follows", "base", "past_lost_while_dreaming", "day_lost_while_dreaming", "base_lost_while_dreaming")
         cells = [str(len(found["seeds"])), *(f"{_mean(found[name]):.3f}" for name in names)]
