@@ -35,7 +35,7 @@ RESULT = Path(__file__).parents[1] / "results" / "nights.json"
 RECORDS = RESULT.parent / "nights"
 """What every life left, in git: hours of computing need not be spent again to draw another picture of them."""
 SLEEPS = (
-    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy", "still", "more_rows"),
+    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy", "still", "one_expert", "more_rows"),
     *("all_layers", "one_level", "three_levels", "full_level"),
 )
 METHODS = (*SLEEPS, *BASELINES)
@@ -104,15 +104,15 @@ def tell(seeds: Sequence[int], nights: int) -> None:
         records = {seed: record for seed in seeds if (record := _recorded(method, seed, nights))}
         if records:
             methods[method] = {"seeds": list(records)} | numbers(list(records.values()))
-    result = {
+    about = {
         "command": f"python -m benchmarks.nights --seeds {' '.join(map(str, seeds))} --nights {nights}",
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
         "versions": {"torch": torch.__version__},
         "facts_a_night": FACTS,
         "missing": [f"{m} {s}" for m in METHODS for s in seeds if not _recorded(m, s, nights)],
-        "methods": methods,
         "tuning": _tuning(),
     }
+    result = methods | {"about": about}
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     draw(methods, RESULT.with_suffix(".png"))

@@ -11,6 +11,7 @@ an arm that forgets is seen to forget).
     literal        with the paper's one teacher, the awake self, for everything
     off_policy     without the student's own writing (lambda 0)
     still          nothing is written ahead: learning stands still while the student writes (like `distillation` in all else)
+    one_expert     `distillation` without expansion
     more_rows      `distillation` with half as many rows more in a step: a quarter more token passes than any other method may spend
 
 And by what the memory is made of, all with the default recipe, like `distillation`, which has two levels:
@@ -87,6 +88,7 @@ ARMS: dict[str, Arm] = {
     "literal": Arm(seeding=IMITATION, literal=True),
     "off_policy": Arm(seeding={"on_policy_share": 0.0}),
     "still": Arm(seeding={"ahead": False}),
+    "one_expert": Arm(expands=False),
     "more_rows": Arm(seeding={"rows": 48}),
     "all_layers": Arm(memory=MemorySpec(levels=THIN, layers=(0, 1, 2, 3))),
     "one_level": Arm(consolidates=False),

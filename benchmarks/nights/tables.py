@@ -38,10 +38,10 @@ def table(methods: dict[str, Any]) -> list[str]:
 
 def tables(result: dict[str, Any]) -> str:
     """As Markdown."""
-    lines = table(result["methods"])
-    if result["missing"]:
+    lines = table({method: numbers for method, numbers in result.items() if method != "about"})
+    if result["about"]["missing"]:
         lives: dict[str, list[str]] = {}
-        for life in result["missing"]:
+        for life in result["about"]["missing"]:
             lives.setdefault(life.split()[0], []).append(life.split()[1])
         told = [f"`{method}` {' '.join(seeds)}" for method, seeds in lives.items()]
         lines += ["", f"Not lived yet (seeds): {', '.join(told)}."]

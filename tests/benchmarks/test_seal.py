@@ -216,7 +216,7 @@ def test_of_several_instances_of_a_dream_the_mean_counts(tmp_path: Path, monkeyp
     reward = RewardSpec(kind="highest", against="nothing", instances=3)
     tuned: list[Sequence[str]] = []
 
-    def tune(model: object, texts: Sequence[str], *_: object) -> list[list[float]]:
+    def tune(model: object, texts: Sequence[str], *_: object, **__: object) -> list[list[float]]:
         tuned.append(list(texts))
         return [[2.0, float(i)] if i != 4 else [] for i in range(len(texts))]
 
@@ -227,7 +227,7 @@ def test_of_several_instances_of_a_dream_the_mean_counts(tmp_path: Path, monkeyp
     monkeypatch.setattr(dreaming, "learned", lambda dreamer, task, one, instance: one.text)
     monkeypatch.setattr(dreaming, "examined", examined)
     job = SimpleNamespace(seed=0)
-    spec = SimpleNamespace(reward=reward, instance=None)
+    spec = DreamingSpec(reward=reward)
     dreamer: Any = SimpleNamespace(spec=spec, home=tmp_path, job=job, hands=SimpleNamespace(tune=tune))
     task = {"name": "t", "context": "c", "chat": False, "probes": [], "validation": [], "scorer": "f1", "source": "s"}
     write_lines(tmp_path / "tasks", [{"task": task, "score": 0.0, "nats": 0.0}])
