@@ -70,7 +70,7 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
         found = {seed: record for seed, record in records.items() if record}
         if found:
             whole[method] = {"seeds": list(found)} | _of_nights(list(found.values()))
-    result = {
+    about = {
         "command": f"python -m benchmarks.dreaming --seeds {' '.join(map(str, seeds))} --rounds {rounds}",
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
         "versions": {"torch": torch.__version__},
@@ -80,9 +80,11 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
         "methods": methods,
         "nights": whole,
     }
+    by_round = {name: {str(r): values for r, values in enumerate(found["accuracy"])} for name, found in methods.items()}
+    result = by_round | {"about": about}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     draw(methods, RESULT.with_suffix(".png"))
-    put(tables.PAGE, "benchmarks.dreaming", tables.tables(result))
+    put(tables.PAGE, "benchmarks.dreaming", tables.tables(about))
 
 
 def _numbers(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
