@@ -19,7 +19,8 @@ NIGHTS_TITLES = (
 
 
 def tables(result: dict[str, Any]) -> str:
-    """As Markdown, of the result's `about`: accuracy before and after the rounds with its 95 % interval, what the dreams were worth, and what it took."""
+    """As Markdown, of the result's `about`: accuracy before and after the rounds with its interval, what the dreams were worth, what it
+    took."""
     lines = ["| " + " | ".join(TITLES) + " |", "|" + "---|" * len(TITLES)]
     for method, found in result["methods"].items():
         low, high = found["interval"][-1]

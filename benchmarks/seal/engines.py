@@ -9,6 +9,7 @@ A machine with one GPU shares it between the two; with more, one writes and each
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ def _cluster(home: Path) -> Iterator[None]:
     settings = Settings(home=home, port=0, ray_start_seconds=START_SECONDS, controller_start_seconds=START_SECONDS)
     with Stack(settings, StackSpec(num_cpus=CPUS + torch.cuda.device_count())) as stack:
         os.environ["RAY_AUTH_TOKEN"] = stack.ray_token
-        ray.init(address=stack.settings.ray_address, namespace=names.NAMESPACE, log_to_driver=False)
+        address = stack.settings.ray_address
+        ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
         try:
             yield
         finally:
