@@ -29,7 +29,7 @@ from benchmarks.learner import tables
 from benchmarks.learner.measure import CLOCKS
 from benchmarks.learner.picture import draw
 from benchmarks.learner.plan import DELIVERED, QWEN_POINTS, TOY_POINTS, TOY_ROUNDS, Job, curves, quick_qwen, qwen, toy
-from benchmarks.learner.points import Point, meetings_of_a_row
+from benchmarks.learner.points import Point, kept_rows, meetings_of_a_row
 from benchmarks.page import put
 
 RESULT = Path(__file__).parents[1] / "results" / "learner.json"
@@ -70,8 +70,9 @@ def run_job(job: Job, threads: int, clock: str, module: str = "child") -> list[N
         return json.loads(answer.read_text())
 
 
-def summary(runs: Sequence[Numbers], teaching: float, clock: str) -> Numbers:
-    """Of one contender at one point, over its rounds; `teaching`: share of the teaching that one step pays."""
+def summary(runs: Sequence[Numbers], teaching: float, clock: str, rows: int = 0) -> Numbers:
+    """Of one contender at one point, over its rounds; `teaching`: share of the teaching that one step pays; rows: of this point, where
+    the lessons of a whole night are to be counted into its own peak (its step has those of its own rows)."""
     hand = CLOCKS.index(clock)
     seconds = statistics.median(step[hand] for run in runs for step in run["step_seconds"])
     teach = statistics.median(run["teach_seconds"][hand] for run in runs) * teaching
@@ -80,6 +81,7 @@ def summary(runs: Sequence[Numbers], teaching: float, clock: str) -> Numbers:
         "tokens_per_second": round(runs[0]["tokens"] / (seconds + teach), 2),
         **middle,
         "own_peak_bytes": middle["peak_bytes"] - middle["library_bytes"],
+        **({"own_peak_bytes_of_a_night": _of_a_night(middle, runs[0]["lesson_bytes"], rows)} if rows else {}),
         "step_seconds": round(seconds, 4),
         "teach_seconds_of_a_step": round(teach, 4),
         "tokens": runs[0]["tokens"],
@@ -89,11 +91,20 @@ def summary(runs: Sequence[Numbers], teaching: float, clock: str) -> Numbers:
     }
 
 
-def named(contender: str, runs: Sequence[Numbers], clock: str) -> dict[str, Numbers]:
-    """A contender's rows: ours once as the recipe reuses rows, once as if every row were met a single time."""
+def _of_a_night(middle: Numbers, lesson_bytes: int, rows: int) -> int:
+    """Own peak, with the lessons of all rows that a night keeps instead of those of one step."""
+    return int(middle["peak_bytes"] - middle["library_bytes"] + lesson_bytes * (kept_rows() / rows - 1))
+
+
+def named(contender: str, runs: Sequence[Numbers], clock: str, rows: int = 0) -> dict[str, Numbers]:
+    """A contender's rows: ours as the recipe reuses rows on a first night and on a later one, and as if every row were met a single time."""
     if contender != "circadian":
         return {contender: summary(runs, 0.0, clock)}
-    return {"circadian": summary(runs, 1 / meetings_of_a_row(), clock), "circadian_once": summary(runs, 1.0, clock)}
+    return {
+        "circadian": summary(runs, 1 / meetings_of_a_row(), clock, rows),
+        "circadian_later": summary(runs, 1 / meetings_of_a_row(later=True), clock),
+        "circadian_once": summary(runs, 1.0, clock),
+    }
 
 
 def measure(jobs: Sequence[Job], threads: int, clock: str, console: Console) -> dict[str, dict[str, Numbers]]:
@@ -105,7 +116,7 @@ def measure(jobs: Sequence[Job], threads: int, clock: str, console: Console) -> 
             console.log(f"{job.contender} {point.name}: {found['step_seconds'][-1][CLOCKS.index(clock)]:.2f} s a step")
     table: dict[str, dict[str, Numbers]] = defaultdict(dict)
     for (contender, point), found_runs in runs.items():
-        for name, numbers in named(contender, found_runs, clock).items():
+        for name, numbers in named(contender, found_runs, clock, point.rows).items():
             table[name][point.name] = numbers
     return dict(table)
 
@@ -137,6 +148,11 @@ def ratios(table: dict[str, dict[str, Numbers]]) -> dict[str, dict[str, Numbers]
                 "peak": round(ours["peak_bytes"] / theirs["peak_bytes"], 2),
                 "own_peak": round(ours["own_peak_bytes"] / theirs["own_peak_bytes"], 2),
             }
+            if later := table.get("circadian_later", {}).get(point.name):  # a result that was made before there was one has none
+                found[point.name][rival] |= {
+                    "speed_later": round(later["tokens_per_second"] / theirs["tokens_per_second"], 2),
+                    "own_peak_night": round(ours["own_peak_bytes_of_a_night"] / theirs["own_peak_bytes"], 2),
+                }
     return found
 
 

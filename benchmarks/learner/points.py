@@ -13,6 +13,7 @@ Torch-free, so that the parent process stays small.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -97,10 +98,20 @@ def _row(point: Point, number: int, rng: random.Random) -> TaughtRow:
     return TaughtRow(text(rng.randint(*(PASSAGE_TOKENS if passage else STATEMENT_TOKENS))), 1, "rested", "free")
 
 
-def meetings_of_a_row(spec: SeedingSpec = RECIPE) -> float:
-    """How often a row is met after it was taught, on average over the first night of the default recipe.
+def meetings_of_a_row(spec: SeedingSpec = RECIPE, later: bool = False) -> float:
+    """How often a row is met after it was taught, on average over the first night of the default recipe, or over a later one, which has
+    rows of earlier nights to teach besides.
 
-    A row is taught when it is written: the teacher's rows of the day and its documents once, the student's at every refresh.
+    A row is taught when it is written: the teacher's rows and its documents once, the student's at every refresh.
     """
-    taught = spec.teacher_rows + spec.free_run_rows + spec.student_rows * (spec.steps // spec.refresh_steps)
-    return spec.steps * spec.rows / taught
+    refreshes = math.ceil(spec.steps / spec.refresh_steps)
+    return spec.steps * spec.rows / (_teachers_rows(spec, later) + spec.student_rows * refreshes)
+
+
+def kept_rows(spec: SeedingSpec = RECIPE) -> int:
+    """Rows whose lessons a later night of the default recipe keeps at once: the teachers', and the student's last ones."""
+    return _teachers_rows(spec, later=True) + spec.student_rows
+
+
+def _teachers_rows(spec: SeedingSpec, later: bool) -> int:
+    return spec.teacher_rows * (2 if later else 1) + spec.free_run_rows
