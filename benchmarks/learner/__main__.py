@@ -97,7 +97,7 @@ def _of_a_night(middle: Numbers, lesson_bytes: int, rows: int) -> int:
 
 
 def named(contender: str, runs: Sequence[Numbers], clock: str, rows: int = 0) -> dict[str, Numbers]:
-    """A contender's rows: ours as the recipe reuses rows on a first night and on a later one, and as if every row were met a single time."""
+    """A contender's rows: ours as the recipe reuses rows on a first night and on a later one, and as if every row were met once."""
     if contender != "circadian":
         return {contender: summary(runs, 0.0, clock)}
     return {
