@@ -73,6 +73,8 @@ class MemoryEngine:
                 dtype=str(AutoConfig.from_pretrained(folder).dtype).removeprefix("torch."),  # type: ignore[arg-type]
                 worker_extension_cls=EXTENSION,
                 enforce_eager=current_platform.is_cpu(),  # compiling takes longer than a night on the toy world
+                # On a CPU a prompt with a seed that is read in two parts ends the engine ("CPU Generator does not use offset").
+                enable_chunked_prefill=False if current_platform.is_cpu() else None,
                 max_model_len=spec.max_model_len,  # type: ignore[arg-type]
                 max_num_seqs=spec.max_num_seqs,
                 tensor_parallel_size=spec.tensor_parallel_size,

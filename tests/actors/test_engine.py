@@ -211,6 +211,14 @@ def test_sampling_repeats_with_its_seed_and_ends_at_a_stop_token(live: LiveEngin
         assert after == (before[: before.index(stop) + 1] if stop in before else before)
 
 
+def test_more_seeded_prompts_than_fit_into_one_step_are_all_answered(live: LiveEngine, engine_world: EngineWorld) -> None:
+    """48 prompts of 100 tokens are more than twice what a step takes: one of them lies across its border, unless none may."""
+    prompts = engine_world.prompts(48, 100, seed=9).tolist()
+    written = live.run(live.engine.sample(prompts, max_tokens=2, temperature=1.0, seed=5))
+    assert len(written) == 48
+    assert all(written)
+
+
 def test_a_prompt_longer_than_the_model_is_refused(live: LiveEngine) -> None:
     with pytest.raises(ExceptionGroup) as refused:
         live.run(live.engine.sample([[7] * 600], max_tokens=1, temperature=0.0, seed=0))
