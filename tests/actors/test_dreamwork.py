@@ -79,7 +79,7 @@ def test_on_the_cluster_and_in_small_packs_the_same_is_learned(model: DreamingMo
     hands = RayHands(LearnerSpec(workers=2), pack_tokens=40)
     spread = hands.tune(model, TEXTS, ADAPTER, 7, tmp_path / "ray")
     (whole,) = packs(TEXTS, ADAPTER.batch, 10_000)
-    request = TuneRequest(model=model, pack=whole, adapter=ADAPTER, seed=7, folder=str(tmp_path / "here"))
+    request = TuneRequest(model=model, pack=whole, adapter=ADAPTER, seed=7, folder=str(tmp_path / "here"), most_tokens=10_000)
     here = dict(zip(whole.numbers, tune_in_process(request.model_dump_json()), strict=True))
     for number, losses in enumerate(spread):
         assert losses == pytest.approx(here[number], abs=1e-5)
