@@ -1,5 +1,7 @@
 """The objectives against their definitions, written out."""
 
+import copy
+import random
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from circadian.experience import Row
 from circadian.memory.graft import Grafted
 from circadian.objectives import fast_learning, knowledge_seeding
-from circadian.objectives.judges import alike_by_embedding
+from circadian.objectives.judges import alike_by_embedding, embeddings
 from circadian.objectives.rows import Imitated, TaughtRow, read_rows, write_rows
 from circadian.specs import ImitationSpec, SeedingSpec
 
@@ -112,6 +114,34 @@ def test_meaning_by_the_bases_own_hidden_states(model: Grafted) -> None:
         return TaughtRow((1, 5, 6, *own), 3, "awake", "day", Imitated((7, 8, 2), group=0))
 
     assert alike_by_embedding(model, [row((7, 8, 2)), row((30, 31)), row(())], threshold=0.999) == [True, False, False]
+
+
+def test_an_embedding_is_the_mean_over_the_completion_as_in_float64_alone(model: Grafted) -> None:
+    """Forty texts of different lengths, several to a packed row and two packs, against each by itself in double precision."""
+    rng, exact = random.Random(0), copy.deepcopy(model).double()
+    texts = [
+        (
+            tuple(rng.randrange(5, 40) for _ in range(rng.randint(1, 9))),
+            tuple(rng.randrange(5, 40) for _ in range(rng.randint(1, 20))),
+        )
+        for _ in range(40)
+    ]
+    with torch.no_grad():
+        whole = [exact.hidden(torch.tensor([prefix + own]), "base")[0, len(prefix) :].mean(0) for prefix, own in texts]
+    found = embeddings(model, texts)
+    for one, wanted in zip(found, whole, strict=True):
+        torch.testing.assert_close(one.double(), wanted, atol=1e-5, rtol=1e-4)
+    rows = [
+        TaughtRow((1, 5, *own), 2, "awake", "day", Imitated(other, group=0))
+        for (_, own), (_, other) in zip(texts, texts[1:], strict=False)
+    ]
+    with torch.no_grad():
+        after = {own: exact.hidden(torch.tensor([(1, 5, *own)]), "base")[0, 2:].mean(0) for _, own in texts}
+    cosines = [
+        float(after[a] @ after[b] / (after[a].norm() * after[b].norm())) for (_, a), (_, b) in zip(texts, texts[1:], strict=False)
+    ]
+    threshold = sorted(cosines)[len(cosines) // 2] - 1e-6
+    assert alike_by_embedding(model, rows, threshold) == [cosine >= threshold for cosine in cosines]
 
 
 def test_seeding_reaches_only_the_open_expert(model: Grafted) -> None:
