@@ -1,6 +1,7 @@
 """The objectives against their definitions, written out."""
 
 import copy
+import itertools
 import random
 from pathlib import Path
 
@@ -132,14 +133,11 @@ def test_an_embedding_is_the_mean_over_the_completion_as_in_float64_alone(model:
     for one, wanted in zip(found, whole, strict=True):
         torch.testing.assert_close(one.double(), wanted, atol=1e-5, rtol=1e-4)
     rows = [
-        TaughtRow((1, 5, *own), 2, "awake", "day", Imitated(other, group=0))
-        for (_, own), (_, other) in zip(texts, texts[1:], strict=False)
+        TaughtRow((1, 5, *own), 2, "awake", "day", Imitated(other, group=0)) for (_, own), (_, other) in itertools.pairwise(texts)
     ]
     with torch.no_grad():
         after = {own: exact.hidden(torch.tensor([(1, 5, *own)]), "base")[0, 2:].mean(0) for _, own in texts}
-    cosines = [
-        float(after[a] @ after[b] / (after[a].norm() * after[b].norm())) for (_, a), (_, b) in zip(texts, texts[1:], strict=False)
-    ]
+    cosines = [float(after[a] @ after[b] / (after[a].norm() * after[b].norm())) for (_, a), (_, b) in itertools.pairwise(texts)]
     threshold = sorted(cosines)[len(cosines) // 2] - 1e-6
     assert alike_by_embedding(model, rows, threshold) == [cosine >= threshold for cosine in cosines]
 
