@@ -141,7 +141,8 @@ def main(rounds: int = 5, dtype: str = "bfloat16", home: Path | None = None, res
             measured.setdefault("placements", {})[name] = table
             measured["machine"] = machine()
             result.parent.mkdir(exist_ok=True)
-            result.write_text(json.dumps(measured, indent=2) + "\n")
+            about = {name: part for name, part in measured.items() if name != "experts"}
+            result.write_text(json.dumps(measured["experts"] | {"about": about}, indent=2) + "\n")
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     asked = parser.parse_args(arguments)
     console, parts = Console(), asked.only
-    result: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    result: dict[str, Any] = _read(asked.out) if asked.out.exists() else {}
     made = result.setdefault("made", {})
     result["reduced"], result["meetings_of_a_row"] = REDUCED, round(meetings_of_a_row(), 2)
     for part, jobs in (("toy", toy(1 if asked.quick else TOY_ROUNDS)), ("qwen", quick_qwen() if asked.quick else qwen())):
@@ -213,9 +213,16 @@ def circumstances(arguments: Sequence[str], threads: int, clock: str) -> Numbers
     }
 
 
+def _read(out: Path) -> Numbers:
+    """The contenders as one part among the others."""
+    contenders = json.loads(out.read_text())
+    return {**contenders.pop("about"), "contenders": contenders}
+
+
 def _write(result: Numbers, out: Path) -> None:
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n")
+    about = {name: part for name, part in result.items() if name != "contenders"}
+    out.write_text(json.dumps(result.get("contenders", {}) | {"about": about}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ ONE_MODEL = "trl_self"
 
 
 def tables(result: dict[str, Any]) -> str:
-    """As Markdown."""
+    """As Markdown, of the result's `about`."""
     lines = ["| rows | | " + " | ".join(f"`{rival}`" for rival in RIVALS) + " |", "|---|---|" + "---|" * len(RIVALS)]
     for point, rivals in result["ratios"].items():
         for row, title in ROWS.items():

@@ -17,4 +17,5 @@ RESULTS = {"learner.json": learner, "nights.json": nights, "stages.json": stages
 @pytest.mark.parametrize(("name", "tables"), RESULTS.items())
 def test_a_page_shows_the_result_that_is_in_git(name: str, tables: ModuleType) -> None:
     result = json.loads((stages.RESULT.parent / name).read_text())
+    result = result["about"] if name == "learner.json" else result
     assert tables.tables(result) in tables.PAGE.read_text()
