@@ -92,7 +92,7 @@ class OneByOne:
             torch.nn.utils.clip_grad_norm_(self.held.values(), SPEC.max_grad_norm)
             adam.step()
             schedule.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def main(asked: Sequence[str]) -> None:
