@@ -172,9 +172,9 @@ def dream_corpus(
     if lectures:
         rows = read_rows(home / lectures["rows_file"])
     else:
+        tokens = spec.completion_tokens
         if transfer.rewrites and not met["day"]:  # every cue of theirs was met again later, or is forgotten
-            met["day"] = [(rollouts.beginning,)]
-        tokens = spec.free_run_tokens if met["day"] == [(rollouts.beginning,)] else spec.completion_tokens
+            met["day"], tokens = [(rollouts.beginning,)], spec.free_run_tokens
         rows = write("day", spread(met["day"], spec.teacher_rows, rng), tokens)
     rows += write("old", spread(met["old"], spec.teacher_rows, rng), spec.completion_tokens)
     documents = write("free", [(rollouts.beginning,)] * spec.free_run_rows, spec.free_run_tokens)

@@ -33,24 +33,9 @@ from pipelines.wake import Bounds, day_cues
 ROWS_FILE, CUES_FILE = "dreamt.rows.jsonl", "dreamt.cues.jsonl"
 NOTHING_TO_DREAM_OF = "there was nothing to dream of: no context about which there are probes"
 NOTHING_HELPS = "no dream helped: none made an instance better than the undreamt one"
-
-
-TOLD = (
-    *(
-        "dreams",
-        "sources",
-        "trust",
-        "rows",
-        "cues",
-        "reason",
-        "tasks",
-        "held_out",
-        "too_long",
-        "without_probes",
-        "teaching_nothing",
-    ),
-    *("tried", "rewarded", "broken", "score", "undreamt"),
-)
+_OF_TASKS = ("held_out", "too_long", "without_probes", "teaching_nothing")
+_OF_TRIALS = ("tried", "rewarded", "broken", "score", "undreamt")
+TOLD = ("dreams", "sources", "trust", "rows", "cues", "reason", "tasks", *_OF_TASKS, *_OF_TRIALS)
 """What a night's report tells of its dreams."""
 
 
@@ -96,8 +81,8 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: O
         "tasks": told["tasks"],
         "standings": {digest_of(task.context): score for task, score, _ in known} if dreamer.spec.tasks else {},
         **{name: awake[name] for name in ("dreamer_file", "dreamer_trust", "dreamer_of") if name in awake},
-        **{name: told[name] for name in ("held_out", "too_long", "without_probes", "teaching_nothing")},
-        **{name: tried[name] for name in ("tried", "rewarded", "broken", "score", "undreamt")},
+        **{name: told[name] for name in _OF_TASKS},
+        **{name: tried[name] for name in _OF_TRIALS},
     }
 
 

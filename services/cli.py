@@ -25,6 +25,7 @@ from sqlalchemy import select
 from circadian.specs import NurserySpec, Recipe
 from services.client import ApiError, Client
 from services.display import NightDisplay
+from services.dreams import compared
 from services.home import HomeRefused
 from services.ports import PortInUse
 from services.settings import Settings
@@ -275,7 +276,7 @@ def dreams(
         contexts = client.get(f"/v1/sleeps/{sleep}/curriculum")["data"]
     if not found:
         _fail(f"{sleep} has not dreamt; give its recipe a `dreaming`")
-    tried = [dream for dream in found if dream["score"] is not None]
+    tried = compared(found)
     table = Table("round", "kind", "dream", "knows", "undreamt", "", title=f"{len(found)} dreams, {len(tried)} tried out")
     for dream in sorted(tried, key=lambda dream: dream["undreamt"] - dream["score"])[:most]:
         values = (f"{dream['score']:.2f}", f"{dream['undreamt']:.2f}", "rewarded" if dream["rewarded"] else "")

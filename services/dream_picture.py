@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from services.dreams import FINAL
+from services.dreams import FINAL, compared
 from services.tables import Json
 
 NIGHT, REWARDED, TRIED = "#39456e", "#c0563b", "#b9c3dd"
@@ -52,7 +52,7 @@ def _need(curriculum: Sequence[Json], context: str) -> float:
 def _tried(axes: Axes, dreams: Sequence[Json], names: Sequence[str]) -> None:
     """Of each dream that was tried, what its instance knew against the undreamt one."""
     for column, name in enumerate(names):
-        tried = [dream for dream in dreams if dream["round"] == name and dream["score"] is not None]
+        tried = compared([dream for dream in dreams if dream["round"] == name])
         spread = [column + 0.6 * ((i + 0.5) / max(1, len(tried)) - 0.5) for i in range(len(tried))]
         colours = [REWARDED if dream["rewarded"] else TRIED for dream in tried]
         axes.scatter(spread, [dream["score"] - dream["undreamt"] for dream in tried], s=14, c=colours)

@@ -10,9 +10,10 @@ A file is there whole or not at all.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.stages import read_lines
 from services.tables import Json
 
 FINAL = "final"
@@ -49,9 +50,14 @@ def curriculum(home: Path) -> list[Json]:
     return [{"round": name} | line for name in rounds(home) for line in _lines(home / "dreaming" / name / "curriculum.jsonl")]
 
 
+def compared(dreams: Sequence[Json]) -> list[Json]:
+    """Those of which it is known how their instance stands beside the undreamt one; either may have broken."""
+    return [dream for dream in dreams if dream["score"] is not None and dream["undreamt"] is not None]
+
+
 def _by_dream(path: Path) -> dict[str, Json]:
     return {line["dream"]: line for line in _lines(path)}
 
 
 def _lines(path: Path) -> list[Json]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_lines(path) if path.exists() else []

@@ -9,6 +9,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+from night_world import make_job
 
 from actors.learner import LearnerFailed
 from benchmarks.local_engine import LocalEngine, LocalPool
@@ -23,7 +24,7 @@ from circadian.memory.version import RECORD_FILE, found_version, load_tokenizer,
 from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS
-from circadian.specs import Experience, MemorySpec, Message, NightJob, Recipe
+from circadian.specs import Experience, MemorySpec, Message, NightJob
 from circadian.specs.dreaming import ProbeSpec
 from pipelines import dream_keeping, dreaming, night
 from pipelines.consolidation import Memory
@@ -58,18 +59,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asleep(parent: Path, home: Path, met: list[Experience], held_out: tuple[str, ...] = (), **spec: Any) -> tuple[Dreamer, Outputs]:
-    home.mkdir()
-    (home / "experiences.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in met))
-    job = NightJob(
-        sleep="slp_h",
-        deployment="dep",
-        parent=str(parent),
-        child=str(home / "v1"),
-        home=str(home),
-        experiences=str(home / "experiences.jsonl"),
-        held_out=held_out,
-        recipe=Recipe.model_validate({"consolidation": False, "dreaming": DREAMING | spec}),
-    )
+    job = make_job(parent, home, met, consolidation=False, dreaming=DREAMING | spec).model_copy(update={"held_out": held_out})
     day, reader = collect(job), Reader(load_tokenizer(parent), job.held_out)
     return Dreamer(job, Memory.undisturbed(job), LocalPool(LocalEngine(parent)), LocalHands(4096), reader), day
 
@@ -244,19 +234,9 @@ SHORT: dict[str, Any] = {
 
 def whole_night(parent: Path, home: Path, **recipe: Any) -> tuple[NightJob, Outputs]:
     """All of a night's stages, in this process, on three passages, with hardly anything learned."""
-    home.mkdir()
     met = [said(lesson.entity, lesson.passage(), source="human") for lesson in LESSONS]
-    (home / "experiences.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in met))
-    job = NightJob(
-        sleep="slp_w",
-        deployment="dep",
-        parent=str(parent),
-        child=str(home / "v1"),
-        home=str(home),
-        experiences=str(home / "experiences.jsonl"),
-        recipe=Recipe.model_validate(SHORT | {"dreaming": DREAMING | {"rounds": 0, "reward": {"kind": "highest"}}} | recipe),
-    )
-
+    dreaming = DREAMING | {"rounds": 0, "reward": {"kind": "highest"}}
+    job = make_job(parent, home, met, **SHORT | {"dreaming": dreaming} | recipe)
     return job, night_here(job, 4096, lambda moment, memory: None)
 
 
@@ -281,7 +261,7 @@ def test_a_day_is_not_lost_to_dreams_that_the_gate_refuses(
         assert not Path(job.child).exists()
         return
     kept = [record.nights for record in read_record(Path(job.child)).lineage]
-    assert kept == [("slp_w",)] + [("slp_w+dreams",)] * (refused == "nothing")
+    assert kept == [("slp_1",)] + [("slp_1+dreams",)] * (refused == "nothing")
     reason = outcome["report"]["dreaming"]["reason"]
     assert reason is None if refused == "nothing" else "the gate refused them: not good enough" in reason
 
@@ -294,7 +274,7 @@ def test_a_day_is_not_lost_to_dreams_that_cannot_be_learned(parent: Path, tmp_pa
     monkeypatch.setattr(night, "gate", judged("nothing"))
     job, outcome = whole_night(parent, tmp_path / "home")
     assert outcome["outcome"] == "candidate"
-    assert [record.nights for record in read_record(Path(job.child)).lineage] == [("slp_w",)]
+    assert [record.nights for record in read_record(Path(job.child)).lineage] == [("slp_1",)]
     assert "ran out of memory" in outcome["report"]["dreaming"]["reason"]
     only, outcome = whole_night(parent, tmp_path / "only", consolidation=False)
     assert outcome["outcome"] == "no_op"

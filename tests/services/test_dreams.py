@@ -103,9 +103,13 @@ def test_the_command_shows_dreams_and_draws_them(asleep: Service, tmp_path: Path
     assert "has not dreamt" in none.output
     dreamt(Path(night.job.home), "0", 120)
     dreamt(Path(night.job.home), "final", 3)
+    broken = Path(night.job.home) / "dreaming" / "final" / "tried.jsonl"
+    lines = [json.loads(line) for line in broken.read_text().splitlines()]
+    lines[0] |= {"undreamt": None}  # what it was to be held against broke
+    broken.write_text("".join(json.dumps(line) + "\n" for line in lines))
     shown = CliRunner().invoke(cli.app, ask)
     assert shown.exit_code == 0, shown.output
-    assert "123 dreams, 7 tried out" in shown.output
+    assert "123 dreams, 6 tried out" in shown.output
     assert "text [3]" in shown.output
     words = " ".join(ElementTree.parse(tmp_path / "dreams.svg").getroot().itertext())
     assert all(word in words for word in ("kept from", "rewarded", "2 contexts"))
