@@ -19,7 +19,7 @@ N tokens, D model width, D' that of another model, K numbers kept of a token, V 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -158,6 +158,12 @@ def likelihoods(hidden: Tensor, tokens: Tensor, lm_head: nn.Module, chunks: int 
             gradients.append(torch.autograd.grad(found.sum(), point)[0])
         values.append(found.detach())
     return _Known.apply(hidden, torch.cat(values), torch.cat(gradients))
+
+
+def chunks_of(tokens: Iterable[int], token_chunk: int) -> int:
+    """In how many chunks a step's tokens are read, so that no process, given the tokens of each, has the logits of more than `token_chunk`
+    at once. All must agree: where the weights are sharded they are gathered at every chunk."""
+    return max(1, math.ceil(max(tokens) / token_chunk))
 
 
 class _Known(torch.autograd.Function):

@@ -13,7 +13,6 @@ B rows, T tokens, N learned tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -21,15 +20,13 @@ from torch import Tensor
 
 from circadian.experience import Row
 from circadian.memory.graft import Grafted, View
-from circadian.objectives.divergence import likelihoods
+from circadian.objectives.divergence import chunks_of, likelihoods
 from circadian.objectives.packing import lay, pack, positions
 
 
 def chunks(shares: Sequence[Sequence[Row]], token_chunk: int) -> int:
-    """In how many chunks a step's tokens are learned, so that no process, given the rows of each, has the logits of more than
-    `token_chunk` at once. All must agree: where the weights are sharded they are gathered at every chunk."""
-    most = max(sum(weight > 0 for row in share for weight in row.weight[1:]) for share in shares)
-    return max(1, math.ceil(most / token_chunk))
+    """Of a step's learned tokens, given the rows of each process (`chunks_of`)."""
+    return chunks_of((sum(weight > 0 for row in share for weight in row.weight[1:]) for share in shares), token_chunk)
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Tensor]:

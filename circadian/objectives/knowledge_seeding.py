@@ -52,6 +52,7 @@ from circadian.objectives.divergence import (
     Head,
     Others,
     by_slope,
+    chunks_of,
     compare,
     forward_kl,
     keep,
@@ -242,10 +243,8 @@ def mix(teacher_written: Pools[R], student_written: Pools[R], spec: SeedingSpec,
 
 
 def chunks(shares: Sequence[Sequence[Lesson]], token_chunk: int) -> int:
-    """In how many chunks a step's tokens are compared, so that no process, given the lessons of each, compares more than `token_chunk`
-    at once. All must agree: where the weights are sharded they are gathered at every chunk."""
-    most = max(sum(len(lesson.teacher) for lesson in share) for share in shares)
-    return max(1, math.ceil(most / token_chunk))
+    """Of a step's taught tokens, given the lessons of each process (`chunks_of`)."""
+    return chunks_of((sum(len(lesson.teacher) for lesson in share) for share in shares), token_chunk)
 
 
 def collate(lessons: Sequence[Lesson]) -> dict[str, Tensor]:
