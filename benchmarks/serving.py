@@ -32,6 +32,7 @@ import torch
 import typer
 
 from actors.names import vllm_environment
+from benchmarks.page import DOCS, put
 from benchmarks.serving_engine import Load
 from benchmarks.serving_world import SHAPE, weights, write_base
 from circadian.memory.graft import grafted_layers
@@ -39,6 +40,7 @@ from circadian.memory.version import found_version
 from circadian.specs import Level, MemorySpec
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
+PAGE = DOCS / "serving-speed.md"
 LEVELS = (Level(period=1024), Level(period=8192, experts=32))
 DEPTH = SHAPE["num_hidden_layers"]
 PLACEMENTS: dict[str, tuple[int, ...] | None] = {
@@ -107,7 +109,7 @@ def engine(folder: Path, dtype: str) -> Iterator[Engine]:
         one.close()
 
 
-def main(rounds: int = 5, dtype: str = "bfloat16", home: Path | None = None, result: Path = RESULT) -> None:
+def main(rounds: int = 7, dtype: str = "bfloat16", home: Path | None = None, result: Path = RESULT) -> None:
     """Measure and write the result, after each placement anew.
 
     Rounds are those of one session. In `home` a base that an earlier run left is used again.
@@ -143,6 +145,39 @@ def main(rounds: int = 5, dtype: str = "bfloat16", home: Path | None = None, res
             result.parent.mkdir(exist_ok=True)
             about = {name: part for name, part in measured.items() if name != "experts"}
             result.write_text(json.dumps(measured["experts"] | {"about": about}, indent=2) + "\n")
+    if result == RESULT:
+        put(PAGE, "benchmarks.serving", table_of(measured["placements"]))
+
+
+def table_of(placements: dict[str, Any]) -> str:
+    """What memory costs, what its weights are of the base's, and where the time goes, as Markdown; bold what misses the limit."""
+    lines = [
+        "| memory in | experts | written | read | weights: written | read | products: written | read | gate: written | read |",
+        "|---|---|" + "---|" * 8,
+    ]
+    for name, found in placements.items():
+        for experts, numbers in found["experts"].items():
+            if experts == BARE:
+                continue
+            asked = name == "default" and experts == str(LIMIT_EXPERTS)
+            cost = [f"{numbers['overhead'][what]:+.1%}" for what in MEANT]
+            cost = [
+                f"**{text}**" if asked and numbers["overhead"][what] > LIMIT else text
+                for text, what in zip(cost, MEANT, strict=True)
+            ]
+            share = [f"{numbers['weights_share'][what]:.1%}" for what in MEANT]
+            where = f"{name}, {len(found['layers'])} of {DEPTH}"
+            lines.append(f"| {where} | {experts} | {' | '.join((*cost, *share, *_parts(found, experts)))} |")
+    return "\n".join(lines)
+
+
+def _parts(found: dict[str, Any], experts: str) -> list[str]:
+    """Milliseconds over all layers of the two products and of what lies between them."""
+    parts = found["seconds_by_part"].get(experts)
+    if parts is None:
+        return [""] * 4
+    products = [f"{1000 * (parts[what]['up'] + parts[what]['down']):.1f} ms" for what in MEANT]
+    return [*products, *(f"{1000 * parts[what]['gate']:.1f} ms" for what in MEANT)]
 
 
 @dataclass(frozen=True)

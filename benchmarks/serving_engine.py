@@ -35,7 +35,8 @@ class Load:
     prefill_rows: int = 1
     prefill_tokens: int = 128
     """Tokens of each prompt that is only read; all rows are read in one step."""
-    prefill_repeats: int = 1
+    prefill_repeats: int = 3
+    """The first after a delivery builds the new products' plans, and is not what a deployment pays."""
     decode_rows: int = 8
     """Requests that are answered at once."""
     decode_prompt: int = 16

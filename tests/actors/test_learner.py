@@ -74,15 +74,31 @@ def kill_later(request: LearnRequest, rank: int, step: int) -> int:
     return seen[0]
 
 
-def test_two_sharded_processes_learn_what_one_does(world: LearnerWorld, undisturbed: LearnResult) -> None:
-    alone = learn(world.request("seeding", "one", steps=STEPS))
-    assert undisturbed.first_loss == pytest.approx(alone.first_loss, abs=1e-5)
-    assert undisturbed.final_loss == pytest.approx(alone.final_loss, abs=1e-5)
-    assert (alone.restarts, undisturbed.restarts) == (0, 0)
-    ours, theirs = load_file(alone.tensors), load_file(undisturbed.tensors)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
+@pytest.fixture(scope="module")
+def alone(world: LearnerWorld) -> LearnResult:
+    """One process."""
+    return learn(world.request("seeding", "one", steps=STEPS))
+
+
+def same(ours: LearnResult, theirs: LearnResult) -> None:
+    """Both learned the same, as far as sums in another order let them."""
+    assert (ours.restarts, theirs.restarts) == (0, 0)
+    assert ours.first_loss == pytest.approx(theirs.first_loss, abs=1e-5)
+    assert ours.final_loss == pytest.approx(theirs.final_loss, abs=1e-5)
+    tensors, others = load_file(ours.tensors), load_file(theirs.tensors)
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(tensor, others[name], atol=1e-4, rtol=1e-3)
+
+
+def test_two_sharded_processes_learn_what_one_does(undisturbed: LearnResult, alone: LearnResult) -> None:
+    same(undisturbed, alone)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_two_processes_that_shard_less_learn_it_too(world: LearnerWorld, alone: LearnResult, zero_stage: int) -> None:
+    """Nothing sharded; the optimiser's state; its gradients too."""
+    same(learn(world.request("seeding", f"stage {zero_stage}", steps=STEPS, workers=2, zero_stage=zero_stage)), alone)
 
 
 def test_processes_with_unequal_rows_do_not_wait_for_each_other(world: LearnerWorld) -> None:
@@ -111,12 +127,7 @@ def test_two_sharded_processes_learn_from_other_models_what_one_does(tmp_path: P
     teacher = write_base(tmp_path / "other", width=16, mlp_width=16, layers=1, heads=1, head_width=16)
     kinds = {"alone": {}, "sharded": {"workers": 2, "zero_stage": 3, "wait_seconds": 60}}
     requests = {name: world.request("seeding", name, rows=7, **learner) for name, learner in kinds.items()}
-    alone, sharded = (learn(with_others(world, request, teacher, ("kin", "stranger"))) for request in requests.values())
-    assert sharded.first_loss == pytest.approx(alone.first_loss, abs=1e-5)
-    assert sharded.final_loss == pytest.approx(alone.final_loss, abs=1e-5)
-    ours, theirs = load_file(alone.tensors), load_file(sharded.tensors)
-    for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], atol=1e-4, rtol=1e-3)
+    same(*(learn(with_others(world, request, teacher, ("kin", "stranger"))) for request in requests.values()))
 
 
 def test_a_learner_killed_while_the_student_writes_ahead_goes_on(tmp_path: Path) -> None:
