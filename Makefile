@@ -30,7 +30,7 @@ nursery: $(READY)  ## train the small models that ship again, about fifteen minu
 bench-seeding: $(READY)  ## two small teachers and a larger student, three seeds; writes benchmarks/results/seeding.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seeding 0 1 2
 
-bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about ten minutes; writes benchmarks/results/serving.json
+bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about fifteen minutes; writes benchmarks/results/serving.json
 	$(BIN)/python -m benchmarks.serving
 
 bench-nights: $(RIVALS)  ## every method through ten nights, hours on two cores; goes on where it was; SEEDS="0 1 2" NIGHTS=10 choose others
@@ -44,7 +44,7 @@ bench-seal: $(READY)  ## SEAL's protocol on a few passages with the model that s
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.seal squad --data $(DATA) --model circadian/nursery/school_weights \
 	  --out runs/bench-seal/squad.json --contexts 4 --tests 8 --tokens 64 --instances 1
 
-bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about fifteen minutes on two quiet cores; see docs/learner-speed.md
+bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about twenty minutes on two quiet cores; see docs/learner-speed.md
 	$(BIN)/python -m benchmarks.learner
 
 bench-stages: $(READY)  ## where the time of a night goes, about twelve minutes; writes benchmarks/results/stages.json

@@ -9,7 +9,7 @@ from benchmarks.learner.points import CURVE, QWEN, TOY, Contender, Point, vocabu
 TWO_MODELS: tuple[Contender, ...] = ("trl_gkd", "trl_distillation")
 DEFAULT: Contender = "trl_distillation_default"
 ALL: tuple[Contender, ...] = ("circadian", *TWO_MODELS, "trl_self")
-TOY_ROUNDS, TOY_STEPS = 3, 9
+TOY_ROUNDS, TOY_STEPS = 5, 9
 QWEN_ROUNDS, QWEN_STEPS = 1, 2
 """Short, because a step takes many seconds. Each round is a fresh process, so that contenders take turns."""
 CURVE_STEPS = 3
