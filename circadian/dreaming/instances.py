@@ -4,7 +4,8 @@
 
 Every instance learns as if it were the only one: its loss is the mean over its own tokens, its gradient is clipped by its own norm, its
 Adam state and its learning rate are its own, and it stops when its own rows are used up. The base is read once for all of them; what is
-computed a second time is two thin products a layer. Instances end one after another, longest first, so those that go on are a prefix.
+computed a second time is two thin products a layer. Instances end one after another, longest first, so those that go on are a prefix. The
+rows of an instance's step lie behind one another in one row of the pass, in which no text sees another (packing.py), so little is padding.
 
 All begin with the same A (from the seed) and B = 0, as peft does, so gradients of instances can be compared (gradients.py). What an
 instance has learned is written as a peft adapter (safetensors), which peft and vLLM load.
@@ -12,7 +13,7 @@ instance has learned is written as a peft adapter (safetensors), which peft and 
 Like SEAL's inner loop (arXiv 2506.10943): AdamW without weight decay, the learning rate falling linearly to zero over an instance's steps.
 Unlike it: padding is not learned (SEAL's labels are a plain copy of the padded ids).
 
-I instances, N rows of an instance's step, T tokens, R rank, X and Y widths of a linear layer's input and output.
+I instances, T tokens of all rows of an instance's step, R rank, X and Y widths of a linear layer's input and output.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from torch.utils.checkpoint import checkpoint
 
 from circadian.experience import Row
 from circadian.memory.graft import Grafted, View
-from circadian.objectives.rows import pad
+from circadian.objectives.packing import lay, positions
 from circadian.specs.dreaming import AdapterSpec
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -78,9 +79,10 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [active * N, T, X], instance by instance -> [active * N, T, Y]"""
-        rows = x.reshape(self.active, -1, x.shape[-1]).to(self.A.dtype)
-        added = rows @ self.A[: self.active].mT @ self.B[: self.active].mT
-        return self.inner(x) + (self.scale * added.reshape(*x.shape[:-1], -1)).to(x.dtype)
+        base = self.inner(x)
+        whole, rows = (each.reshape(self.active, -1, each.shape[-1]).to(self.A.dtype) for each in (base, x))
+        thin = rows @ self.A[: self.active].mT
+        return torch.baddbmm(whole, thin, self.B[: self.active].mT, alpha=self.scale).reshape(base.shape).to(x.dtype)
 
 
 class Pack:
@@ -130,13 +132,14 @@ class Pack:
         whole = torch.tensor([sum(sum(row.weight[1:]) for row in own) for own in rows], device=self.parameters[0].device).clamp(
             min=1e-9
         )
-        values, total = torch.zeros(len(rows), device=whole.device), [torch.zeros_like(part) for part in of]
+        values = torch.zeros(len(rows), device=whole.device)
+        total: list[Tensor] = []
         for start in range(0, len(rows[0]), at_once):
             some = [own[start : start + at_once] for own in rows]
             part = torch.tensor([sum(sum(row.weight[1:]) for row in own) for own in some], device=whole.device)
             losses = self.losses(some, view) * part / whole
-            for sum_, gradient in zip(total, torch.autograd.grad(losses.sum(), of), strict=True):
-                sum_ += gradient
+            gradients = torch.autograd.grad(losses.sum(), of)
+            total = [sum_.add_(gradient) for sum_, gradient in zip(total, gradients, strict=True)] if total else [*gradients]
             values += losses.detach()
         return values, total
 
@@ -144,14 +147,16 @@ class Pack:
         """Of the first instances, as many as `rows` has lists of equal length, the mean loss of their tokens [I], nats."""
         for layer in self.layers.values():
             layer.active = len(rows)
-        flat = [row for own in rows for row in own]
-        device = self.parameters[0].device
-        ids, weight = pad([row.ids for row in flat]).to(device), pad([row.weight for row in flat])[:, 1:].to(device)
-        hidden = states(self.model, ids, view)[:, :-1]
+        device, lengths = self.parameters[0].device, [len(row.ids) for own in rows for row in own]
+        count = itertools.count()
+        bins = [[next(count) for _ in own] for own in rows]
+        ids, weight = (lay(bins, texts).to(device) for texts in zip(*(_tensors(row) for own in rows for row in own), strict=True))
+        hidden = states(self.model, ids, view, positions(bins, lengths).to(device))[:, :-1]
+        weight = weight[:, 1:]
         learned = weight > 0
         weight = weight[learned]
         losses = self._cross_entropy(hidden[learned], ids[:, 1:][learned]) * weight
-        whose = torch.arange(len(rows), device=device).repeat_interleave(len(rows[0]))[:, None].expand(learned.shape)[learned]
+        whose = torch.arange(len(rows), device=device)[:, None].expand(learned.shape)[learned]
         nothing = losses.new_zeros(len(rows))
         return nothing.index_add(0, whose, losses) / nothing.index_add(0, whose, weight).clamp(min=1e-9)
 
@@ -222,11 +227,17 @@ def fine_tune(
     return [adapter for adapter in learned if adapter is not None]
 
 
-def states(model: nn.Module, ids: Tensor, view: View) -> Tensor:
-    """Final hidden states [B, T, D] of a model with memory in this view, or of one without."""
+def states(model: nn.Module, ids: Tensor, view: View, where: Tensor) -> Tensor:
+    """Final hidden states [B, T, D] of a model with memory in this view, or of one without; where [B, T]: positions, from 0 in every
+    text."""
     if isinstance(model, Grafted):
-        return model.hidden(ids, view)
-    return model.model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
+        return model.hidden(ids, view, where)
+    return model.model(input_ids=ids, position_ids=where, use_cache=False).last_hidden_state  # type: ignore[operator]
+
+
+def _tensors(row: Row) -> tuple[Tensor, Tensor]:
+    """Tokens of a row, and their weights; nothing comes before the first, so it is not learned."""
+    return torch.tensor(row.ids), torch.tensor((0.0, *row.weight[1:]))
 
 
 def _plan(rows: Sequence[Row], spec: AdapterSpec, seed: str) -> list[list[Row]]:
@@ -254,12 +265,14 @@ def _adam(
 ) -> None:
     """A step of Adam for the active instances, the first ones; each clips its gradient by its own norm. rates [active]."""
     active, one = len(rates), (-1, 1, 1)
-    norms = sum(gradient[:active].float().square().sum((1, 2)) for gradient in gradients)
-    clip = (spec.max_grad_norm / (torch.as_tensor(norms).sqrt() + 1e-6)).clamp(max=1.0)
+    squares = [torch.linalg.vector_norm(gradient[:active], dim=(1, 2), dtype=torch.float32).square() for gradient in gradients]
+    clip = (spec.max_grad_norm / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1.0)
+    rates = rates / (1 - BETAS[0] ** (step + 1))
     for parameter, gradient, (first, second) in zip(parameters, gradients, state, strict=True):
         part = gradient[:active] * clip.view(one).to(gradient)
         first, second = first[:active], second[:active]
         first.lerp_(part, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(part, part, value=1 - BETAS[1])
-        unbiased = second.sqrt() / math.sqrt(1 - BETAS[1] ** (step + 1)) + EPSILON
-        parameter[:active] -= rates.view(one).to(parameter) / (1 - BETAS[0] ** (step + 1)) * first / unbiased
+        unbiased = second.sqrt().div_(math.sqrt(1 - BETAS[1] ** (step + 1))).add_(EPSILON)
+        torch.mul(first, rates.view(one).to(parameter), out=part)
+        parameter[:active] -= part.div_(unbiased)

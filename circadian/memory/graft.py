@@ -132,11 +132,11 @@ class Grafted(PreTrainedModel):
         with self._heard.during(self.mask(view)):
             return super().forward(*args, **kwargs)
 
-    def hidden(self, ids: Tensor, view: View) -> Tensor:
-        """ids [B, T] padded on the right -> final hidden states [B, T, D], input of `lm_head`; all layers in one pass, with gradients to
-        whatever has any."""
+    def hidden(self, ids: Tensor, view: View, positions: Tensor | None = None) -> Tensor:
+        """ids [B, T] -> final hidden states [B, T, D], input of `lm_head`; all layers in one pass, with gradients to whatever has any.
+        ids and positions as of `lower`."""
         with self._heard.during(self.mask(view)):
-            return self.model(input_ids=ids, use_cache=False).last_hidden_state
+            return self.model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
 
     @torch.no_grad()
     def lower(self, ids: Tensor, positions: Tensor | None = None) -> Trunk:
