@@ -41,6 +41,8 @@ SLEEPS = (
 METHODS = (*SLEEPS, *BASELINES)
 FACTS = 24
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2)
+BEYOND = {GRID[0]: 3e-5, GRID[-1]: 4e-2}
+"""What is tried besides where the best of the grid is one of its ends; it is taken where it is better."""
 TUNED = ("distillation", *BASELINES)
 """Sleep's arms share the learning rate of the one that is tuned: they are to differ in nothing else."""
 TUNE_SEED, TUNE_NIGHTS = 100, 3
@@ -72,18 +74,26 @@ def main(asked: Sequence[str]) -> None:
 
 def tune(bench: Lives, methods: Sequence[str]) -> dict[str, float]:
     """The learning rate of every method that is tuned."""
-    wanted = [method for method in TUNED if method in methods or method == "distillation"]
-    ours = bench.live("Sleep's learning rate", [life_of("distillation", TUNE_SEED, TUNE_NIGHTS, lr, None) for lr in GRID])
-    rates = {"distillation": GRID[max(range(len(GRID)), key=lambda i: score(ours[i]))]}
-    budget = spent(ours[GRID.index(rates["distillation"])])
-    asked = [(method, lr) for method in wanted if method in BASELINES for lr in GRID]
-    tried = bench.live(
-        "learning rates of the baselines", [life_of(method, TUNE_SEED, TUNE_NIGHTS, lr, budget) for method, lr in asked]
-    )
-    for method in wanted:
-        found = {lr: score(record) for (name, lr), record in zip(asked, tried, strict=True) if name == method}
-        rates[method] = max(found, key=lambda lr: found[lr]) if found else rates["distillation"]
+    rates = {"distillation": _best(bench, "distillation", None)}
+    budget = spent(_tuning_life("distillation", rates["distillation"], None).lived())
+    for method in TUNED:
+        if method in methods and method in BASELINES:
+            rates[method] = _best(bench, method, budget)
     return rates
+
+
+def _best(bench: Lives, method: str, budget: int | None) -> float:
+    """Of the grid, and of the step beyond its end."""
+    records = bench.live(f"learning rates of {method}", [_tuning_life(method, lr, budget) for lr in GRID])
+    found = dict(zip(GRID, map(score, records), strict=True))
+    best = max(found, key=lambda lr: found[lr])
+    if best in BEYOND:
+        found[BEYOND[best]] = score(_tuning_life(method, BEYOND[best], budget).lived())
+    return max(found, key=lambda lr: found[lr])
+
+
+def _tuning_life(method: str, lr: float, budget: int | None) -> Life:
+    return life_of(method, TUNE_SEED, TUNE_NIGHTS, lr, budget)
 
 
 def score(record: dict[str, Any]) -> float:

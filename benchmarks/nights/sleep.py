@@ -109,7 +109,6 @@ TRIALS: dict[str, Arm] = {
     "trial_largest_steps": Arm(seeding={"rows": 64, "steps": 150}),
     "trial_smaller_steps": Arm(seeding={"rows": 24, "steps": 400, "refresh_steps": 67}),
     "trial_smallest_steps": Arm(seeding={"rows": 16, "steps": 600, "refresh_steps": 100}),
-    "trial_twice_the_rate": Arm(seeding={"lr": 0.04}),
     "trial_less_of_its_own": Arm(seeding={"on_policy_share": 0.25}),
     "trial_imitate": Arm(seeding=IMITATION),
     "trial_imitate_lightly": Arm(seeding=IMITATION | {"alpha": 0.95}),

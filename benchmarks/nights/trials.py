@@ -33,8 +33,7 @@ def main(asked: Sequence[str]) -> None:
     options = parser.parse_args(asked)
 
     def lives(trial: str) -> list[Life]:
-        lr = TRIALS[trial].seeding.get("lr", SeedingSpec().lr)
-        return [life_of(trial, seed, options.nights, lr, None, RECORDS / "trials") for seed in options.seeds]
+        return [life_of(trial, seed, options.nights, SeedingSpec().lr, None, RECORDS / "trials") for seed in options.seeds]
 
     if not options.tell:
         with Lives(options.jobs) as bench:
