@@ -146,16 +146,16 @@ def main(rounds: int = 7, dtype: str = "bfloat16", home: Path | None = None, res
             about = {name: part for name, part in measured.items() if name != "experts"}
             result.write_text(json.dumps(measured["experts"] | {"about": about}, indent=2) + "\n")
     if result == RESULT:
-        put(PAGE, "benchmarks.serving", table_of(measured["placements"]))
+        put(PAGE, "benchmarks.serving", tables({"about": measured}))
 
 
-def table_of(placements: dict[str, Any]) -> str:
-    """What memory costs, what its weights are of the base's, and where the time goes, as Markdown; bold what misses the limit."""
+def tables(result: dict[str, Any]) -> str:
+    """What memory costs, its weights beside the base's, and where the time goes, as Markdown; bold what misses the limit."""
     lines = [
         "| memory in | experts | written | read | weights: written | read | products: written | read | gate: written | read |",
         "|---|---|" + "---|" * 8,
     ]
-    for name, found in placements.items():
+    for name, found in result["about"]["placements"].items():
         for experts, numbers in found["experts"].items():
             if experts == BARE:
                 continue

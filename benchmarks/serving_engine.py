@@ -36,7 +36,7 @@ class Load:
     prefill_tokens: int = 128
     """Tokens of each prompt that is only read; all rows are read in one step."""
     prefill_repeats: int = 3
-    """The first after a delivery builds the new products' plans, and is not what a deployment pays."""
+    """The median counts, so whatever the first read after a delivery alone has to build does not."""
     decode_rows: int = 8
     """Requests that are answered at once."""
     decode_prompt: int = 16

@@ -35,6 +35,7 @@ from rich.progress import track
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from benchmarks.dreaming.rounds import COMMON
+from benchmarks.page import DOCS, put
 from circadian.dreaming.instances import Adapter, Pack, _plan, fine_tune
 from circadian.experience import Reader, Row
 from circadian.nursery.school import School
@@ -44,6 +45,7 @@ from circadian.specs import Experience, Message
 from circadian.specs.dreaming import AdapterSpec
 
 RESULT = Path(__file__).parents[1] / "results" / "dreaming_cost.json"
+PAGE = DOCS / "dreaming.md"
 SPEC = AdapterSpec(**COMMON["instance"])
 Losses = list[float]
 """The last loss of every instance, nats a token."""
@@ -143,7 +145,7 @@ def main(asked: Sequence[str]) -> None:
     start = Pack(model, 1, SPEC, 0).adapter(0)
     contenders: dict[str, tuple[int, Callable[[], Losses]]] = {}
     for threads in dict.fromkeys((1, cores)):
-        contenders[f"peft, {threads} thread(s)"] = threads, lambda: rival.tune(texts, 0, start)
+        contenders[f"peft, {threads} thread(s)"] = threads, partial(rival.tune, texts, 0, start)
         for size in options.packs:
             contenders[f"packed {size}, {threads} thread(s)"] = threads, partial(in_packs, model, texts, 0, size)
     for size in options.packs:
@@ -177,7 +179,17 @@ def main(asked: Sequence[str]) -> None:
         "farthest_last_loss": {name: round(max(map(_apart, values, ended[best])), 6) for name, values in ended.items()},
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    put(PAGE, "benchmarks.dreaming.cost", tables(result))
     Console().print_json(data={name: result[name] for name in ("instances_per_second", "times_peft", "farthest_last_loss")})
+
+
+def tables(result: dict[str, Any]) -> str:
+    """As Markdown."""
+    lines = ["| | instances a second | times peft at its best |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {value:.2f} | {result['times_peft'][name]:.2f} |" for name, value in result["instances_per_second"].items()
+    ]
+    return "\n".join(lines)
 
 
 def _apart(one: float, other: float) -> float:

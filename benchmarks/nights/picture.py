@@ -11,11 +11,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks.nights.life import BASELINES
+
 WIDTH, CURVES, ROW, ACROSS = 15.0, 4.6, 1.75, 7
 """Inches: the picture's width, the height of the curves and of a row of matrices; and matrices in a row."""
 ALLOWED = 0.05
 """Rise that Sleep may have."""
-BASELINES = ("sft", "sft_replay", "sft_cues", "lora", "ewc", "opsd")
 
 
 def draw(methods: dict[str, Any], path: Path) -> None:
@@ -26,17 +27,15 @@ def draw(methods: dict[str, Any], path: Path) -> None:
     _curves(above, methods)
     grids = below.subplots(rows, ACROSS, sharex=True, sharey=True, squeeze=False).flat
     size = max(len(found["matrices"][0]) for found in methods.values())
-    image = None
     for axes, (name, found) in zip(grids, methods.items(), strict=False):
-        image = axes.imshow(_mean_matrix(found, size), vmin=0, vmax=1, origin="lower", extent=(0.5, size + 0.5, 0.5, size + 0.5))
+        axes.imshow(_mean_matrix(found, size), vmin=0, vmax=1, origin="lower", extent=(0.5, size + 0.5, 0.5, size + 0.5))
         axes.set_title(name, fontsize=9)
         axes.set(xticks=(1, size), yticks=(1, size))
     for axes in below.axes[len(methods) :]:
         axes.set_visible(False)
     below.supxlabel("facts of night", fontsize=9)
     below.supylabel("asked after night", fontsize=9)
-    if image is not None:
-        below.colorbar(image, ax=below.axes, shrink=0.8, label="recall")
+    below.colorbar(below.axes[0].images[0], ax=below.axes, shrink=0.8, label="recall")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

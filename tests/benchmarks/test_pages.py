@@ -7,11 +7,18 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import stages
+from benchmarks import serving, stages
+from benchmarks.dreaming import cost
 from benchmarks.learner import tables as learner
 from benchmarks.nights import tables as nights
 
-RESULTS = {"learner.json": learner, "nights.json": nights, "stages.json": stages}
+RESULTS = {
+    "learner.json": learner,
+    "nights.json": nights,
+    "stages.json": stages,
+    "serving.json": serving,
+    "dreaming_cost.json": cost,
+}
 
 
 @pytest.mark.parametrize(("name", "tables"), RESULTS.items())

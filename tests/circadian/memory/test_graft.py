@@ -93,6 +93,19 @@ def test_the_two_halves_of_a_forward_are_the_forward(base: Path, tmp_path: Path)
     assert torch.equal(halves, whole)
 
 
+def test_texts_behind_one_another_in_a_row_do_not_see_each_other(model: Grafted) -> None:
+    where = model.open_expert(1, seed=2)
+    fill(model, where, 2)
+    first, second, third = torch.arange(1, 6), torch.arange(9, 12), torch.arange(3, 9)
+    ids = torch.stack([torch.cat([first, second]), torch.cat([third, torch.zeros(2, dtype=torch.long)])])
+    positions = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 4, 5, 0, 1]])
+    with torch.no_grad():
+        packed = model.hidden(ids, "student", positions)
+        alone = [model.hidden(text[None], "student")[0] for text in (first, second, third)]
+    for found, wanted in zip((packed[0, :5], packed[0, 5:], packed[1, :6]), alone, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_writing_changes_the_open_expert_and_nothing_else(model: Grafted) -> None:
     sealed = model.open_expert(1, seed=1)
     fill(model, sealed, 1)
