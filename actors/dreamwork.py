@@ -209,7 +209,7 @@ def weigh_in_process(request_json: str) -> list[list[float]]:
 
 
 def tune_in_process(request_json: str) -> list[list[float]]:
-    """The work itself, in the process that is called. A text learns the same in whatever pack it is: its order hangs on its number."""
+    """The work itself, in the process that is called. A text learns the same in whatever pack it is."""
     from circadian.dreaming.instances import fine_tune
     from circadian.dreaming.peft_files import read_adapter, write_adapter
 
@@ -222,7 +222,6 @@ def tune_in_process(request_json: str) -> list[list[float]]:
         request.adapter,
         request.seed,
         view=request.model.view,
-        numbers=pack.numbers,
         begin=begin,
         most_tokens=request.most_tokens,
     )

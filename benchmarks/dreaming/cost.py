@@ -61,14 +61,14 @@ def dreams(count: int, tokenizer: Any) -> list[list[Row]]:
     return found
 
 
-def packed(model: Qwen3ForCausalLM, texts: Sequence[Sequence[Row]], seed: int, first: int = 0) -> Losses:
-    """In one pack; first: number of the first text among all."""
-    return [a.losses[-1] for a in fine_tune(model, texts, SPEC, seed, numbers=range(first, first + len(texts)))]
+def packed(model: Qwen3ForCausalLM, texts: Sequence[Sequence[Row]], seed: int) -> Losses:
+    """In one pack."""
+    return [adapter.losses[-1] for adapter in fine_tune(model, texts, SPEC, seed)]
 
 
 def in_packs(model: Qwen3ForCausalLM, texts: Sequence[Sequence[Row]], seed: int, at_once: int) -> Losses:
     """One pack of so many after the other."""
-    return [loss for i in range(0, len(texts), at_once) for loss in packed(model, texts[i : i + at_once], seed, i)]
+    return [loss for i in range(0, len(texts), at_once) for loss in packed(model, texts[i : i + at_once], seed)]
 
 
 class Spread:
@@ -86,13 +86,13 @@ class Spread:
         cls.model = base()
 
     @classmethod
-    def one(cls, texts: Sequence[Sequence[Row]], seed: int, first: int) -> Losses:
+    def one(cls, texts: Sequence[Sequence[Row]], seed: int) -> Losses:
         """In one of the processes: a pack."""
-        return packed(cls.model, texts, seed, first)
+        return packed(cls.model, texts, seed)
 
     def tune(self, texts: Sequence[Sequence[Row]], seed: int, at_once: int) -> Losses:
         starts = range(0, len(texts), at_once)
-        parts = [self.pool.submit(Spread.one, texts[i : i + at_once], seed, i) for i in starts]
+        parts = [self.pool.submit(Spread.one, texts[i : i + at_once], seed) for i in starts]
         return [loss for part in parts for loss in part.result()]
 
 
@@ -110,7 +110,7 @@ class OneByOne:
         self.held = {name: weight for name, weight in self.model.named_parameters() if "lora_" in name}
 
     def tune(self, texts: Sequence[Sequence[Row]], seed: int, start: Adapter) -> Losses:
-        return [self._one(_plan(rows, SPEC, f"{seed}/{number}"), start) for number, rows in enumerate(texts)]
+        return [self._one(_plan(rows, SPEC, seed), start) for rows in texts]
 
     def _one(self, steps: Sequence[Sequence[Row]], start: Adapter) -> float:
         with torch.no_grad():

@@ -51,11 +51,9 @@ def sketches(
     if not all(texts):
         raise ValueError("a text without rows has no gradient; leave it out")
     model.requires_grad_(False)
-    longest = max(map(len, texts))
-    padded = [[*rows, *[_nothing(rows[0])] * (longest - len(rows))] for rows in texts]
     pack = Pack(model, len(texts), spec, seed)
     with pack.attached():
-        _, gradients = pack.gradients(padded, view, most_tokens, [layer.B for layer in pack.layers.values()])
+        _, gradients = pack.gradients(texts, view, most_tokens, [layer.B for layer in pack.layers.values()])
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(len(texts), places)
     for gradient in gradients:
@@ -64,11 +62,6 @@ def sketches(
         sign = torch.randint(2, (flat.shape[1],), generator=generator) * 2.0 - 1.0
         total.index_add_(1, where, flat * sign)
     return total
-
-
-def _nothing(row: Row) -> Row:
-    """A row of which nothing is learned, so that every text has as many rows."""
-    return Row(row.ids[:2], (0.0,) * len(row.ids[:2]))
 
 
 def norm(dreams: Tensor, context: Tensor, validation: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ Adam state and its learning rate are its own, and it stops when its own rows are
 computed a second time is two thin products a layer. Instances end one after another, longest first, so those that go on are a prefix. The
 rows of an instance's step lie behind one another in one row of the pass, in which no text sees another (packing.py), so little is padding.
 
-All begin with the same A (from the seed) and B = 0, as peft does, so gradients of instances can be compared (gradients.py). What an
-instance has learned is written as a peft adapter (safetensors), which peft and vLLM load.
+All begin with the same A (from the seed) and B = 0, as peft does, so gradients of instances can be compared (gradients.py), and those with
+as many rows take them in the same order: what differs between two of them is what they learn. What an instance has learned is written as a
+peft adapter (safetensors), which peft and vLLM load.
 
 Like SEAL's inner loop (arXiv 2506.10943): AdamW without weight decay, the learning rate falling linearly to zero over an instance's steps.
 Unlike it: padding is not learned (SEAL's labels are a plain copy of the padded ids).
@@ -63,7 +64,7 @@ class Adapter:
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear layer beside which every instance has its own A and B."""
+    """A frozen linear layer beside which every instance has its own A [I, X, R] and B [I, R, Y], which lie as the products read them."""
 
     def __init__(self, inner: nn.Linear, instances: int, spec: AdapterSpec, generator: torch.Generator) -> None:
         super().__init__()
@@ -72,17 +73,18 @@ class PackedLinear(nn.Module):
         bound = 1 / math.sqrt(width)  # kaiming_uniform_(a=sqrt(5)), as peft begins
         first = (torch.rand(spec.rank, width, generator=generator) * 2 - 1) * bound
         device = inner.weight.device  # fp32 whatever the base is, as in peft: bf16 would lose the small steps of Adam
-        self.A = nn.Parameter(first.to(device).repeat(instances, 1, 1))
-        self.B = nn.Parameter(torch.zeros(instances, inner.out_features, spec.rank, device=device))
+        self.A = nn.Parameter(first.to(device).T.repeat(instances, 1, 1))
+        self.B = nn.Parameter(torch.zeros(instances, spec.rank, inner.out_features, device=device))
         self.active = instances
-        """The first so many instances have rows in this pass, each as many as any other."""
+        """The first so many instances are read in this pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x [active * N, T, X], instance by instance -> [active * N, T, Y]"""
         base = self.inner(x)
         whole, rows = (each.reshape(self.active, -1, each.shape[-1]).to(self.A.dtype) for each in (base, x))
-        thin = rows @ self.A[: self.active].mT
-        return torch.baddbmm(whole, thin, self.B[: self.active].mT, alpha=self.scale).reshape(base.shape).to(x.dtype)
+        everyone = self.active == len(self.A)  # a slice would cost the backward pass a copy
+        A, B = (self.A, self.B) if everyone else (self.A[: self.active], self.B[: self.active])
+        return torch.baddbmm(whole, rows @ A, B, alpha=self.scale).reshape(base.shape).to(x.dtype)
 
 
 class Pack:
@@ -119,8 +121,8 @@ class Pack:
         if adapter.tensors.keys() != self.layers.keys():
             raise ValueError("the adapter to go on from adapts other layers than adapter.targets; leave it out, or name its own")
         for name, (A, B) in adapter.tensors.items():
-            self.layers[name].A.copy_(A.expand_as(self.layers[name].A))
-            self.layers[name].B.copy_(B.expand_as(self.layers[name].B))
+            self.layers[name].A.copy_(A.T.expand_as(self.layers[name].A))
+            self.layers[name].B.copy_(B.T.expand_as(self.layers[name].B))
 
     def gradients(
         self, rows: Sequence[Sequence[Row]], view: View, most_tokens: int, of: Sequence[Tensor]
@@ -134,7 +136,7 @@ class Pack:
         )
         values = torch.zeros(len(rows), device=whole.device)
         total: list[Tensor] = []
-        for start in range(0, len(rows[0]), at_once):
+        for start in range(0, max(map(len, rows)), at_once):
             some = [own[start : start + at_once] for own in rows]
             part = torch.tensor([sum(sum(row.weight[1:]) for row in own) for own in some], device=whole.device)
             losses = self.losses(some, view) * part / whole
@@ -144,7 +146,7 @@ class Pack:
         return values, total
 
     def losses(self, rows: Sequence[Sequence[Row]], view: View = "rested") -> Tensor:
-        """Of the first instances, as many as `rows` has lists of equal length, the mean loss of their tokens [I], nats."""
+        """Of the first instances, as many as `rows` has lists, the mean loss of their tokens [I], nats; 0 where a list is empty."""
         for layer in self.layers.values():
             layer.active = len(rows)
         device, lengths = self.parameters[0].device, [len(row.ids) for own in rows for row in own]
@@ -163,16 +165,20 @@ class Pack:
     def adapter(self, instance: int, losses: Sequence[float] = ()) -> Adapter:
         """A copy of what an instance holds."""
         held = {
-            name: (layer.A[instance].detach().clone(), layer.B[instance].detach().clone()) for name, layer in self.layers.items()
+            name: (layer.A[instance].detach().T.contiguous(), layer.B[instance].detach().T.contiguous())
+            for name, layer in self.layers.items()
         }
         return Adapter(self.spec, held, tuple(losses))
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """hidden [M, D], targets [M] -> [M], nats; logits of TOKEN_CHUNK tokens at a time, again in the backward pass."""
+        """hidden [M, D], targets [M] -> [M], nats; logits of TOKEN_CHUNK tokens at a time; where there are more, again in the
+        backward pass."""
 
         def one(part: Tensor, wanted: Tensor) -> Tensor:
             return F.cross_entropy(self.model.lm_head(part).float(), wanted, reduction="none")  # type: ignore[operator]
 
+        if len(targets) <= TOKEN_CHUNK:
+            return one(hidden, targets)
         chunks = zip(hidden.split(TOKEN_CHUNK), targets.split(TOKEN_CHUNK), strict=True)
         return torch.cat([checkpoint(one, *chunk, use_reentrant=False) for chunk in chunks])
 
@@ -188,21 +194,19 @@ def fine_tune(
     seed: int,
     progress: Progress | None = None,
     view: View = "rested",
-    numbers: Sequence[int] | None = None,
     begin: Adapter | None = None,
     most_tokens: int = MOST_TOKENS,
 ) -> list[Adapter]:
     """One instance for every dream, a dream being the rows that are learned of it. view: which memory the instances build on; begin: what
     they go on from, if it is not a fresh one; most_tokens: of one pass.
 
-    An instance takes `epochs` times its rows over `batch` steps, in an order drawn from the seed and its own number (0, 1, ... unless they
-    are given), so that it learns the same alone or among others. The model's weights are not changed, and it is left without gradients.
+    An instance takes its rows `epochs` times, `batch` a step, in an order drawn from the seed alone, so that it learns the same alone or
+    among others. The model's weights are not changed, and it is left without gradients.
     """
     if not all(dreams):
         raise ValueError("a dream without rows cannot be learned; leave it out")
     model.requires_grad_(False)
-    named = range(len(dreams)) if numbers is None else numbers
-    plans = [_plan(rows, spec, f"{seed}/{number}") for number, rows in zip(named, dreams, strict=True)]
+    plans = [_plan(rows, spec, seed) for rows in dreams]
     order = sorted(range(len(dreams)), key=lambda number: -len(plans[number]))
     learned: list[Adapter | None] = [None] * len(dreams)
     lengths = [len(plans[number]) for number in order]
@@ -240,7 +244,7 @@ def _tensors(row: Row) -> tuple[Tensor, Tensor]:
     return torch.tensor(row.ids), torch.tensor((0.0, *row.weight[1:]))
 
 
-def _plan(rows: Sequence[Row], spec: AdapterSpec, seed: str) -> list[list[Row]]:
+def _plan(rows: Sequence[Row], spec: AdapterSpec, seed: int) -> list[list[Row]]:
     """The rows of each step, `batch` of them; where an epoch is over within a step the next one begins."""
     rng, queue = random.Random(seed), []
     for _ in range(spec.epochs):

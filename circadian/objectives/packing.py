@@ -37,8 +37,9 @@ def pack(lengths: Sequence[int], row_tokens: int = ROW_TOKENS) -> Bins:
 
 
 def lay(bins: Bins, texts: Sequence[Tensor]) -> Tensor:
-    """texts: N of [T_n, ...] -> [B, T, ...], zero where nothing lies."""
-    return torch.nn.utils.rnn.pad_sequence([torch.cat([texts[text] for text in row]) for row in bins], batch_first=True)
+    """texts: N of [T_n, ...] -> [B, T, ...], zero where nothing lies; a row may be empty."""
+    rows = [torch.cat([texts[0][:0], *(texts[text] for text in row)]) for row in bins]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def positions(bins: Bins, lengths: Sequence[int]) -> Tensor:

@@ -61,8 +61,8 @@ def expected(model: Grafted, prompt: list[int], adapter: Adapter | None) -> list
     """Greedily, by the learner's model."""
     ids, pack = list(prompt), Pack(model, 1, SPEC, 0)
     for name, layer in pack.layers.items():
-        layer.A[0].copy_(adapter.tensors[name][0] if adapter else layer.A[0])
-        layer.B[0].copy_(adapter.tensors[name][1] if adapter else layer.B[0])
+        layer.A[0].copy_(adapter.tensors[name][0].T if adapter else layer.A[0])
+        layer.B[0].copy_(adapter.tensors[name][1].T if adapter else layer.B[0])
     with pack.attached():
         for _ in range(WRITTEN):
             ids.append(int(model(input_ids=torch.tensor([ids]), view="rested").logits[0, -1].argmax()))

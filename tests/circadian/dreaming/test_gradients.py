@@ -47,6 +47,15 @@ def test_a_sketch_with_a_place_for_everything_is_the_gradient_turned(model: Qwen
     torch.testing.assert_close(short @ short.T, exact @ exact.T, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("most_tokens", [1, 40, 10_000])
+def test_several_passes_find_what_one_finds_also_of_texts_with_fewer_rows(model: Qwen3ForCausalLM, most_tokens: int) -> None:
+    texts = [DREAMS[0][:1], [*DREAMS[1], *dream(9, 1)]]
+    whole = sketches(model, texts, SPEC, seed=5)
+    torch.testing.assert_close(sketches(model, texts, SPEC, seed=5, most_tokens=most_tokens), whole, rtol=1e-4, atol=1e-6)
+    alone = sketches(model, texts[:1], SPEC, seed=5)
+    torch.testing.assert_close(whole[:1], alone, rtol=1e-4, atol=1e-6)
+
+
 def test_scores_are_what_they_say() -> None:
     dreams = torch.tensor([[3.0, 4.0], [0.0, 1.0], [-2.0, 0.0]])
     context, held = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])

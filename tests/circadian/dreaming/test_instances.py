@@ -54,7 +54,7 @@ def one_by_one(model: Qwen3ForCausalLM, rows: list[list[Row]], start: Adapter, s
 def test_a_packed_instance_learns_what_peft_learns_of_its_dream_alone(model: Qwen3ForCausalLM, number: int) -> None:
     adapter = fine_tune(model, DREAMS, SPEC, seed=7)[number]
     start = Pack(model, 1, SPEC, 7).adapter(0)
-    rows = _plan(DREAMS[number], SPEC, f"7/{number}")
+    rows = _plan(DREAMS[number], SPEC, 7)
     theirs, losses = one_by_one(model, rows, start, SPEC)
     assert losses == pytest.approx(adapter.losses, abs=1e-5)
     assert losses[-1] < losses[0]
@@ -121,8 +121,8 @@ def test_a_written_adapter_is_read_back_by_us_and_by_peft(model: Qwen3ForCausalL
     pack = Pack(model, 1, SPEC, 7)
     with torch.no_grad(), pack.attached():
         for name, (A, B) in adapter.tensors.items():
-            pack.layers[name].A[0].copy_(A)
-            pack.layers[name].B[0].copy_(B)
+            pack.layers[name].A[0].copy_(A.T)
+            pack.layers[name].B[0].copy_(B.T)
         ours = float(pack.losses([[row]])[0])
         log_probs = loaded(input_ids=torch.tensor([row.ids])).logits[0, :-1].log_softmax(-1)
         picked = log_probs.gather(-1, torch.tensor(row.ids[1:])[:, None])[:, 0]
