@@ -1,4 +1,4 @@
-"""One engine of each family for all tests that need one: it takes half a minute to start."""
+"""What tests share: one engine of each family, which takes half a minute to start, and what a learner's process is given."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 from engine_world import VIEWS, EngineWorld, LiveEngine, make_world
+from learner_world import LearnerWorld
+from learner_world import make_world as make_learner_world
 
 from actors import names
 
@@ -55,3 +57,9 @@ def live_with_adapters(engine_world: EngineWorld) -> Iterator[LiveEngine]:
 @pytest.fixture
 def live_of_family(request: pytest.FixtureRequest) -> LiveEngine:
     return request.getfixturevalue({"qwen3": "live", "llama": "live_llama"}[request.param])
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
+    """What a learner's process is given, of a random base."""
+    return make_learner_world(tmp_path_factory.mktemp("learner"))

@@ -8,111 +8,36 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 import torch
-from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken, make_world
+from learner_world import LR, REFRESHES, STEPS, LearnerWorld, broken
+from learning_here import Folders, Killed, Student, finished, start_tensors, with_student
 from safetensors.torch import load_file
 
 from actors import learn_loop as learn_loop_module
 from actors.learn_ahead import StudentLate
 from actors.learn_engine import LearnEngine, LearningDiverged, learning_model
 from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
-from actors.learn_request import LearnRequest, LearnResult
+from actors.learn_request import LearnResult
 from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
-from actors.replies import EngineLost, Read
+from actors.replies import EngineLost
 from circadian.events import EventLog
-from circadian.memory.delivery import Receipt, receive
-from circadian.memory.graft import Grafted
+from circadian.memory.delivery import Receipt
 from circadian.memory.state import ExpertId, MemoryState
-from circadian.memory.tensors import checksum, expert_tensors
-from circadian.memory.version import load_tokenizer, load_version
+from circadian.memory.tensors import checksum
+from circadian.memory.version import load_tokenizer
 from circadian.objectives.rows import read_rows
 from circadian.objectives.schedule import lr_at
 from circadian.phases import ASKED, LOOP
-from circadian.specs import ImitationSpec, SeedingSpec
+from circadian.specs import SeedingSpec
 
 TASKS = ("fast_learning", "seeding")
 BLOCK = STEPS // REFRESHES
 pytestmark = pytest.mark.usefixtures("process_group")
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
-    return make_world(tmp_path_factory.mktemp("learner"))
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-@dataclass
-class Folders:
-    """Checkpoints as folders; the process may end right after one was kept."""
-
-    root: Path
-    die_after: int | None = None
-    kept: list[Path] = field(default_factory=list)
-
-    @contextmanager
-    def latest(self) -> Iterator[Path | None]:
-        yield self.kept[-1] if self.kept else None
-
-    def keep(self, part: Path, step: int, loss: float) -> None:
-        self.kept.append(Path(copytree(part, self.root / f"step-{step}")))
-        if len(self.kept) == self.die_after:
-            raise Killed
-
-
-class Student:
-    """A rollout worker in this process: a second copy of the version that takes deliveries and samples."""
-
-    def __init__(self, version: Path) -> None:
-        self.model: Grafted = load_version(version, torch.float32)
-        self.receipts: list[Receipt] = []
-        self.views: set[tuple[float, ...]] = set()
-
-    def deliver(self, payload: bytes) -> Receipt:
-        receipt, self.model.memory_state = receive(self.model.memory_layers, payload)
-        self.receipts.append(receipt)
-        return receipt
-
-    @torch.no_grad()
-    def sample(
-        self,
-        view: Sequence[float],
-        prompts: list[list[int]],
-        *,
-        samples: int,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        stop: Sequence[int],
-    ) -> list[list[int]]:
-        self.views.add(tuple(view))
-        mask, completions = torch.tensor([float(entry) for entry in view]), []
-        for i, prompt in enumerate(prompt for prompt in prompts for _ in range(samples)):
-            generator, ids = torch.Generator().manual_seed(seed + i), list(prompt)
-            while len(ids) < len(prompt) + max_tokens and ids[-1] not in stop:
-                logits = self.model(input_ids=torch.tensor([ids]), view=mask).logits[0, -1] / temperature
-                ids.append(int(torch.multinomial(logits.softmax(-1), 1, generator=generator)))
-            completions.append(ids[len(prompt) :])
-        return completions
-
-    @torch.no_grad()
-    def read(self, view: Sequence[float], tokens: list[list[int]]) -> list[list[Read]]:
-        rows = []
-        for text in tokens:
-            logprobs = self.model(input_ids=torch.tensor([text]), view=torch.tensor(view)).logits[0, :-1].log_softmax(-1)
-            places = zip(text[1:], logprobs, strict=True)
-            rows.append([Read(token, float(place[token]), int(place.argmax()) == token) for token, place in places])
-        return rows
 
 
 class Hesitant(Student):
@@ -138,11 +63,6 @@ class Lost(Student):
         return super().deliver(payload)
 
 
-def with_student(request: LearnRequest, ahead: bool = True) -> LearnRequest:
-    seeding = request.seeding.model_copy(update={"ahead": ahead})
-    return request.model_copy(update={"rollouts": ("here",), "seeding": seeding})
-
-
 def do_at(patch: pytest.MonkeyPatch, step: int, do: Callable[[], None]) -> None:
     """Do something before a step."""
     take, taken = LearnEngine.step, itertools.count()
@@ -153,15 +73,6 @@ def do_at(patch: pytest.MonkeyPatch, step: int, do: Callable[[], None]) -> None:
         return take(engine, *args)  # type: ignore[arg-type]
 
     patch.setattr(LearnEngine, "step", take_after)
-
-
-def finished(result: LearnResult | None) -> LearnResult:
-    assert result is not None
-    return result
-
-
-def start_tensors(request: LearnRequest) -> dict[str, torch.Tensor]:
-    return expert_tensors(learning_model(request, torch.float32).memory_layers, [ExpertId(*request.writes)])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -444,62 +355,6 @@ def test_a_task_that_takes_too_long_stops(world: LearnerWorld, tmp_path: Path) -
 @pytest.mark.parametrize(("step", "expected"), [(0, 1.0), (50, 1.0), (75, 0.5), (99, 0.02)])
 def test_the_learning_rate_falls_over_the_second_half(step: int, expected: float) -> None:
     assert math.isclose(lr_at(step, 100, 1.0), expected)
-
-
-def imitating(request: LearnRequest, **imitation: object) -> LearnRequest:
-    """The same task with imitation, on a student that writes."""
-    seeding = request.seeding.model_copy(
-        update={"alpha": 0.5, "imitation": ImitationSpec.model_validate({"group": 3, **imitation})}
-    )
-    return with_student(request.model_copy(update={"seeding": seeding}))
-
-
-def test_the_student_completes_what_a_teacher_wrote_in_groups(world: LearnerWorld, tmp_path: Path) -> None:
-    request, folders = imitating(world.request("seeding", "imitates")), Folders(tmp_path)
-    finished(learn_loop(request, folders, [Student(world.version)]))
-    taught, most = read_rows(Path(request.rows)), request.seeding.completion_tokens
-    rows = read_rows(folders.kept[-1] / "student_rows.jsonl")
-    assert {row.kind for row in rows if row.imitated} == {"day", "old"}
-    assert {row.kind for row in rows if not row.imitated} == {"free"}
-    for row in (row for row in rows if row.imitated):
-        prefix, wanted = row.ids[: row.start], row.imitated.wanted
-        of = [one for one in taught if one.ids[: row.start] == prefix and one.ids[row.start : row.start + most] == wanted]
-        assert of, "the prefix is a teacher's, and what was wanted is what came next, as far as the student writes"
-        assert of[0].start <= row.start < len(of[0].ids)
-        assert len(row.ids) <= min(row.start + most, max(of[0].start + most, len(of[0].ids)))
-    sizes = Counter(row.imitated.group for row in rows if row.imitated)
-    assert set(sizes.values()) == {3}
-
-
-@pytest.mark.parametrize(
-    "judge", [{"kind": "none"}, {"kind": "embedding", "threshold": 0.5}, {"kind": "base", "yes": " oslo", "no": " lima"}]
-)
-def test_imitation_that_is_broken_off_makes_the_same_expert(world: LearnerWorld, tmp_path: Path, judge: dict[str, object]) -> None:
-    kind = judge["kind"]
-    whole = finished(
-        learn_loop(
-            imitating(world.request("seeding", f"whole-{kind}"), judge=judge), Folders(tmp_path / "whole"), [Student(world.version)]
-        )
-    )
-    request, folders = imitating(world.request("seeding", f"killed-{kind}"), judge=judge), Folders(tmp_path / "killed", die_after=2)
-    with pytest.raises(Killed):
-        learn_loop(request, folders, [Student(world.version)])
-    folders.die_after = None
-    resumed = finished(learn_loop(request, folders, [Student(world.version)]))
-    assert (resumed.checksum, resumed.final_loss) == (whole.checksum, whole.final_loss)
-    plain = finished(
-        learn_loop(with_student(world.request("seeding", f"plain-{kind}")), Folders(tmp_path / "plain"), [Student(world.version)])
-    )
-    assert plain.checksum != whole.checksum
-
-
-def test_a_judge_that_is_away_is_said_and_the_night_goes_on(world: LearnerWorld, tmp_path: Path) -> None:
-    judge = {"kind": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "m", "seconds": 1.0}
-    request = imitating(world.request("seeding", "away"), judge=judge)
-    finished(learn_loop(request, Folders(tmp_path), [Student(world.version)]))
-    told = [event for event in EventLog(Path(request.home)).read() if event["type"] == "sleep.judge_failed"]
-    assert len(told) == REFRESHES
-    assert all(event["data"]["judge"] == "endpoint" and event["data"]["completions"] > 0 for event in told)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -34,11 +34,6 @@ KILL_SECONDS = 240.0
 """Bound of the wait for the step at which a process is killed."""
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> LearnerWorld:
-    return make_world(tmp_path_factory.mktemp("learner"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
     """Ray with room for two learner processes; a cluster that the test session has already is used."""

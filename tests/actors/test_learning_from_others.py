@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 import torch
 from learner_world import LR, LearnerWorld, with_others
+from learning_here import Folders, Killed, Student, finished, start_tensors, with_student
 from random_base import write_base
-from test_learn_loop import Folders, Killed, Student, finished, start_tensors, with_student, world  # noqa: F401
 
 from actors.learn_engine import LearnEngine, learning_model
 from actors.learn_loop import learn_loop
@@ -36,13 +36,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_base(tmp_path_factory.mktemp("other") / "base", width=16, mlp_width=16, layers=1, heads=1, head_width=16)
 
 
-def taught_by_others(world: LearnerWorld, teacher: Path, name: str) -> LearnRequest:  # noqa: F811
+def taught_by_others(world: LearnerWorld, teacher: Path, name: str) -> LearnRequest:
     """A student that writes, and two teachers instead of the awake self."""
     return with_others(world, with_student(world.request("seeding", name)), teacher, NAMES)
 
 
 def test_each_teacher_gives_its_own_lessons_and_the_student_writes_for_each(
-    world: LearnerWorld,  # noqa: F811
+    world: LearnerWorld,
     teacher: Path,
     tmp_path: Path,
 ) -> None:
@@ -71,7 +71,7 @@ def test_each_teacher_gives_its_own_lessons_and_the_student_writes_for_each(
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl"])
 def test_only_the_written_expert_learns_from_others_whatever_the_share(
     kind: Literal["forward_kl", "reverse_kl"],
-    world: LearnerWorld,  # noqa: F811
+    world: LearnerWorld,
     teacher: Path,
 ) -> None:
     request = taught_by_others(world, teacher, f"others-only-{kind}")
@@ -97,7 +97,7 @@ def test_only_the_written_expert_learns_from_others_whatever_the_share(
 
 
 def test_a_lesson_from_others_that_is_broken_off_makes_the_same_expert(
-    world: LearnerWorld,  # noqa: F811
+    world: LearnerWorld,
     teacher: Path,
     tmp_path: Path,
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_lesson_from_others_that_is_broken_off_makes_the_same_expert(
     assert (resumed.checksum, resumed.final_loss) == (whole.checksum, whole.final_loss)
 
 
-def test_a_teacher_that_changed_during_the_night_ends_the_task(world: LearnerWorld, teacher: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_teacher_that_changed_during_the_night_ends_the_task(world: LearnerWorld, teacher: Path, tmp_path: Path) -> None:
     request = taught_by_others(world, teacher, "others-changed")
     other = request.others[0].model_copy(update={"sha256": "0" * 64})
     with pytest.raises(TeacherUnusable, match="changed during the night"):
