@@ -33,11 +33,9 @@ def wearing(model: Grafted, folder: str) -> Iterator[None]:
     """The model with an adapter on."""
     config = json.loads((Path(folder) / CONFIG_FILE).read_text())
     spec = AdapterSpec(rank=config["r"], alpha=config["lora_alpha"], targets=tuple(config["target_modules"]))
-    held, pack = read_adapter(Path(folder), spec), Pack(model, 1, spec, 0)
-    with torch.no_grad(), pack.attached():
-        for name, layer in pack.layers.items():
-            layer.A[0].copy_(held.tensors[name][0])
-            layer.B[0].copy_(held.tensors[name][1])
+    pack = Pack(model, 1, spec, 0)
+    pack.go_on_from(read_adapter(Path(folder), spec))
+    with pack.attached():
         yield
 
 

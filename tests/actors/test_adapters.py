@@ -60,9 +60,8 @@ def asked(live: LiveEngine, prompts: list[list[int]], folders: list[str]) -> lis
 def expected(model: Grafted, prompt: list[int], adapter: Adapter | None) -> list[int]:
     """Greedily, by the learner's model."""
     ids, pack = list(prompt), Pack(model, 1, SPEC, 0)
-    for name, layer in pack.layers.items():
-        layer.A[0].copy_(adapter.tensors[name][0].T if adapter else layer.A[0])
-        layer.B[0].copy_(adapter.tensors[name][1].T if adapter else layer.B[0])
+    if adapter:
+        pack.go_on_from(adapter)
     with pack.attached():
         for _ in range(WRITTEN):
             ids.append(int(model(input_ids=torch.tensor([ids]), view="rested").logits[0, -1].argmax()))
