@@ -21,21 +21,29 @@ class Life:
     """A life that may have been lived.
 
     program: module that is run as `python -m PROGRAM REQUEST.json RECORD.json`; request: a dataclass, of names and numbers; work: path
-    below which the life may write, and beside which its request and log lie; record: what it leaves.
+    below which the life may write, and beside which its request and log lie; record: what it leaves; held: fields of the request in which a
+    record that is there must agree, or else it is of another life and lived anew.
     """
 
     program: str
     request: Any
     work: Path
     record: Path
+    held: tuple[str, ...] = ()
 
     def recorded(self) -> dict[str, Any] | None:
-        """What it left, if it was lived."""
-        return json.loads(self.record.read_text()) if self.record.exists() else None
+        """What it left, if it was lived, and as it would be lived now."""
+        if not self.record.exists():
+            return None
+        record: dict[str, Any] = json.loads(self.record.read_text())
+        asked = json.loads(json.dumps(asdict(self.request)))
+        same = all(agrees(record["request"].get(name), asked[name]) for name in self.held)
+        return record if same else None
 
     def lived(self) -> dict[str, Any]:
         """What it left; lived now unless it was before. Raises subprocess.CalledProcessError, and the log tells why."""
-        if not self.record.exists():
+        record = self.recorded()
+        if record is None:
             self.work.parent.mkdir(parents=True, exist_ok=True)
             self.record.parent.mkdir(parents=True, exist_ok=True)
             asked = Path(f"{self.work}.request.json")
@@ -43,7 +51,15 @@ class Life:
             with open(f"{self.work}.log", "w") as log:
                 command = [sys.executable, "-m", self.program, str(asked), str(self.record)]
                 subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, timeout=LIFE_SECONDS)
-        return json.loads(self.record.read_text())
+            record = json.loads(self.record.read_text())
+        return record
+
+
+def agrees(recorded: Any, asked: Any) -> bool:
+    """Whether all that a record names is as it is asked for now; what it does not name came later."""
+    if isinstance(recorded, dict) and isinstance(asked, dict):
+        return all(name in asked and agrees(value, asked[name]) for name, value in recorded.items())
+    return bool(recorded == asked)
 
 
 class Lives:

@@ -1,6 +1,9 @@
 """`python -m benchmarks.dreaming [--seeds 0 1 2] [--rounds 3]`: every method's rounds (rounds.py), and whole nights with and without
 dreaming (nights.py), as a result, tables and a picture.
 
+First the rate at which instances learn is tuned on a seed that is not reported: for `passage` by what a passage alone teaches, for all that
+dream by what the untrained dreamer's dreams teach, tried as they come (`seal` before any round).
+
 Every life is a process of its own and leaves its record in benchmarks/results/dreaming, so that a run that is broken off goes on where it
 was.
 """
@@ -36,6 +39,8 @@ CONTEXTS = 24
 RIVAL = "seal"
 DRAWS = 2000
 """Of the bootstrap."""
+TUNE_SEED, GRID = 100, (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+TUNED = ("passage", RIVAL)
 
 
 def main(asked: Sequence[str]) -> None:
@@ -48,8 +53,30 @@ def main(asked: Sequence[str]) -> None:
     options = parser.parse_args(asked)
     if not options.tell:
         with Lives(options.jobs) as lives:
+            lives.live("rates", [_tuning(method, lr) for method in TUNED for lr in GRID])
             lives.live("lives", [_life(method, seed, options.rounds) for method in options.only for seed in options.seeds])
     tell(options.seeds, options.rounds)
+
+
+def tuned() -> dict[str, dict[str, float]]:
+    """Accuracy by tuned method and learning rate, as far as it is recorded."""
+    records = {method: {lr: _tuning(method, lr).recorded() for lr in GRID} for method in TUNED}
+    return {
+        method: {f"{lr:g}": round(float(np.mean(record["accuracy"][0])), 4) for lr, record in found.items() if record}
+        for method, found in records.items()
+    }
+
+
+def _rate(method: str) -> float:
+    """Of instances; the lowest of those that are best."""
+    found = tuned()[method if method in TUNED else RIVAL]
+    return float(max(found, key=lambda lr: found[lr])) if found else GRID[len(GRID) // 2]
+
+
+def _tuning(method: str, lr: float) -> Life:
+    work = HOME / f"{method}-seed{TUNE_SEED}-lr{lr:g}"
+    request = Request(method, TUNE_SEED, 0, CONTEXTS, lr, str(work))
+    return Life("benchmarks.dreaming.life", request, work, RECORDS / f"{work.name}.json")
 
 
 def tell(seeds: Sequence[int], rounds: int) -> None:
@@ -75,6 +102,7 @@ def tell(seeds: Sequence[int], rounds: int) -> None:
         "machine": {"cores": os.cpu_count(), "cpu": platform.machine(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
         "versions": {"torch": torch.__version__},
         "contexts_a_round": CONTEXTS,
+        "tuning": tuned(),
         "equal_compute": {name: found["passes"] for name, found in methods.items() if any(found["passes"])},
         "missing": missing,
         "methods": methods,
@@ -181,12 +209,12 @@ def _over(rival: str, method: str, seeds: Sequence[int], rounds: int) -> dict[st
 def _life(method: str, seed: int, rounds: int) -> Life:
     if method in nights.METHODS:
         work = HOME / f"nights-{method}-seed{seed}"
-        whole = nights.Request(method, seed, NIGHTS, PASSAGES, str(work))
-        return Life("benchmarks.dreaming.nights", whole, work, RECORDS / f"nights-{method}-seed{seed}.json")
+        whole = nights.Request(method, seed, NIGHTS, PASSAGES, _rate(method), str(work))
+        return Life("benchmarks.dreaming.nights", whole, work, RECORDS / f"nights-{method}-seed{seed}.json", held=("lr",))
     rounds = 0 if method in ("base", "passage") else rounds
     work = HOME / f"{method}-seed{seed}"
-    request = Request(method, seed, rounds, CONTEXTS, str(work))
-    return Life("benchmarks.dreaming.life", request, work, RECORDS / f"{method}-seed{seed}-rounds{rounds}.json")
+    request = Request(method, seed, rounds, CONTEXTS, _rate(method), str(work))
+    return Life("benchmarks.dreaming.life", request, work, RECORDS / f"{method}-seed{seed}-rounds{rounds}.json", held=("lr",))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from benchmarks.dreaming.rounds import COMMON
+from benchmarks.dreaming.rounds import INSTANCE
 from benchmarks.page import DOCS, put
 from circadian.dreaming.instances import Adapter, Pack, _plan, fine_tune
 from circadian.experience import Reader, Row
@@ -46,7 +46,7 @@ from circadian.specs.dreaming import AdapterSpec
 
 RESULT = Path(__file__).parents[1] / "results" / "dreaming_cost.json"
 PAGE = DOCS / "dreaming.md"
-SPEC = AdapterSpec(**COMMON["instance"])
+SPEC = AdapterSpec(**INSTANCE, lr=2e-3)
 Losses = list[float]
 """The last loss of every instance, nats a token."""
 

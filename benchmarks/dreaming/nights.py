@@ -28,7 +28,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks.dreaming.rounds import COMMON, PACK_TOKENS, weighed
+from benchmarks.dreaming.rounds import PACK_TOKENS, common, weighed
 from benchmarks.in_process import alone
 from circadian.memory.graft import Grafted
 from circadian.memory.tensors import write_tensors
@@ -41,7 +41,8 @@ from circadian.specs import Experience, MemorySpec, Message, NightJob, Recipe
 from pipelines.consolidation import Memory
 from pipelines.stages import Outputs
 
-DREAMING: dict[str, Any] = COMMON | weighed("validation") | {"reward": {"kind": "improved"}}
+ROUNDS = 1
+DREAMING: dict[str, Any] = weighed("validation") | {"reward": {"kind": "improved"}, "rounds": ROUNDS}
 METHODS: dict[str, dict[str, Any]] = {
     "both": {"dreaming": DREAMING},
     "no_dreaming": {},
@@ -49,7 +50,6 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 GATE = {"min_agreement": 0.0, "min_dreamt": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 100.0}
 """Every night is published, so that one that forgets is seen to forget."""
-ROUNDS = 1
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Request:
     nights: int
     passages: int
     """Of a day."""
+    lr: float
+    """Of the instances."""
     folder: str
 
 
@@ -147,7 +149,7 @@ def _job(request: Request, exam: Exam, root: Path, version: Path, i: int, day: l
     (home / "experiences.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in told))
     recipe = {"gate": GATE} | METHODS[request.method]
     if dreaming := recipe.get("dreaming"):
-        recipe |= {"dreaming": dreaming | {"rounds": ROUNDS, "contexts": len(day)}}
+        recipe |= {"dreaming": common(request.lr) | dreaming | {"contexts": len(day)}}
     return NightJob(
         sleep=f"slp_{i}",
         deployment="school",

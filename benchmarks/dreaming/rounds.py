@@ -68,11 +68,16 @@ COMMON: dict[str, Any] = {
     "tokens": 48,
     "answer_tokens": 4,
     "self_tasks": {"questions": 24, "answers": 3, "question_tokens": 24},
-    "instance": {"rank": 32, "alpha": 64.0, "lr": 2e-3, "epochs": 20, "batch": 4},
     "dreamer": {"rank": 32, "alpha": 64.0, "lr": 1e-3, "epochs": 6, "batch": 8},
     "curriculum": {"width": 10.0},
 }
 """The same for all, SEAL's loop too: it draws contexts evenly (a curriculum so wide that every context has the same chance)."""
+INSTANCE: dict[str, Any] = {"rank": 32, "alpha": 64.0, "epochs": 20, "batch": 4}
+
+
+def common(lr: float) -> dict[str, Any]:
+    """lr: of the instances."""
+    return COMMON | {"instance": INSTANCE | {"lr": lr}}
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Request:
     rounds: int
     contexts: int
     """Of a round; there are as many for each round as if none came twice."""
+    lr: float
+    """Of the instances."""
     folder: str
 
 
@@ -134,7 +141,8 @@ class Ground:
             for lesson in (*self.tested, *self.read)
             for probe in (*lesson.probes(self.held_out), *lesson.direct(self.held_out))
         ]
-        dreaming = COMMON | METHODS.get(request.method, {}) | {"rounds": request.rounds, "contexts": request.contexts} | spec
+        sizes = {"rounds": request.rounds, "contexts": request.contexts}
+        dreaming = common(request.lr) | METHODS.get(request.method, {}) | sizes | spec
         job = NightJob(
             sleep="slp_dreams",
             deployment="school",

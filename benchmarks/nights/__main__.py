@@ -25,9 +25,11 @@ import torch
 
 from benchmarks.lives import Life, Lives
 from benchmarks.nights import tables
+from benchmarks.nights.arms import ARMS, TRIALS
 from benchmarks.nights.life import BASELINES, Request
 from benchmarks.nights.picture import draw
 from benchmarks.page import put
+from circadian.specs import SeedingSpec
 
 PROGRAM = "benchmarks.nights.life"
 HOME = Path("runs/bench-nights")
@@ -35,7 +37,7 @@ RESULT = Path(__file__).parents[1] / "results" / "nights.json"
 RECORDS = RESULT.parent / "nights"
 """What every life left, in git: hours of computing need not be spent again to draw another picture of them."""
 SLEEPS = (
-    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy", "still", "one_expert", "more_rows"),
+    *("sleep", "distillation", "lexical", "reused", "no_old_cues", "literal", "off_policy", "half_own", "still", "one_expert"),
     *("all_layers", "one_level", "three_levels", "full_level"),
 )
 METHODS = (*SLEEPS, *BASELINES)
@@ -46,6 +48,7 @@ BEYOND = {GRID[0]: 3e-5, GRID[-1]: 4e-2}
 TUNED = ("distillation", *BASELINES)
 """Sleep's arms share the learning rate of the one that is tuned: they are to differ in nothing else."""
 TUNE_SEED, TUNE_NIGHTS = 100, 3
+DEFAULT = SeedingSpec().lr
 
 
 def main(asked: Sequence[str]) -> None:
@@ -83,13 +86,18 @@ def tune(bench: Lives, methods: Sequence[str]) -> dict[str, float]:
 
 
 def _best(bench: Lives, method: str, budget: int | None) -> float:
-    """Of the grid, and of the step beyond its end."""
+    """Of the grid, and of the step beyond its end; of rates that are as good as each other the recipe's default, or else the lowest."""
     records = bench.live(f"learning rates of {method}", [_tuning_life(method, lr, budget) for lr in GRID])
     found = dict(zip(GRID, map(score, records), strict=True))
-    best = max(found, key=lambda lr: found[lr])
+    best = _first(found)
     if best in BEYOND:
         found[BEYOND[best]] = score(_tuning_life(method, BEYOND[best], budget).lived())
-    return max(found, key=lambda lr: found[lr])
+    return _first(found)
+
+
+def _first(scores: dict[float, float]) -> float:
+    best = [lr for lr in sorted(scores) if scores[lr] == max(scores.values())]
+    return DEFAULT if DEFAULT in best else best[0]
 
 
 def _tuning_life(method: str, lr: float, budget: int | None) -> Life:
@@ -155,22 +163,26 @@ def _tuning() -> dict[str, dict[str, float]]:
     """By method and learning rate."""
     found: dict[str, dict[str, float]] = {}
     for path in sorted(RECORDS.glob("*.json")):
-        record = json.loads(path.read_text())
-        if record["request"]["seed"] == TUNE_SEED:
-            found.setdefault(record["request"]["method"], {})[str(record["request"]["lr"])] = round(score(record), 4)
+        asked = json.loads(path.read_text())["request"]
+        record = _tuning_life(asked["method"], asked["lr"], None).recorded() if asked["seed"] == TUNE_SEED else None
+        if record:
+            found.setdefault(asked["method"], {})[str(asked["lr"])] = round(score(record), 4)
     return found
 
 
 def life_of(method: str, seed: int, nights: int, lr: float, budget: int | None, records: Path = RECORDS) -> Life:
     """A life that this benchmark or one of its kind asks for, and where its record lies."""
     name = f"{method}-seed{seed}-nights{nights}-lr{lr}"
-    request = Request(method, seed, nights, FACTS, lr, budget if method in BASELINES else None, str(HOME / name))
-    return Life(PROGRAM, request, HOME / name, records / f"{name}.json")
+    arm = (ARMS | TRIALS).get(method)
+    recipe = None if arm is None else arm.told(lr)
+    request = Request(method, seed, nights, FACTS, lr, budget if method in BASELINES else None, str(HOME / name), recipe)
+    return Life(PROGRAM, request, HOME / name, records / f"{name}.json", held=("recipe",))
 
 
 def _recorded(method: str, seed: int, nights: int) -> dict[str, Any] | None:
-    found = sorted(RECORDS.glob(f"{method}-seed{seed}-nights{nights}-lr*.json"))
-    return json.loads(found[-1].read_text()) if found else None
+    rates = [path.stem.rpartition("-lr")[2] for path in RECORDS.glob(f"{method}-seed{seed}-nights{nights}-lr*.json")]
+    found = [record for lr in sorted(map(float, rates)) if (record := life_of(method, seed, nights, lr, None).recorded())]
+    return found[-1] if found else None
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from benchmarks.in_process import alone
+from benchmarks.nights.arms import ARMS, TRIALS
 from benchmarks.nights.exam import Exam
 from benchmarks.nights.meter import Meter
 from circadian.experience import Reader, chat_ids
@@ -33,7 +34,8 @@ BASELINES = ("sft", "sft_replay", "sft_cues", "lora", "ewc", "opsd")
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be lived; budget: token passes that a baseline may spend a night, None where it decides itself."""
+    """What is to be lived; budget: token passes that a baseline may spend a night, None where it decides itself; recipe: all that an arm of
+    Sleep sleeps with (arms.py), None of a baseline."""
 
     method: str
     seed: int
@@ -42,6 +44,7 @@ class Request:
     lr: float | None
     budget: int | None
     folder: str
+    recipe: dict[str, Any] | None = None
 
 
 @dataclass
@@ -105,7 +108,7 @@ def _chats(day: Day, seed: int) -> Chats:
 def _method(request: Request, exam: Exam, held_out: list[str]) -> Liver:
     if request.method in BASELINES:
         return _baseline(request, exam)
-    from benchmarks.nights.sleep import ARMS, TRIALS, Sleeper  # DeepSpeed, which the baselines need not
+    from benchmarks.nights.sleep import Sleeper  # DeepSpeed, which the baselines need not
 
     sleeper = Sleeper((ARMS | TRIALS)[request.method], request.lr, request.seed, Path(request.folder), held_out)
     return _Sleeping(sleeper.night, sleeper)

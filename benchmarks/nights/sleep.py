@@ -1,25 +1,7 @@
-"""Sleep and what is left of it without one of its parts: the pipeline's own stages and the learner's own loop, in one process.
+"""Sleep and what is left of it without one of its parts (arms.py): the pipeline's own stages and the learner's own loop, in one process.
 
 Left out is what a benchmark of quality does not need: Ray, vLLM, a second process, and the gate's veto (every night is published, so that
 an arm that forgets is seen to forget).
-
-    sleep          the whole objective: distillation and imitation, judged by the base's embeddings
-    distillation   without imitation (alpha 1): the default recipe of the service
-    lexical        without the semantic reward
-    reused         without expansion: one expert for all nights, written on and on
-    no_old_cues    without the cues of earlier nights
-    literal        with the paper's one teacher, the awake self, for everything
-    off_policy     without the student's own writing (lambda 0)
-    still          nothing is written ahead: learning stands still while the student writes (like `distillation` in all else)
-    one_expert     `distillation` without expansion
-    more_rows      `distillation` with half as many rows more in a step: a quarter more token passes than any other method may spend
-
-And by what the memory is made of, all with the default recipe, like `distillation`, which has two levels:
-
-    all_layers     memory in all four layers of the nursery, at half the rank: as many weights as the default has in the upper two
-    one_level      the fast level alone: it learns day after day and is never consolidated
-    three_levels   the second level hands on to a third whenever its period of 8,192 tokens is over, about every fourth night
-    full_level     a second level of four experts, of which two are merged every night once it is full
 """
 
 from __future__ import annotations
@@ -28,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -40,13 +22,14 @@ from torch import Tensor
 from actors.learn_request import LearnRequest, LearnResult
 from benchmarks.in_process import learn
 from benchmarks.local_engine import LocalEngine, LocalPool
+from benchmarks.nights.arms import Arm
 from benchmarks.nights.meter import metered
 from circadian.memory.state import ExpertId, ViewName
 from circadian.memory.tensors import expert_tensors
 from circadian.memory.transfer import Transfer
 from circadian.memory.version import found_version, load_version
 from circadian.nursery.ship import WEIGHTS
-from circadian.specs import Experience, Level, MemorySpec, NightJob, Recipe
+from circadian.specs import Experience, NightJob
 from pipelines import consolidation, wake
 from pipelines.consolidation import Memory, Moved, dream_corpus, knowledge_seeding, planned, prune, snapshot_teacher
 from pipelines.publish import publish
@@ -54,68 +37,7 @@ from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs
 from pipelines.wake import Move, collect
 
-IMITATION: dict[str, Any] = {"alpha": 0.8, "imitation": {"judge": {"kind": "embedding"}}}
 Chats = Sequence[Sequence[dict[str, str]]]
-
-
-TWO_LEVELS = MemorySpec()
-FAST, SLOW = TWO_LEVELS.levels
-THREE = (FAST, SLOW.model_copy(update={"experts": 6}), Level(period=65536, experts=6))
-"""A second level that is emptied into a third."""
-FOUR_PLACES = (FAST, SLOW.model_copy(update={"experts": 4}))
-THIN = tuple(level.model_copy(update={"rank": level.rank // 2}) for level in (FAST, SLOW))
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to sleep."""
-
-    seeding: dict[str, Any] = field(default_factory=dict)
-    memory: MemorySpec = TWO_LEVELS
-    when_full: str = "refuse"
-    expands: bool = True
-    consolidates: bool = True
-    old_cues: bool = True
-    literal: bool = False
-
-
-ARMS: dict[str, Arm] = {
-    "sleep": Arm(seeding=IMITATION),
-    "distillation": Arm(),
-    "lexical": Arm(seeding={"alpha": 0.8}),
-    "reused": Arm(seeding=IMITATION, expands=False),
-    "no_old_cues": Arm(seeding=IMITATION, old_cues=False),
-    "literal": Arm(seeding=IMITATION, literal=True),
-    "off_policy": Arm(seeding={"on_policy_share": 0.0}),
-    "still": Arm(seeding={"ahead": False}),
-    "one_expert": Arm(expands=False),
-    "more_rows": Arm(seeding={"rows": 48}),
-    "all_layers": Arm(memory=MemorySpec(levels=THIN, layers=(0, 1, 2, 3))),
-    "one_level": Arm(consolidates=False),
-    "three_levels": Arm(memory=MemorySpec(levels=THREE)),
-    "full_level": Arm(memory=MemorySpec(levels=FOUR_PLACES), when_full="merge"),
-}
-
-WIDE = tuple(level.model_copy(update={"rank": 192}) for level in (FAST, SLOW))
-UPPER_THREE = tuple(level.model_copy(update={"rank": 96}) for level in (FAST, SLOW))
-
-TRIALS: dict[str, Arm] = {
-    "trial_default": Arm(),
-    "trial_more_old": Arm(seeding={"free_share": 0.25}),
-    "trial_wide": Arm(memory=MemorySpec(levels=WIDE)),
-    "trial_upper_three": Arm(memory=MemorySpec(levels=UPPER_THREE, layers=(1, 2, 3))),
-    "trial_more_rows": Arm(seeding={"rows": 48}),
-    "trial_larger_steps": Arm(seeding={"rows": 48, "steps": 200}),
-    "trial_largest_steps": Arm(seeding={"rows": 64, "steps": 150}),
-    "trial_smaller_steps": Arm(seeding={"rows": 24, "steps": 400, "refresh_steps": 67}),
-    "trial_smallest_steps": Arm(seeding={"rows": 16, "steps": 600, "refresh_steps": 100}),
-    "trial_less_of_its_own": Arm(seeding={"on_policy_share": 0.25}),
-    "trial_imitate": Arm(seeding=IMITATION),
-    "trial_imitate_lightly": Arm(seeding=IMITATION | {"alpha": 0.95}),
-    "trial_imitate_in_pairs": Arm(seeding=IMITATION | {"imitation": {"judge": {"kind": "embedding"}, "group": 2}}),
-    "trial_imitate_widely": Arm(seeding=IMITATION | {"student_rows": 1024}),
-}
-"""The default with one thing changed, then the whole objective (`sleep`) with one thing changed (benchmarks/nights/trials.py)."""
 
 
 class Sleeper:
@@ -127,8 +49,7 @@ class Sleeper:
         root.mkdir(parents=True)
         self.version = root / "v0"
         found_version(str(WEIGHTS), None, arm.memory, self.version)
-        seeding = arm.seeding | ({} if lr is None else {"lr": lr})
-        self.recipe = Recipe.model_validate({"seeding": seeding, "when_full": arm.when_full})
+        self.recipe = arm.recipe(lr)
         self.told: list[dict[str, Any]] = []
         self.view: ViewName = "rested" if arm.consolidates else "awake"
         self._wake()

@@ -1,6 +1,6 @@
 """`python -m benchmarks.nights.trials [--only TRIAL ...]`: what was tried to make many nights better, on seeds that are not reported.
 
-A trial is the default recipe and memory with one thing changed. What wins here may become the default, and only then is it lived with
+A trial is a recipe and memory with one thing changed (arms.py). What wins here may become the default, and only then is it lived with
 the seeds that are reported (`python -m benchmarks.nights`). Records lie in benchmarks/results/nights/trials; their table is in
 docs/consolidation.md.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from benchmarks.lives import Life, Lives
 from benchmarks.nights.__main__ import RECORDS, life_of, numbers
-from benchmarks.nights.sleep import TRIALS
+from benchmarks.nights.arms import TRIALS
 from benchmarks.nights.tables import PAGE, table
 from benchmarks.page import put
 from circadian.specs import SeedingSpec
@@ -33,7 +33,8 @@ def main(asked: Sequence[str]) -> None:
     options = parser.parse_args(asked)
 
     def lives(trial: str) -> list[Life]:
-        return [life_of(trial, seed, options.nights, SeedingSpec().lr, None, RECORDS / "trials") for seed in options.seeds]
+        lr = TRIALS[trial].seeding.get("lr", SeedingSpec().lr)
+        return [life_of(trial, seed, options.nights, lr, None, RECORDS / "trials") for seed in options.seeds]
 
     if not options.tell:
         with Lives(options.jobs) as bench:

@@ -131,7 +131,7 @@ class SeedingSpec(Spec):
     imitation: ImitationSpec = ImitationSpec()
     told: Annotated[float, Field(ge=0.0)] = 1.0
     """Of other models that have another tokenizer: weight of the cross entropy on what they wrote; 0 leaves imitation alone."""
-    on_policy_share: Fraction = 0.5
+    on_policy_share: Fraction = 0.25
     """Lambda: share of rows whose completion the student wrote."""
     old_share: Fraction = 0.8
     """Share of rows that keep the past: cues of earlier nights, taught by the rested self, and free running. Less of a transfer that
