@@ -47,7 +47,8 @@ def _complete(
     stop: Sequence[int],
     view: dict[str, Any],
 ) -> list[Tokens]:
-    cache, ends, new, columns = DynamicCache(), torch.tensor(list(stop)), ids, []
+    cache, ends, new = DynamicCache(), torch.tensor(list(stop)), ids
+    columns: list[Tensor] = []
     alive = torch.ones(len(ids), dtype=torch.bool)
     while len(columns) < max_tokens and bool(alive.any()):
         logits = model(input_ids=new, past_key_values=cache, use_cache=True, logits_to_keep=1, **view).logits[:, -1]

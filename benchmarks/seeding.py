@@ -55,7 +55,7 @@ def right(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, probes: Se
     """Share of probes that are answered, greedily, with the right word and nothing else."""
     prompts = [chat_ids(tokenizer, [{"role": "user", "content": probe.question}], answering=True) for probe in probes]
     written = write(model, prompts, ANSWER_TOKENS, 0.0, 0, (tokenizer.eos_token_id,), **forward)
-    said = [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in written]
+    said = [str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip() for ids in written]
     return sum(answer == probe.answer for answer, probe in zip(said, probes, strict=True)) / len(probes)
 
 

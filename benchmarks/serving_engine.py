@@ -51,7 +51,7 @@ Seconds = tuple[float, float]
 class Bench:
     """The engine and the clock."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: Any) -> None:
         from vllm import LLM
 
         from circadian.memory.version import RECORD_FILE

@@ -6,6 +6,7 @@ Speed does not depend on what the weights say, so nothing is downloaded. Experts
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -15,7 +16,7 @@ from circadian.memory.layer import PARTS
 from circadian.memory.state import ExpertState, MemoryState
 from circadian.specs import MemorySpec
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 3072,
     "num_hidden_layers": 28,

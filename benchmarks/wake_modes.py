@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -79,8 +79,9 @@ class School:
     def measure(self, expert: dict[str, torch.Tensor], told: Sequence[str], first: Sequence[str]) -> Numbers:
         model = self.level.model
         write_tensors(model.memory_layers, expert)
+        heard = model.memory_state.view("awake")
         for layer in model.memory_layers.values():
-            layer.narrow(model.memory_state.view("awake"))  # experts that nobody hears take most of the time
+            layer.narrow(heard, heard)  # experts that nobody hears take most of the time
         asked = {
             "recall": self.day.probes(),
             "told": self.probes(told),
@@ -113,7 +114,7 @@ def experiences(day: Day, order: str) -> list[Experience]:
             for i in range(FACTS)
             for chat in (*told[i * statements : (i + 1) * statements], *asked[i * exchanges : (i + 1) * exchanges])
         ]
-    roles = ("user", "assistant")
+    roles: tuple[Literal["user", "assistant"], ...] = ("user", "assistant")
     return [
         Experience(id=f"{i}", source="human", messages=tuple(Message(role=r, content=c) for r, c in zip(roles, chat, strict=False)))
         for i, chat in enumerate(chats)
@@ -131,7 +132,10 @@ def at_dusk(school: School, spec: FastLearningSpec) -> Numbers:
 
 def online(school: School, period: int, spec: OnlineLearningSpec) -> Numbers:
     """Chunk by chunk, then dusk over the whole day."""
-    expert, waiting, told, chunks, first = school.level.fresh(spec.seed), list(school.met), [], [], []
+    expert, waiting = school.level.fresh(spec.seed), list(school.met)
+    told: list[str] = []
+    first: list[str] = []
+    chunks: list[Numbers] = []
     while ids := next_chunk(waiting, period):
         started = time.perf_counter()
         expert, _, _ = school.level.learn(expert, school.rows_of(ids), school.rows_of(told), spec, len(chunks) + 1)

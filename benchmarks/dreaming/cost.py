@@ -105,7 +105,7 @@ class OneByOne:
     """peft around a base of its own."""
 
     def __init__(self, model: Qwen3ForCausalLM) -> None:
-        config = peft.LoraConfig(r=SPEC.rank, lora_alpha=SPEC.alpha, lora_dropout=0.0, target_modules=list(SPEC.targets))
+        config = peft.LoraConfig(r=SPEC.rank, lora_alpha=int(SPEC.alpha), lora_dropout=0.0, target_modules=list(SPEC.targets))
         self.model = peft.get_peft_model(model, config)
         self.held = {name: weight for name, weight in self.model.named_parameters() if "lora_" in name}
 

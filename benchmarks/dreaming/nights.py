@@ -26,13 +26,12 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from transformers import AutoTokenizer
 
 from benchmarks.dreaming.rounds import PACK_TOKENS, common, weighed
 from benchmarks.in_process import alone
 from circadian.memory.graft import Grafted
 from circadian.memory.tensors import write_tensors
-from circadian.memory.version import found_version, load_version
+from circadian.memory.version import found_version, load_tokenizer, load_version
 from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.train import accuracy
@@ -92,7 +91,7 @@ class Exam:
     """What is asked after every night."""
 
     def __init__(self, request: Request) -> None:
-        self.school, self.tokenizer = School(0), AutoTokenizer.from_pretrained(SCHOOL)
+        self.school, self.tokenizer = School(0), load_tokenizer(SCHOOL)
         _, held_out = self.school.forms(request.seed)
         told = [
             lesson for lesson, _ in zip(self.school.lessons(request.seed), range(request.nights * request.passages), strict=False)

@@ -247,7 +247,7 @@ def claims(dream: str, lesson: Lesson) -> tuple[int, int, int]:
 
 def _sayings(fact: Fact) -> list[tuple[str, ...]]:
     """What a fact is said as, and asked and answered as."""
-    told = [(fact.statement(form),) for form in range(len(STATEMENT_FORMS))]
+    told: list[tuple[str, ...]] = [(fact.statement(form),) for form in range(len(STATEMENT_FORMS))]
     return (
         told
         + [(fact.question(form).rstrip(" ."), fact.value) for form in range(len(QUESTION_FORMS))]

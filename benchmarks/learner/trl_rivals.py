@@ -99,6 +99,7 @@ def _trainer(kind: Contender, point: Point, student: PreTrainedModel, teacher: P
     }
     made: dict[str, Any] = {"processing_class": tokenizer, "peft_config": lora_of(point)}
     if kind == "trl_gkd":
+        assert teacher is not None, "two models"
         chats = Dataset.from_list([{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}])
         return GKDTrainer(
             student, teacher, GKDConfig(lmbda=0.0, beta=FORWARD_KL, temperature=1.0, **common), train_dataset=chats, **made

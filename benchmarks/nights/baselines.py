@@ -61,7 +61,7 @@ class Method(ABC):
     """One model through many nights."""
 
     def __init__(self, base: PreTrainedModel, lr: float, seed: int) -> None:
-        self.model: nn.Module = metered(copy.deepcopy(base)).requires_grad_(True)  # type: ignore[assignment]
+        self.model: nn.Module = metered(copy.deepcopy(base)).requires_grad_(True)
         self.lr, self.seed, self.nights = lr, seed, 0
         self.rng = random.Random(f"baseline-{seed}")
 
@@ -128,7 +128,7 @@ class LoRA(SFT):
         super().__init__(base, lr, seed)
         config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules="all-linear")
         torch.manual_seed(seed)
-        self.model = get_peft_model(self.model, config)  # type: ignore[arg-type]
+        self.model = get_peft_model(self.model, config)
 
 
 class Replay(Method):
@@ -163,8 +163,8 @@ class Cues(Method):
         self.free = _after(self.evening, nothing, RECIPE.free_run_tokens, seed + 1, self.end)
 
     def loss(self, day: Lived) -> Tensor:
-        kinds, weights = zip(*shares(RECIPE, bool(self.old)).items(), strict=True)
-        kinds = self.rng.choices(kinds, weights, k=ROWS)
+        mixed = shares(RECIPE, bool(self.old))
+        kinds = self.rng.choices(list(mixed), list(mixed.values()), k=ROWS)
         past = [self.rng.choice(self.old if kind == "old" else self.free) for kind in kinds if kind != "day"]
         days = self.draw(day.rows, kinds.count("day"))
         kept = _kl(self, self.evening, [ids for ids, _ in past], [start for _, start in past])

@@ -137,14 +137,15 @@ def _baseline(request: Request, exam: Exam) -> Liver:
     base, tokenizer = Qwen3ForCausalLM.from_pretrained(WEIGHTS), exam.tokenizer
     assert request.lr is not None, "a baseline is told its learning rate"
     assert request.budget is not None, "and what it may spend"
+    lr, budget = request.lr, request.budget
     edges = {"beginning": tokenizer.bos_token_id, "end": tokenizer.eos_token_id}
     build: dict[str, Callable[[], baselines.Method]] = {
-        "sft": lambda: baselines.SFT(base, request.lr, request.seed),
-        "sft_replay": lambda: baselines.Replay(base, request.lr, request.seed),
-        "sft_cues": lambda: baselines.Cues(base, request.lr, request.seed, **edges),
-        "lora": lambda: baselines.LoRA(base, request.lr, request.seed),
-        "ewc": lambda: baselines.EWC(base, request.lr, request.seed, **edges),
-        "opsd": lambda: baselines.OPSD(base, request.lr, request.seed, edges["end"]),
+        "sft": lambda: baselines.SFT(base, lr, request.seed),
+        "sft_replay": lambda: baselines.Replay(base, lr, request.seed),
+        "sft_cues": lambda: baselines.Cues(base, lr, request.seed, **edges),
+        "lora": lambda: baselines.LoRA(base, lr, request.seed),
+        "ewc": lambda: baselines.EWC(base, lr, request.seed, **edges),
+        "opsd": lambda: baselines.OPSD(base, lr, request.seed, edges["end"]),
     }
     method, reader = build[request.method](), Reader(tokenizer)
 
@@ -158,7 +159,7 @@ def _baseline(request: Request, exam: Exam) -> Liver:
                 for fact in day.facts
                 for i, form in enumerate(day.open_forms)
             ]
-            method.night(baselines.Lived(rows, cues, told), request.budget, meter)
+            method.night(baselines.Lived(rows, cues, told), budget, meter)
 
         def logits(self, ids: Tensor) -> Tensor:
             return method.logits(ids)

@@ -23,7 +23,7 @@ def draw(methods: dict[str, Any], path: Path) -> None:
     """methods: as in nights.json, lists over seeds. Above the curves, below each method's mean matrix; baselines are dashed."""
     rows = -(-len(methods) // ACROSS)
     figure = plt.figure(figsize=(WIDTH, CURVES + ROW * rows), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(CURVES, ROW * rows))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(CURVES, ROW * rows))[:, 0]
     _curves(above, methods)
     grids = below.subplots(rows, ACROSS, sharex=True, sharey=True, squeeze=False).flat
     size = max(len(found["matrices"][0]) for found in methods.values())
