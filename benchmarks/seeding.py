@@ -29,6 +29,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.in_process import alone, seed_from_others
+from benchmarks.page import DOCS, put
 from benchmarks.specialists import FACTS, Speech, lessons_of, specialist
 from circadian.experience import chat_ids
 from circadian.memory.version import found_version, load_tokenizer, load_version
@@ -41,6 +42,7 @@ from services.measure import held_out_documents
 log = logging.getLogger(__name__)
 ROOT = Path("runs/bench-seeding")
 RESULT = Path(__file__).parent / "results" / "seeding.json"
+PAGE = DOCS / "decisions" / "0014-other-teachers.md"
 ANSWER_TOKENS = 5
 """Longest answer, by either tokenizer, with its end."""
 ARMS: dict[str, tuple[Speech, dict[str, Any]]] = {
@@ -48,6 +50,12 @@ ARMS: dict[str, tuple[Speech, dict[str, Any]]] = {
     "other": ("other", {}),
     "other, imitation alone": ("other", {"told": 0.0}),
     "same, no rested self": ("same", {"old_share": 0.0, "free_share": 0.0}),
+}
+SAID = {
+    "same": "same tokenizer, full divergence",
+    "other": "another tokenizer, imitation and told",
+    "other, imitation alone": "another tokenizer, imitation alone",
+    "same, no rested self": "same tokenizer, no rested self",
 }
 
 
@@ -147,8 +155,20 @@ def main(seeds: Sequence[int], arms: Sequence[str]) -> None:
                 rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
                 rows = [old for old in rows if (old["arm"], old["seed"]) != (arm, seed)] + [row]
                 rows.sort(key=lambda row: (list(ARMS).index(row["arm"]), row["seed"]))
+                result = _result(rows)
                 RESULT.parent.mkdir(exist_ok=True)
-                RESULT.write_text(json.dumps(_result(rows), indent=2) + "\n")
+                RESULT.write_text(json.dumps(result, indent=2) + "\n")
+                put(PAGE, "benchmarks.seeding", tables(result))
+
+
+def tables(result: dict[str, Any]) -> str:
+    """As Markdown, of each arm the worst of all teachers and nights."""
+    lines = ["| | what a teacher knows, against the teacher | base kept | NLL, nats a token | gate |", "|---|---|---|---|---|"]
+    for arm, found in result["arms"].items():
+        rise = max(row["nll_rise"] for row in result["rows"] if row["arm"] == arm)
+        gate = f"{found['gates_passed']} of {found['seeds']} nights pass"
+        lines.append(f"| {SAID[arm]} | {found['worst_ratio']:.3f} | {found['worst_kept']:.3f} | {rise:+.3f} | {gate} |")
+    return "\n".join(lines)
 
 
 def _result(rows: list[dict[str, Any]]) -> dict[str, Any]:

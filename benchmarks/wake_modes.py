@@ -34,6 +34,7 @@ import torch
 from rich.console import Console
 
 from actors.learn_chunk import FastLevel
+from benchmarks.page import DOCS, put
 from circadian.experience import Reader, Row, experience_ids
 from circadian.memory.tensors import write_tensors
 from circadian.memory.version import found_version, load_tokenizer
@@ -46,10 +47,12 @@ from services.measure import held_out_documents
 from services.online_plan import Met, next_chunk
 
 RESULT = Path(__file__).parent / "results" / "wake_modes.json"
+PAGE = DOCS / "decisions" / "0013-online-wake.md"
 FACTS = 32
 ORDERS = ("as in the demo", "fact by fact")
 REPLAYS = (0.0,)
 """Beside the default."""
+MEASURED = ("recall", "told", "first", "base", "nll")
 Numbers = dict[str, Any]
 
 
@@ -168,9 +171,8 @@ def means(runs: Sequence[Numbers]) -> Numbers:
     for name, moments in ends.items():
         if "chunks" in runs[0][name]:
             moments.insert(0, ("awake", [run[name]["chunks"][-1] for run in runs]))
-    measured = ("recall", "told", "first", "base", "nll")
     return {
-        name: {moment: {m: round(sum(run[m] for run in found) / len(found), 4) for m in measured} for moment, found in moments}
+        name: {moment: {m: round(sum(run[m] for run in found) / len(found), 4) for m in MEASURED} for moment, found in moments}
         for name, moments in ends.items()
     }
 
@@ -197,7 +199,22 @@ def main(seeds: list[int]) -> None:
         for seed in seeds:
             found[str(seed)] = {order: arms(folder, seed, order, console) for order in ORDERS}
             RESULT.parent.mkdir(exist_ok=True)
-            RESULT.write_text(json.dumps(result(found), indent=2) + "\n")
+            told = result(found)
+            RESULT.write_text(json.dumps(told, indent=2) + "\n")
+            put(PAGE, "benchmarks.wake_modes", tables(told))
+
+
+def tables(told: Numbers) -> str:
+    """As Markdown: awake after the day's last full chunk, and at dusk."""
+    titles = ("day told", "wake", "recall awake: of the day", "of what was learned", "of the first chunk", "base", "nats")
+    lines = [f"| {' | '.join((*titles, 'recall / base / nats at dusk'))} |", "|---" * (len(titles) + 1) + "|"]
+    for order, arms_ in told["mean"].items():
+        for name, moments in arms_.items():
+            awake, dusk = moments.get("awake"), moments["dusk"]
+            cells = [f"{awake[m]:.3f}" for m in MEASURED] if awake else ["as before the day", "", "", "", ""]
+            cells.append(f"{dusk['recall']:.3f} / {dusk['base']:.3f} / {dusk['nll']:.3f}")
+            lines.append(f"| {order} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import serving, stages
+from benchmarks import seeding, serving, stages, wake_modes
 from benchmarks.dreaming import cost
 from benchmarks.learner import tables as learner
 from benchmarks.nights import tables as nights
@@ -18,6 +18,8 @@ RESULTS = {
     "stages.json": stages,
     "serving.json": serving,
     "dreaming_cost.json": cost,
+    "seeding.json": seeding,
+    "wake_modes.json": wake_modes,
 }
 
 
