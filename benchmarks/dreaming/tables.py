@@ -16,6 +16,7 @@ NIGHTS_TITLES = (
     *("whole nights", "seeds", "what was said", "what follows", "base"),
     *("past lost while dreaming", "of the day", "base lost", "most lost", "s a night"),
 )
+STEPS = ("generate", "score", "apply", "evaluate")
 
 
 def tables(result: dict[str, Any]) -> str:
@@ -44,9 +45,24 @@ def tables(result: dict[str, Any]) -> str:
         cells = [str(len(found["seeds"])), *(f"{_mean(found[name]):.3f}" for name in names)]
         cells += [f"{max(found['most_lost_while_dreaming']):.3f}", f"{_mean(found['seconds_a_night']):.0f}"]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    lines += _costs(result["methods"])
+    if rates := {method: found for method, found in result["tuning"].items() if found}:
+        lines += ["", "Accuracy by the rate at which instances learn, on a seed that is not reported:", ""]
+        lines += [
+            f"- `{method}`: " + ", ".join(f"{lr} {value:.3f}" for lr, value in found.items()) for method, found in rates.items()
+        ]
     if result["missing"]:
         lines += ["", f"Not lived yet: {', '.join(result['missing'])}."]
     return "\n".join(lines)
+
+
+def _costs(methods: dict[str, Any]) -> list[str]:
+    """Seconds a dream, of one process with one thread, in the last round."""
+    told = {method: found["seconds_each"] for method, found in methods.items() if found["seconds_each"]}
+    if not told:
+        return []
+    lines = ["", "| seconds a dream | " + " | ".join(STEPS) + " |", "|" + "---|" * (1 + len(STEPS))]
+    return lines + [f"| `{method}` | {' | '.join(f'{found[step]:.3f}' for step in STEPS)} |" for method, found in told.items()]
 
 
 def _mean(values: Sequence[float]) -> float:
