@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def tuned() -> dict[str, dict[str, float]]:
     }
 
 
+@cache  # asked of every life, once all that tunes was lived
 def _rate(method: str) -> float:
     """Of instances; the lowest of those that are best."""
     found = tuned()[method if method in TUNED else RIVAL]

@@ -86,18 +86,14 @@ def tune(bench: Lives, methods: Sequence[str]) -> dict[str, float]:
 
 
 def _best(bench: Lives, method: str, budget: int | None) -> float:
-    """Of the grid, and of the step beyond its end; of rates that are as good as each other the recipe's default, or else the lowest."""
+    """Of the grid, and of the step beyond its end where that is better; of rates of the grid that are as good as each other the recipe's
+    default, or else the lowest."""
     records = bench.live(f"learning rates of {method}", [_tuning_life(method, lr, budget) for lr in GRID])
     found = dict(zip(GRID, map(score, records), strict=True))
-    best = _first(found)
-    if best in BEYOND:
-        found[BEYOND[best]] = score(_tuning_life(method, BEYOND[best], budget).lived())
-    return _first(found)
-
-
-def _first(scores: dict[float, float]) -> float:
-    best = [lr for lr in sorted(scores) if scores[lr] == max(scores.values())]
-    return DEFAULT if DEFAULT in best else best[0]
+    equal = [lr for lr in GRID if found[lr] == max(found.values())]
+    best = DEFAULT if DEFAULT in equal else equal[0]
+    beyond = BEYOND.get(best)
+    return beyond if beyond and score(_tuning_life(method, beyond, budget).lived()) > found[best] else best
 
 
 def _tuning_life(method: str, lr: float, budget: int | None) -> Life:

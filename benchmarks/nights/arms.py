@@ -11,9 +11,9 @@
     still          nothing is written ahead: learning stands still while the student writes (like `distillation` in all else)
     one_expert     `distillation` without expansion
 
-And by what the memory is made of, all with the default recipe, like `distillation`, which has two levels:
+And by what the memory is made of, with the default recipe, like `distillation`, which has two levels:
 
-    all_layers     memory in all four layers of the nursery, at half the rank: as many weights as the default has in the upper two
+    all_layers     `half_own` with memory in all four layers of the nursery, at half the rank: as many weights as it has in the upper two
     one_level      the fast level alone: it learns day after day and is never consolidated
     three_levels   the second level hands on to a third whenever its period of 8,192 tokens is over, about every fourth night
     full_level     a second level of four experts, of which two are merged every night once it is full
@@ -71,7 +71,7 @@ ARMS: dict[str, Arm] = {
     "half_own": Arm(seeding=HALF),
     "still": Arm(seeding={"ahead": False}),
     "one_expert": Arm(expands=False),
-    "all_layers": Arm(memory=MemorySpec(levels=THIN, layers=(0, 1, 2, 3))),
+    "all_layers": Arm(seeding=HALF, memory=MemorySpec(levels=THIN, layers=(0, 1, 2, 3))),
     "one_level": Arm(consolidates=False),
     "three_levels": Arm(memory=MemorySpec(levels=THREE)),
     "full_level": Arm(memory=MemorySpec(levels=FOUR_PLACES), when_full="merge"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.lives import Life
-from benchmarks.nights.__main__ import life_of
+from benchmarks.lives import Life, Lives
+from benchmarks.nights.__main__ import METHODS, RESULT, life_of, tune
 from benchmarks.nights.arms import ARMS
 
 RATE = 2e-2
@@ -42,3 +43,20 @@ def test_what_a_record_does_not_name_came_later(tmp_path: Path) -> None:
     known = ARMS["distillation"].told(RATE)
     del known["recipe"]["seeding"]["ahead"]
     assert recorded(life, tmp_path, recipe=known).recorded() is not None
+
+
+def test_what_was_lived_is_what_tuning_picks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the records in git: who runs the command again lives nothing twice, and no rate was picked by hand."""
+
+    def recorded_only(life: Life) -> dict[str, Any]:
+        record = life.recorded()
+        assert record is not None, f"{life.record.name} is not in git"
+        return record
+
+    monkeypatch.setattr(Life, "lived", recorded_only)
+    with Lives(1) as bench:
+        rates = tune(bench, METHODS)
+    told = json.loads(RESULT.read_text())
+    assert {method: told[method]["lr"] for method in METHODS} == {
+        method: rates.get(method, rates["distillation"]) for method in METHODS
+    }
