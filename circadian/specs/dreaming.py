@@ -11,7 +11,7 @@ from circadian.specs.base import Fraction, PositiveInt, Spec
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """A linear layer that can be adapted: all of a Qwen3 or Llama decoder layer. Not the output layer: vLLM cannot score texts then."""
 TARGETS: tuple[Target, ...] = get_args(Target)
-ScorerKind = Literal["exact", "contains", "f1", "choice", "grid", "judge"]
+ScorerKind = Literal["exact", "contains", "f1", "choice", "code", "grid", "judge"]
 PromptKind = Literal["implications", "rewrite", "self_qa", "free"]
 """Of dreams."""
 WordsKind = PromptKind | Literal["question", "answer", "ask", "judge"]
