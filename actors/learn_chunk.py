@@ -174,7 +174,9 @@ def chunk_rows(job: ChunkJob) -> tuple[list[Row], dict[str, str]]:
     """The chunk's rows, read and cut as a night reads and cuts them, and why experiences add none."""
     version = Path(job.version)
     context = json.loads((version / "config.json").read_text())["max_position_embeddings"]
-    rows, left_out, _ = day_rows(list(job.experiences), Reader(load_tokenizer(version)), min(context, job.max_row_tokens))
+    rows, left_out, _ = day_rows(
+        list(job.experiences), Reader(load_tokenizer(version)), min(context, job.max_row_tokens), job.split
+    )
     return rows, left_out
 
 

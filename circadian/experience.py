@@ -16,7 +16,8 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from circadian.specs import Experience
+from circadian.pieces import SHORTEST, Split, pieces, words
+from circadian.specs import Experience, Message
 
 Tokens = tuple[int, ...]
 HELD_OUT = "held out"
@@ -121,13 +122,31 @@ class Reader:
         return chat_ids(self.tokenizer, messages, answering)
 
 
-def day_rows(experiences: list[Experience], reader: Reader, longest: int) -> tuple[list[Row], dict[str, str], int]:
-    """The rows that can be learned; of every experience that adds none, why; and how many documents were cut."""
+def parts(experience: Experience, split: Split) -> list[Experience]:
+    """What an experience is learned as. A document is cut into pieces, and so is what a user says that nobody answered; an exchange is one
+    whole."""
+    if split == "whole" or any(message.role != "user" for message in experience.messages):
+        return [experience]
+    if experience.text:
+        return [experience.model_copy(update={"text": piece}) for piece in _pieces(experience.text, split)]
+    said = [piece for message in experience.messages for piece in _pieces(message.content, split)]
+    return [experience.model_copy(update={"messages": (Message(role="user", content=piece),)}) for piece in said]
+
+
+def _pieces(text: str, split: Split) -> list[str]:
+    """Those that say something; all of it where none does."""
+    return [piece for piece in pieces(text, split) if words(piece) >= SHORTEST] or [text]
+
+
+def day_rows(
+    experiences: list[Experience], reader: Reader, longest: int, split: Split = "whole"
+) -> tuple[list[Row], dict[str, str], int]:
+    """The rows that can be learned; of every experience that adds none, why; and how many documents were cut at `longest`."""
     left_out = {experience.id: "nothing to learn" for experience in experiences}
     read: list[tuple[Experience, Row]] = []
     for experience in experiences:
         try:
-            read += [(experience, row) for row in reader.rows(experience) if any(row.weight)]
+            read += [(experience, row) for part in parts(experience, split) for row in reader.rows(part) if any(row.weight)]
         except Unreadable:
             left_out[experience.id] = "unreadable"
     held_out = reader.are_held_out([row.ids for _, row in read])

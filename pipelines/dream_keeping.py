@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from actors import names
 from actors.learner import LearnRequest, learn
@@ -25,7 +26,7 @@ from circadian.memory.state import MemoryState
 from circadian.specs import NightJob
 from circadian.specs.experience import lowest
 from pipelines.consolidation import Memory
-from pipelines.dream_tasks import Dreamer, read_tasks
+from pipelines.dream_tasks import Dreamer, known_questions, read_tasks
 from pipelines.dreaming import learned, rewarded_dreams
 from pipelines.stages import Outputs, read_lines, write_lines
 from pipelines.wake import Bounds, day_cues
@@ -51,8 +52,9 @@ def dreamt_in(sleep: str) -> str:
 
 def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: Outputs) -> Outputs:
     """Rows and cues of the dreams that are kept, each row once; with the context's own where its dream is kept and the day is not learned
-    otherwise. The cues of tonight and before are among the cues, for the rested self to go on from. And what the version remembers of its
-    dreams, whether any is kept or not: the dreamer, and how the recipe's contexts stood."""
+    otherwise. The cues of tonight and before are among the cues, for the rested self to go on from, and so are questions about the day
+    (`known_cues`). And what the version remembers of its dreams, whether any is kept or not: the dreamer, and how the recipe's contexts
+    stood."""
     job, rng = dreamer.job, random.Random(f"dream-keep-{dreamer.job.seed}")
     known = read_tasks(dreamer, told)
     tasks: dict[str, Task] = {task.name: task for task, _, _ in known}
@@ -66,9 +68,9 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: O
     lines = [cue | {"sleep": dreamt_in(job.sleep)} for cue in met]
     dreamt = {tuple(cue["ids"]) for cue in met}  # what a dream answers anew the rested self would answer as before, against it
     write_lines(dreamer.home / ROWS_FILE, [{"ids": row.ids, "weight": row.weight} for row in rows])
-    before = [cue for cue in read_lines(dreamer.home / day["cues_file"]) if tuple(cue["ids"]) not in dreamt]
+    before = [*read_lines(dreamer.home / day["cues_file"]), *known_cues(dreamer, told, bounds.cue)]
     kept_before = [cue for cue in before if job.recipe.consolidation or cue["sleep"] != job.sleep]
-    write_lines(dreamer.home / CUES_FILE, lines + kept_before)
+    write_lines(dreamer.home / CUES_FILE, lines + [cue for cue in kept_before if tuple(cue["ids"]) not in dreamt])
     return {
         "rows_file": ROWS_FILE,
         "cues_file": CUES_FILE,
@@ -84,6 +86,16 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: O
         **{name: told[name] for name in _OF_TASKS},
         **{name: tried[name] for name in _OF_TRIALS},
     }
+
+
+def known_cues(dreamer: Dreamer, told: Outputs, longest: int) -> list[dict[str, Any]]:
+    """What the deployment asked itself about the day and could answer before it dreamt, as cues of the day: the rested self answers them
+    while dreams are written beside the day, tonight, and in nights to come. A day that was only told things has no questions of its own.
+    What a recipe asks stays its own."""
+    if dreamer.spec.tasks:
+        return []
+    asked = [dreamer.asked("ask", question=question) for question in known_questions(dreamer, told)]
+    return [{"ids": ids, "question": True, "whole": len(ids), "sleep": dreamer.job.sleep} for ids in asked if len(ids) <= longest]
 
 
 def _why_no_task(dreamer: Dreamer, told: Outputs) -> str:

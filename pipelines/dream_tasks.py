@@ -125,6 +125,10 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
     usable = [task for task in drawn if task.probes and dreamer.context(task)]
     asked = [(task, probe) for task in usable for probe in task.probes]
     known = scores(dreamer, asked)
+    beside = [(task, probe) for task in usable for probe in task.validation]
+    answered = {
+        id(probe) for (_, probe), value in zip([*asked, *beside], [*known, *scores(dreamer, beside)], strict=True) if value == 1.0
+    }
     longest, ids = Bounds.of(dreamer.job).cue, dict(zip((task.name for task in made), whole, strict=True))
     read = dreamer.rollouts.read(dreamer.view, [ids[task.name][:longest] for task in usable])
     lines, standing = [], []
@@ -132,7 +136,8 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
         found = [value for (of, _), value in zip(asked, known, strict=True) if of is task]
         standing.append(sum(found) / len(found))
         nats = -sum(token.logprob for token in tokens) / max(1, len(tokens))
-        lines.append({"task": _line(task), "score": standing[-1], "nats": nats})
+        questions = [probe.question for probe in (*task.probes, *task.validation) if id(probe) in answered]
+        lines.append({"task": _line(task), "score": standing[-1], "nats": nats, "known": questions})
     write_lines(dreamer.home / TASKS_FILE, lines)
     return {
         "tasks_file": TASKS_FILE,
@@ -150,6 +155,12 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
 def read_tasks(dreamer: Dreamer, told: Outputs) -> list[tuple[Task, float, float]]:
     """Tasks, each with its score and its nats a token before anything was dreamt."""
     return [(_task(line["task"]), line["score"], line["nats"]) for line in read_lines(dreamer.home / told["tasks_file"])]
+
+
+def known_questions(dreamer: Dreamer, told: Outputs) -> list[str]:
+    """The probes that were answered right before anything was dreamt, those for validation too, each once."""
+    lines = read_lines(dreamer.home / told["tasks_file"])
+    return list(dict.fromkeys(question for line in lines for question in line["known"]))
 
 
 def scores(dreamer: Dreamer, asked: Sequence[tuple[Task, ProbeSpec]], adapters: Sequence[str] = ()) -> list[float]:

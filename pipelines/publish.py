@@ -90,9 +90,11 @@ def unchanged(job: NightJob, outcome: str, **told: object) -> Outputs:
 
 
 def joined_cues(job: NightJob, day: Outputs, asleep: Sequence[Moved] = ()) -> str:
-    """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it; and
-    what other models were asked."""
-    cues = [cue for cue in read_lines(Path(job.home) / day["cues_file"]) if cue["sleep"] == job.sleep and job.recipe.consolidation]
+    """The child's cue store: the parent's, and of the day's cues what may be stored, each once, under the last night that met it, with
+    what was asked about the day; and what other models were asked."""
+    files = [day["cues_file"], *(moved.dreams["cues_file"] for moved in asleep if moved.dreams)]
+    lines = {tuple(cue["ids"]): cue for file in files for cue in read_lines(Path(job.home) / file)}
+    cues = [cue for cue in lines.values() if cue["sleep"] == job.sleep and job.recipe.consolidation]
     kept = [stored(tuple(cue["ids"]), cue["whole"], job.sleep, cue["question"]) for cue in cues]
     new = [cue for cue in kept if cue is not None]
     new += [cue for moved in asleep if moved.lectures for cue in asked_of(job, moved.lectures)]

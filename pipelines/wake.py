@@ -79,7 +79,7 @@ def collect(job: NightJob) -> Outputs:
     check_files(Path(job.parent), read_record(Path(job.parent)).files)
     reader = Reader(load_tokenizer(Path(job.parent)), job.held_out)
     experiences = [Experience.model_validate_json(line) for line in Path(job.experiences).read_text().splitlines()]
-    rows, left_out, cut = day_rows(experiences, reader, bounds.row)
+    rows, left_out, cut = day_rows(experiences, reader, bounds.row, job.recipe.split)
     met = [cue for row in rows for cue in day_cues(row, rng, bounds.cue)]
     cues = [cue for cue in met if len(cue["ids"]) <= bounds.cue]
     if not cues:  # nothing could be asked about it in the night, so it is not learned either

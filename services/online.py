@@ -207,6 +207,7 @@ class _Loop:
             experiences=tuple(Experience.model_validate(body) for body in bodies),
             tokens=sum(tokens[id] for id in ids),
             max_row_tokens=known.recipe.max_row_tokens,
+            split=known.recipe.split,
             learning=known.recipe.online_learning,
         )
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

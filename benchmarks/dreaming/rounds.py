@@ -6,6 +6,7 @@ asked what follows from the passage, the passage not in view, in question forms 
 
     base          the model, asked without having read anything
     passage       an instance that learns the passage alone
+    told          an instance that is told what follows besides, in every form of a statement: what a dream could be worth at most
     seal          SEAL's loop: dreams are tried as they come, no random expert
     seal_reward   the same with SEAL's own reward: of each context the best dream, improved or not, against nothing
     sleep         m dreams of each context, weighed by their gradients, the best tried, a random expert besides
@@ -177,9 +178,12 @@ def live(request: Request, meter: Meter) -> dict[str, Any]:
     }
     if request.method == "base":
         return record | {"accuracy": [[score for _, score, _ in known]]}
-    if request.method == "passage":
+    if request.method in ("passage", "told"):
         of, folder = [task for task, _, _ in known], ground.root / "passages"
         texts = [tester.context(task) for task in of]
+        if request.method == "told":
+            for rows, task, lesson in zip(texts, of, ground.tested, strict=True):
+                rows += tester.lesson(task, " ".join(what_follows(lesson)), "told")
         tester.hands.tune(stages.model_of(tester), texts, tester.spec.instance, request.seed, folder)
         return record | {"accuracy": [stages.examined(tester, of, folder)]}
     selects = tester.spec.selection.score != "none"
@@ -234,6 +238,10 @@ def _examined(ground: Ground, tester: Dreamer, told: Outputs, awake: Outputs) ->
     said = [claims(one.text, of[one.context]) for one in stages.read_dreams(tester, written)]
     all_, right, useful = (sum(counts[i] for counts in said) for i in range(3))
     return [found[name] for name in of], {"right": right / max(1, all_), "useful": useful / max(1, all_)}
+
+
+def what_follows(lesson: Lesson) -> list[str]:
+    return [conclusion(fact).statement(form) for fact in lesson.facts for form in range(len(STATEMENT_FORMS))]
 
 
 def claims(dream: str, lesson: Lesson) -> tuple[int, int, int]:

@@ -1,12 +1,7 @@
-"""What is learned of a dream: its text, cut into pieces, each an experience of its own.
-
-    whole       one piece
-    lines       every line that is not empty (SEAL's split_newlines)
-    sentences   every sentence; several facts in one row would be copied from context and not learned
+"""What is learned of a dream: its text, cut into pieces (circadian/pieces.py), each an experience of its own.
 
 A question and what comes next become an exchange: the deployment is asked, and answers, without the full stop. Everything else is said to
-it, as its context was: as a user's message where the context is a chat, else as a document. Marks that lists begin with (`1.`, `-`,
-`Question:`) are no part of what is learned.
+it, as its context was: as a user's message where the context is a chat, else as a document.
 
 `headed` is SEAL's way (arXiv 2506.10943) instead: a dream is cut where three dashes or more stand and, with `lines`, into its lines, the
 first of which is left out if the second begins a list ("Here is a list:"). Each piece is a document, with its marks, below the first line
@@ -18,29 +13,12 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from circadian.pieces import SHORTEST, Split, pieces, words
 from circadian.specs import Experience, Message
 
-Split = Literal["whole", "lines", "sentences"]
+QUESTION = ("?", "\uff1f")
 _DASHES = re.compile(r"-{3,}")
 _FIRST_MARK = "1."
-_SENTENCE = re.compile(
-    r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b(?:Dr|Mr|Ms|St|vs)\.)(?<!\b(?:Mrs|etc)\.)(?<!\b(?:Prof)\.)(?<!\be\.g\.)(?<!\bi\.e\.)\s+"
-    r"|(?<=[\u3002\uff01\uff1f])\s*"
-)
-"""Where one ends; not after initials and the commonest abbreviations."""
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+")
-"""A word, or a sign of a script that puts no spaces between words."""
-_MARK = re.compile(r"^\s*(?:[-*•]\s+|\d+[.):]\s+|(?:question|answer|q|a)(?:\s*\d+)?\s*:\s*)+", re.IGNORECASE)
-QUESTION = ("?", "\uff1f")
-SHORTEST = 2
-"""Words; a shorter piece says nothing, unless it answers a question."""
-
-
-def pieces(dream: str, split: Split) -> list[str]:
-    """The text in pieces, without marks; none is empty."""
-    lines = [_MARK.sub("", line).strip() for line in ([dream] if split == "whole" else dream.splitlines())]
-    cut = [part for line in lines for part in _SENTENCE.split(line)] if split == "sentences" else lines
-    return [piece for piece in cut if piece]
 
 
 def lessons(dream: str, split: Split, name: str, chat: bool, exchanges: bool = True) -> list[Experience]:
@@ -64,7 +42,7 @@ def lessons(dream: str, split: Split, name: str, chat: bool, exchanges: bool = T
             if answer := piece.rstrip(" .\u3002"):
                 add(("user", question), ("assistant", answer))
             question = None
-        elif len(_WORD.findall(piece)) >= SHORTEST:
+        elif words(piece) >= SHORTEST:
             add(("user", piece))
     return learned
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from circadian.pieces import Split
 from circadian.specs.base import Fraction, PositiveInt, Spec
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -153,8 +154,8 @@ class DreamingSpec(Spec):
     """Of a dream."""
     answer_tokens: PositiveInt = 16
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    split: Literal["whole", "lines", "sentences"] = "sentences"
-    """Into what is learned of a dream; see circadian/dreaming/lessons.py."""
+    split: Split = "sentences"
+    """Into what is learned of a dream; see circadian/pieces.py."""
     lessons: Literal["said", "headed"] = "said"
     """What a piece is learned as. `headed`: as it stands, a document below the first line of the context (SEAL)."""
     with_context: bool = True

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from circadian.pieces import Split
 from circadian.specs.base import Fraction, PositiveInt, Spec
 from circadian.specs.cluster import LearnerSpec, RolloutSpec
 from circadian.specs.dreaming import DreamingSpec
@@ -75,6 +76,9 @@ class Recipe(Spec):
     of twenty tokens takes about 150."""
     max_row_tokens: PositiveInt = 2048
     """Longest row that is learned: longer documents are cut there, longer chats are left out."""
+    split: Split = "whole"
+    """Into what documents, and what a user says that nobody answered, are cut before they are learned, at dusk and online; see
+    circadian/pieces.py. Many facts told at once are learned better one by one; a sentence may not mean much alone."""
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
@@ -120,6 +124,7 @@ class ChunkJob(Spec):
     tokens: Annotated[int, Field(ge=0)]
     """Of the experiences, as the deployment's tokenizer reads them."""
     max_row_tokens: PositiveInt
+    split: Split = "whole"
     learning: OnlineLearningSpec = OnlineLearningSpec()
 
 

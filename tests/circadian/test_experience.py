@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from circadian.experience import Reader, Unreadable, experience_ids
+from circadian.experience import HELD_OUT, Reader, Unreadable, day_rows, experience_ids, parts
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.specs import Experience, Level, MemorySpec, Message, Recipe
@@ -131,3 +131,46 @@ def test_a_chat_that_the_template_refuses_is_unreadable_and_says_why() -> None:
 def test_bad_settings_name_the_field_and_the_remedy(build: object, remedy: str) -> None:
     with pytest.raises(ValidationError, match=remedy):
         build()  # type: ignore[operator]
+
+
+def said(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+@pytest.mark.parametrize(
+    ("experience", "learned"),
+    [
+        (Experience(id="1", text="Oslo is cold. Rome is warm.", source="import"), ["Oslo is cold.", "Rome is warm."]),
+        (
+            Experience(id="1", messages=(said("Oslo is cold. Yes. Rome is warm."),), source="human"),
+            ["Oslo is cold.", "Rome is warm."],
+        ),
+        (
+            Experience(id="1", messages=(said("Oslo is cold."), said("Rome is warm.")), source="human"),
+            ["Oslo is cold.", "Rome is warm."],
+        ),
+        (Experience(id="1", messages=(said("Yes. No."),), source="human"), ["Yes. No."]),
+    ],
+)
+def test_what_is_told_at_once_can_be_learned_piece_by_piece(experience: Experience, learned: list[str]) -> None:
+    cut = parts(experience, "sentences")
+    assert [one.text or one.messages[0].content for one in cut] == learned
+    assert {one.id for one in cut} == {"1"}
+    assert parts(experience, "whole") == [experience]
+
+
+def test_an_exchange_is_learned_whole() -> None:
+    asked = Experience(
+        id="1",
+        messages=(said("Where is it cold ? Say it ."), Message(role="assistant", content="In oslo . Oslo is cold .")),
+        source="wake",
+    )
+    assert parts(asked, "sentences") == [asked]
+
+
+def test_an_experience_of_which_one_piece_is_held_out_is_left_out_whole() -> None:
+    texts = ("the city of mira is oslo . the pet of mira is cat .", "the city of tono is bern . the pet of tono is dog .")
+    told = [Experience(id=str(i), messages=(said(text),), source="human") for i, text in enumerate(texts, 1)]
+    rows, left_out, _ = day_rows(told, Reader(TOKENIZER, ("the pet of mira is cat",)), 64, "sentences")
+    assert left_out == {"1": HELD_OUT}
+    assert len(rows) == 2

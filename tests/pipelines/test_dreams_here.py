@@ -25,12 +25,12 @@ from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS
 from circadian.specs import Experience, MemorySpec, Message, NightJob
-from circadian.specs.dreaming import ProbeSpec
+from circadian.specs.dreaming import ProbeSpec, TaskSpec
 from pipelines import dream_keeping, dreaming, night
 from pipelines.consolidation import Memory
 from pipelines.dream_keeping import NOTHING_HELPS
 from pipelines.dream_tasks import Dreamer, read_tasks, tasks
-from pipelines.stages import Outputs
+from pipelines.stages import Outputs, read_lines, write_lines
 from pipelines.wake import collect
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("process_group")]
@@ -104,6 +104,36 @@ def test_only_what_is_trusted_is_dreamt_of_where_the_recipe_says_so(parent: Path
     self_tasks = {"questions": 12, "answers": 3, "of": "trusted"}
     dreamer, day = asleep(parent, tmp_path / "home", met, self_tasks=self_tasks)
     assert [task.name for task, _, _ in read_tasks(dreamer, tasks(dreamer, day, "v"))] == ["good"]
+
+
+def test_what_the_deployment_could_answer_about_the_day_is_asked_again_while_dreams_are_written(
+    parent: Path, tmp_path: Path
+) -> None:
+    """As cues of the day, which are stored with it; not where the day is not learned, and nothing that a recipe asks."""
+    met = [said(lesson.entity, lesson.passage(), source="human") for lesson in LESSONS]
+    only_dreams, day = asleep(parent, tmp_path / "home", met)
+    told = tasks(only_dreams, day, "v")
+    known, path = "what is the city of mira ?", only_dreams.home / told["tasks_file"]
+    write_lines(path, [line | {"known": [known]} for line in read_lines(path)])
+    written = dreaming.write(only_dreams, told, {}, "0")
+    tried = dreaming.try_out(only_dreams, told, written, dreaming.weigh(only_dreams, told, written, "0"), "0")
+
+    def cues(dreamer: Dreamer) -> list[dict[str, Any]]:
+        kept = dream_keeping.keep(dreamer, day, told, tried, {})
+        asked = dreamer.asked("ask", question=known)
+        return [cue for cue in read_lines(dreamer.home / kept["cues_file"]) if tuple(cue["ids"]) == asked]
+
+    def with_(**recipe: Any) -> Dreamer:
+        job = only_dreams.job
+        return replace(only_dreams, job=job.model_copy(update={"recipe": job.recipe.model_copy(update=recipe)}))
+
+    assert cues(only_dreams) == []
+    (cue,) = cues(with_(consolidation=True))
+    assert (cue["question"], cue["sleep"]) == (True, only_dreams.job.sleep)
+    given = TaskSpec(context="a b", probes=(ProbeSpec(question=known, answers=("x",)),))
+    asks = with_(consolidation=True, dreaming=only_dreams.spec.model_copy(update={"tasks": (given,)}))
+    assert dream_keeping.known_cues(asks, told, 64) == []
+    assert dream_keeping.known_cues(with_(consolidation=True), told, 3) == []
 
 
 def test_what_breaks_is_neither_asked_nor_kept(parent: Path, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from circadian.dreaming.lessons import Split, lessons, pieces
+from circadian.dreaming.lessons import lessons
+from circadian.pieces import Split, pieces
 
 LIST = "1. Mira lives in Norway.\n2. - She has an oven. It is hot.\n\n"
 
