@@ -20,6 +20,7 @@ from services.learners import Learners
 from services.nights import Nights
 from services.online import Online
 from services.probe import RayProbe
+from services.rates import Rates
 from services.serving import Serving
 from services.settings import Settings
 from services.states import ServingState
@@ -32,9 +33,10 @@ class Controller:
     def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher, learners: Learners) -> None:
         private_folder(settings.home_folder)
         self.settings, self.fleet, self.launcher = settings, fleet, launcher
-        self.database = Database(settings.database, settings.database_busy_seconds)
+        self.database = Database(settings.database, settings.database_busy_seconds, migrates=settings.database_migrates)
         self.ray = RayProbe(settings)
         self.keys = Keys(settings, self.database)
+        self.rates = Rates(settings.requests_per_minute)
         self.serving = Serving(settings, self.database, fleet)
         self.nights = Nights(settings, self.database, self.serving, launcher)
         self.online = Online(settings, self.database, self.serving, learners)

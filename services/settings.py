@@ -26,6 +26,10 @@ class Settings(BaseSettings):
     """SQLAlchemy URL; empty means a SQLite file in the home folder."""
     api_key: SecretStr | None = None
     """The one valid key; without it a key is generated at the first start."""
+    key_pepper: SecretStr | None = None
+    """What keys are hashed with; without it one is generated at the first start. All controllers of a database share it."""
+    database_migrates: bool = True
+    """Whether a controller that starts brings the schema up to date; false where `python -m services.migrate` does."""
     ray_address: str = "127.0.0.1:6379"
     ray_dashboard: str = "http://127.0.0.1:8265"
 
@@ -73,6 +77,8 @@ class Settings(BaseSettings):
     controller_start_seconds: Seconds = 120.0
     controller_stop_seconds: Seconds = 15.0
 
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """A key may make, of this controller, unless the key says otherwise; None: as many as it likes."""
     most_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024**2
     """Of a request."""
     most_tokens: Annotated[int, Field(ge=1)] = 16384

@@ -8,7 +8,7 @@ from typing import Any
 from circadian.specs import Experience
 from services.online_plan import label
 from services.states import DeploymentState
-from services.tables import Deployment, Event, ExperienceRow, FastMemory, Row, Sleep, Version
+from services.tables import ApiKey, AuditEvent, Deployment, Event, ExperienceRow, FastMemory, Row, Sleep, Version
 
 View = dict[str, Any]
 
@@ -95,6 +95,31 @@ def version(row: Version) -> View:
         "digest": row.record["memory_sha256"],
         "base_model": row.record["base"],
         "lineage": row.record["lineage"],
+    }
+
+
+def api_key(row: ApiKey) -> View:
+    times = {name: int(at) if (at := getattr(row, name)) else None for name in ("expires_at", "last_used_at", "revoked_at")}
+    return _head("api_key", row) | {
+        "name": row.name,
+        "tenant": row.tenant,
+        "prefix": row.prefix,
+        "scopes": row.scopes,
+        "deployments": row.deployments,
+        "requests_per_minute": row.requests_per_minute,
+        "created_by": row.created_by,
+        **times,
+    }
+
+
+def audit_event(row: AuditEvent) -> View:
+    return _head("audit_event", row) | {
+        "actor": row.actor,
+        "action": row.action,
+        "target": row.object,
+        "request_id": row.request,
+        "data": row.data,
+        "digest": row.digest,
     }
 
 

@@ -23,7 +23,11 @@ def database(settings: Settings) -> Database:
     settings.home_folder.mkdir()
     database = Database(settings.database, settings.database_busy_seconds)
     with database.write() as tx:
-        tx.add(Deployment(id="dep_1", name="toy", base_model={}, memory={}, recipe={}, serving={}, active_version="ver_1"))
+        tx.add(
+            Deployment(
+                tenant="default", id="dep_1", name="toy", base_model={}, memory={}, recipe={}, serving={}, active_version="ver_1"
+            )
+        )
         tx.flush()
         tx.add(
             Sleep(
