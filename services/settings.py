@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     """What keys are hashed with; without it one is generated at the first start. All controllers of a database share it."""
     database_migrates: bool = True
     """Whether a controller that starts brings the schema up to date; false where `python -m services.migrate` does."""
+    lease_seconds: Seconds = 15.0
+    """After which another controller leads where the one that leads says nothing."""
+    workflow_poll_seconds: Seconds = 1.0
+    """Between two looks of the durable workflows' own machinery; a recovered sleep goes on after about as long."""
+    workflow_database_url: str = ""
+    """Of the durable workflows; empty means the registry's PostgreSQL, or a SQLite file in the home folder."""
     ray_address: str = "127.0.0.1:6379"
     ray_dashboard: str = "http://127.0.0.1:8265"
 
@@ -96,6 +102,11 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.home_folder / 'circadian.db'}"
+
+    @property
+    def workflow_database(self) -> str:
+        own = self.database_url if self.database_url.startswith("postgresql") else f"sqlite:///{self.home_folder / 'workflows.db'}"
+        return self.workflow_database_url or own
 
     def deployment_folder(self, deployment: str) -> Path:
         return self.home_folder / "deployments" / deployment

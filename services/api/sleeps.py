@@ -44,8 +44,7 @@ MOST_EVENTS = 1000
 async def create(body: SleepCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
     """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep."""
     row = await run_in_threadpool(_create, control, caller, body)
-    if not row.status.terminal:
-        control.nights.watch(row.id)
+    control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{row.id}"
     return views.sleep(row)
 

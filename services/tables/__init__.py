@@ -1,6 +1,6 @@
 """Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
 
-from services.tables.access import ApiKey, AuditEvent, Repeatable
+from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.base import Base, Json, Row, new_id
 from services.tables.database import Database, SchemaBehind
 from services.tables.life import (
@@ -24,6 +24,7 @@ __all__ = [
     "ExperienceRow",
     "FastMemory",
     "Json",
+    "Leadership",
     "Learned",
     "Repeatable",
     "Row",

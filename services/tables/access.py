@@ -1,4 +1,4 @@
-"""Who may do what, what they did, and requests that may be repeated."""
+"""Who may do what, what they did, which controller leads, and requests that may be repeated."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ class AuditEvent(Row):
     data: Mapped[Json]
     digest: Mapped[str]
     """SHA-256 over this event and the digest of the tenant's event before."""
+
+
+class Leadership(Base):
+    """The lease on leading: one row."""
+
+    __tablename__ = "leadership"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    holder: Mapped[str]
+    term: Mapped[int]
+    """Counted up whenever another controller takes it."""
+    until: Mapped[float]
 
 
 class Repeatable(Base):

@@ -48,6 +48,7 @@ def settings(tmp_path: Path) -> Settings:
         online_poll_seconds=0.02,
         longest_pause_seconds=0.2,
         watcher_failures=3,
+        workflow_poll_seconds=0.05,
     )
 
 

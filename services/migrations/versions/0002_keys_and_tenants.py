@@ -1,4 +1,4 @@
-"""Keys with scopes, tenants, the audit log, and requests that may be repeated."""
+"""Keys with scopes, tenants, the audit log, the lease on leading, and requests that may be repeated."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def upgrade() -> None:
         sa.Column("request", sa.String()),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.UniqueConstraint("id"),
+    )
+    op.create_table(
+        "leadership",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("term", sa.Integer(), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
     )
     op.create_table(
         "repeatable_requests",
