@@ -61,7 +61,7 @@ def test_a_lease_that_is_given_back_is_free_at_once(shared: tuple[Settings, Data
 
 
 def test_a_leader_that_was_away_for_longer_than_its_lease_writes_nothing(shared: tuple[Settings, Database]) -> None:
-    settings, database = shared
+    _, database = shared
     first, second = Lease(*shared), Lease(*shared)
     first.take()
     over(database)
@@ -77,7 +77,7 @@ def test_a_leader_that_was_away_for_longer_than_its_lease_writes_nothing(shared:
 
 
 def test_nobody_takes_the_lease_while_its_leader_writes(shared: tuple[Settings, Database]) -> None:
-    settings, database = shared
+    _, database = shared
     first, second = Lease(*shared), Lease(*shared)
     first.take()
     over(database)
