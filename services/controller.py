@@ -24,10 +24,12 @@ from services.nights import Nights
 from services.online import Online
 from services.probe import RayProbe
 from services.rates import Rates
+from services.scheduler import Scheduler
 from services.serving import Serving
 from services.settings import Settings
 from services.states import ServingState
 from services.tables import Database, Deployment
+from services.traffic import Counter
 
 
 class Controller:
@@ -45,17 +47,20 @@ class Controller:
         self.leader = Leader(self.lease, self._lead, self._step_down)
         self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher)
         self.online = Online(settings, self.database, self.serving, learners)
+        self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
         """Answer, and lead if no other controller does."""
         await self.leader.campaign()
         self.tasks.start("campaign", self.leader.run)
+        self.tasks.start("count traffic", self.traffic.run)
 
     async def close(self) -> None:
         """Stop looking after things; replicas and nights go on without."""
         await self.tasks.close()
         await self.leader.close()
+        await asyncio.to_thread(self.traffic.flush)
         self.database.close()
 
     async def _lead(self) -> None:
@@ -65,10 +70,12 @@ class Controller:
         for deployment in await asyncio.to_thread(self._found):
             self.begin(deployment)
         self.tasks.start("begin deployments", self._begin_all)
+        self.tasks.start("look at schedules", self.scheduler.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        await self.tasks.end("begin deployments")
+        for task in ("look at schedules", "begin deployments"):
+            await self.tasks.end(task)
         await self.online.close()
         await self.nights.close()
         await self.durable.close()

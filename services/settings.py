@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     delivery_attempts: Annotated[int, Field(ge=1)] = 3
     online_poll_seconds: Seconds = 1.0
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
+    schedule_seconds: Seconds = 5.0
+    """Between two looks at the schedules."""
+    traffic_seconds: Seconds = 5.0
+    """Between two times that what was counted of the traffic is written down."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1
     """Nights that run at the same time; more sleeps wait in line. Each takes a rollout worker and a learner of the cluster, and two that
     hold one of these each, while there is room for no more, would wait for each other for ever."""

@@ -17,16 +17,16 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from circadian.specs import Recipe
-from services import audit, dreams, fast_registry, registry
+from services import audit, dreams, registry
 from services.access import Caller
 from services.api import views
 from services.api.schemas import SleepCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
 from services.errors import Problem
+from services.sleeping import begin, in_progress, recipe_of
 from services.states import SleepStatus, moved
-from services.tables import Deployment, Event, Sleep, new_id
+from services.tables import Event, Sleep
 from services.teachers import check_teachers
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
@@ -60,7 +60,7 @@ def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
         with control.database.read() as tx:
             if row := _repeated(tx, caller, body, digest):
                 return row
-        raise _in_progress(body.deployment, "another sleep") from error
+        raise in_progress(body.deployment, "another sleep") from error
 
 
 def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> None:
@@ -69,13 +69,8 @@ def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> N
         if body.id and tx.scalar(select(Sleep.id).where(Sleep.id == body.id)):
             return
         deployment = the_deployment(tx, caller, body.deployment)
-    if teachers := _recipe(deployment, body).teachers:
+    if teachers := recipe_of(deployment, body).teachers:
         check_teachers(teachers, control.settings.version_folder(deployment.id, deployment.active_version))
-
-
-def _recipe(deployment: Deployment, body: SleepCreate) -> Recipe:
-    recipe = body.recipe or Recipe.model_validate(deployment.recipe)
-    return recipe if body.teachers is None else recipe.model_copy(update={"teachers": body.teachers})
 
 
 def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep | None:
@@ -87,39 +82,9 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
-    deployment = the_deployment(tx, caller, body.deployment)
-    fast_registry.locked(tx, deployment.id)
-    if active := registry.active_sleep(tx, deployment.id):
-        raise _in_progress(deployment.name, active.id)
-    recipe = _recipe(deployment, body)
-    row = Sleep(
-        id=body.id or new_id("slp"),
-        deployment=deployment.id,
-        seed=body.seed,
-        recipe=recipe.model_dump(mode="json"),
-        held_out=list(body.held_out),
-        request_sha256=digest,
-        parent_version=deployment.active_version,
-        child_version=new_id("ver"),
-        meta=body.metadata,
-    )
-    tx.add(row)
-    tx.flush()
-    count = registry.take_experiences(tx, deployment.id, row.id)
-    if not count and not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks):
-        detail = (
-            f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers, or "
-            "tasks to dream of."
-        )
-        raise Problem(422, "no_eligible_experience", detail, param="deployment")
-    audit.note(tx, caller, "sleep_created", row.id, deployment=deployment.id, experiences=count)
-    message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
-    registry.append_event(tx, row, "sleep.queued", message, {"experiences": count, "teachers": len(recipe.teachers)})
+    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest)
+    audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment)
     return row
-
-
-def _in_progress(deployment: str, active: str) -> Problem:
-    return Problem(409, "sleep_in_progress", f"Deployment {deployment} already runs {active}.", param="deployment")
 
 
 @router.get("")

@@ -8,7 +8,19 @@ from typing import Any
 from circadian.specs import Experience
 from services.online_plan import label
 from services.states import DeploymentState
-from services.tables import ApiKey, AuditEvent, Deployment, Event, ExperienceRow, FastMemory, Row, Sleep, Version
+from services.tables import (
+    ApiKey,
+    AuditEvent,
+    Deployment,
+    Event,
+    ExperienceRow,
+    FastMemory,
+    Row,
+    Schedule,
+    ScheduleRun,
+    Sleep,
+    Version,
+)
 
 View = dict[str, Any]
 
@@ -120,6 +132,32 @@ def audit_event(row: AuditEvent) -> View:
         "request_id": row.request,
         "data": row.data,
         "digest": row.digest,
+    }
+
+
+def schedule(row: Schedule) -> View:
+    return _head("schedule", row) | {
+        "deployment": row.deployment,
+        **row.spec,
+        "sleep_template": row.template,
+        "next_at": row.next_at,
+        "queued": row.queued,
+        "fired": row.fired,
+        "last_fired_at": row.last_fired_at,
+        "owner": row.owner,
+    }
+
+
+def schedule_run(row: ScheduleRun) -> View:
+    return _head("schedule.run", row) | {
+        "schedule": row.schedule,
+        "occurrence": row.occurrence,
+        "trigger": row.trigger,
+        "due_at": row.due_at,
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "message": row.text,
+        "sleep": row.sleep,
     }
 
 

@@ -79,6 +79,8 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
     except (FleetUnavailable, TimeoutError) as error:
         raise _unavailable(error) from error
     headers = {VERSION_HEADER: reply.version}
+    used = reply.body.get("usage") or {}
+    control.traffic.count(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
     if exchange and reply.status == 200:
         await run_in_threadpool(_store, control, deployment, exchange, said_in(reply.body, route))
         headers[EXPERIENCE_HEADER] = exchange.id
@@ -125,6 +127,7 @@ async def _pieces(
     control: Controller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
 ) -> AsyncIterator[str]:
     """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off or tells an error is not stored."""
+    control.traffic.count(deployment.id)
     async for piece in pieces:
         assert isinstance(piece, str)
         if exchange and piece.startswith(STREAM_END) and not exchange.broken:

@@ -1,6 +1,7 @@
 """Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
+from services.tables.automatic import Schedule, ScheduleRun, Traffic
 from services.tables.base import Base, Json, Row, new_id
 from services.tables.database import Database, SchemaBehind
 from services.tables.life import (
@@ -28,9 +29,12 @@ __all__ = [
     "Learned",
     "Repeatable",
     "Row",
+    "Schedule",
+    "ScheduleRun",
     "SchemaBehind",
     "Sleep",
     "StrayJob",
+    "Traffic",
     "Version",
     "new_id",
 ]
