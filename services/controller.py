@@ -22,6 +22,7 @@ from services.leader import Leader, Lease
 from services.learners import Learners
 from services.nights import Nights
 from services.online import Online
+from services.outbox import Outbox
 from services.probe import RayProbe
 from services.rates import Rates
 from services.scheduler import Scheduler
@@ -48,6 +49,8 @@ class Controller:
         self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher)
         self.online = Online(settings, self.database, self.serving, learners)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.sealer = self.keys.sealer
+        self.outbox = Outbox(settings, self.lease, self.sealer)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
@@ -61,6 +64,7 @@ class Controller:
         await self.tasks.close()
         await self.leader.close()
         await asyncio.to_thread(self.traffic.flush)
+        self.outbox.close()
         self.database.close()
 
     async def _lead(self) -> None:
@@ -71,10 +75,11 @@ class Controller:
             self.begin(deployment)
         self.tasks.start("begin deployments", self._begin_all)
         self.tasks.start("look at schedules", self.scheduler.run)
+        self.tasks.start("send webhooks", self.outbox.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("look at schedules", "begin deployments"):
+        for task in ("send webhooks", "look at schedules", "begin deployments"):
             await self.tasks.end(task)
         await self.online.close()
         await self.nights.close()

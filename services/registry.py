@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
+from services import outbox
 from services.errors import Problem, not_found
 from services.plan import InLine
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
@@ -190,7 +191,23 @@ def append_event(
         data=data or {},
     )
     tx.add(row)
+    tenant = tx.scalars(select(Deployment.tenant).where(Deployment.id == sleep.deployment)).one()
+    outbox.post(tx, tenant, sleep.deployment, told(row))
     return row
+
+
+def told(row: Event) -> dict[str, Any]:
+    """An event as clients see it, in a stream and by webhook."""
+    return {
+        "object": "event",
+        "id": row.id,
+        "created_at": row.created_at,
+        "type": row.type,
+        "seq": row.seq,
+        "level": row.level,
+        "message": row.message,
+        "data": row.data,
+    }
 
 
 def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data: dict[str, Any] | None = None) -> None:

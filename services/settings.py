@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.webhooks.reach import Reach
+
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 HEARTBEAT_LIMIT = 15.0
 """Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
@@ -63,6 +65,10 @@ class Settings(BaseSettings):
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
     """Between two looks at the schedules."""
+    webhook_seconds: Seconds = 1.0
+    """Between two looks at what is to be sent to webhooks."""
+    webhooks: Reach = Reach()
+    """Where webhooks may go, and how long they may take; as JSON in CIRCADIAN_WEBHOOKS."""
     traffic_seconds: Seconds = 5.0
     """Between two times that what was counted of the traffic is written down."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1

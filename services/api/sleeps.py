@@ -194,7 +194,7 @@ def events(
         return EventSourceResponse(_follow(control, caller, id, after), ping=control.settings.heartbeat_seconds, sep="\n")
     with control.database.read() as tx:
         rows = registry.events(tx, id, after, MOST_EVENTS + 1)
-    return views.page([views.event(row) for row in rows[:MOST_EVENTS]], len(rows) > MOST_EVENTS)
+    return views.page([registry.told(row) for row in rows[:MOST_EVENTS]], len(rows) > MOST_EVENTS)
 
 
 async def _follow(control: Controller, caller: Caller, id: str, after: int) -> AsyncIterator[ServerSentEvent]:
@@ -205,7 +205,7 @@ async def _follow(control: Controller, caller: Caller, id: str, after: int) -> A
         rows = await run_in_threadpool(_events, control, id, after)
         for row in rows:
             after = row.seq
-            data = json.dumps(views.event(row))
+            data = json.dumps(registry.told(row))
             yield ServerSentEvent(data=data, event=row.type, id=str(row.seq), retry=RETRY_MILLISECONDS, sep="\n")
         if ended and not rows:
             yield ServerSentEvent(data="{}", event="done", sep="\n")

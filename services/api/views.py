@@ -12,7 +12,6 @@ from services.tables import (
     ApiKey,
     AuditEvent,
     Deployment,
-    Event,
     ExperienceRow,
     FastMemory,
     Row,
@@ -20,6 +19,8 @@ from services.tables import (
     ScheduleRun,
     Sleep,
     Version,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 
 View = dict[str, Any]
@@ -161,16 +162,27 @@ def schedule_run(row: ScheduleRun) -> View:
     }
 
 
-def event(row: Event) -> View:
-    return {
-        "object": "event",
-        "id": row.id,
-        "created_at": row.created_at,
+def webhook_endpoint(row: WebhookEndpoint) -> View:
+    return _head("webhook_endpoint", row) | {
+        "url": row.url,
+        "events": row.events,
+        "deployments": row.deployments,
+        "enabled": row.disabled is None,
+        "disabled": row.disabled,
+    }
+
+
+def webhook_delivery(row: WebhookDelivery) -> View:
+    return _head("webhook_delivery", row) | {
+        "endpoint": row.endpoint,
+        "event": row.event,
         "type": row.type,
-        "seq": row.seq,
-        "level": row.level,
-        "message": row.message,
-        "data": row.data,
+        "status": row.status,
+        "attempts": row.attempts or 0,
+        "next_at": row.next_at,
+        "last_at": row.last_at,
+        "last_status": row.last_status,
+        "last_reason": row.last_reason,
     }
 
 

@@ -1,7 +1,7 @@
 """Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
-from services.tables.automatic import Schedule, ScheduleRun, Traffic
+from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
 from services.tables.base import Base, Json, Row, new_id
 from services.tables.database import Database, SchemaBehind
 from services.tables.life import (
@@ -36,5 +36,7 @@ __all__ = [
     "StrayJob",
     "Traffic",
     "Version",
+    "WebhookDelivery",
+    "WebhookEndpoint",
     "new_id",
 ]

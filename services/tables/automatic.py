@@ -1,8 +1,8 @@
-"""What happens by itself: schedules, and how much a deployment is asked."""
+"""What happens by itself: schedules, webhooks, and how much a deployment is asked."""
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from services.tables.base import Base, Json, Row
@@ -58,3 +58,39 @@ class Traffic(Base):
     completion_tokens: Mapped[int] = mapped_column(default=0)
     last_at: Mapped[float] = mapped_column(default=0.0)
     """When the last of them came."""
+
+
+class WebhookEndpoint(Row):
+    """Where events are sent. Its secrets are sealed with a key that is not in the database."""
+
+    __tablename__ = "webhook_endpoints"
+    tenant: Mapped[str] = mapped_column(index=True)
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    deployments: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """Ids whose events are sent; None: of all of the tenant."""
+    secret: Mapped[str]
+    previous_secret: Mapped[str | None] = mapped_column(default=None)
+    previous_until: Mapped[float] = mapped_column(default=0.0)
+    dead_in_a_row: Mapped[int] = mapped_column(default=0)
+    disabled: Mapped[str | None] = mapped_column(default=None)
+    """Why nothing is sent any more."""
+
+
+class WebhookDelivery(Row):
+    """An event on its way to an endpoint; written in the transaction that writes the event."""
+
+    __tablename__ = "webhook_deliveries"
+    tenant: Mapped[str]
+    endpoint: Mapped[str] = mapped_column(index=True)
+    event: Mapped[str]
+    type: Mapped[str]
+    body: Mapped[str]
+    status: Mapped[str] = mapped_column(default="pending")
+    """pending, delivered or dead."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float | None] = mapped_column(default=None, index=True)
+    """None: never again."""
+    last_at: Mapped[float | None] = mapped_column(default=None)
+    last_status: Mapped[int | None] = mapped_column(default=None)
+    last_reason: Mapped[str | None] = mapped_column(default=None)

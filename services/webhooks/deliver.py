@@ -24,36 +24,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from http import HTTPStatus
-from pathlib import Path
-from typing import Annotated
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
 
-from services.settings import Seconds
 from services.webhooks import signing
 from services.webhooks.address import ForbiddenAddress, Resolver, Target, allowed, resolve
+from services.webhooks.reach import Reach
 
 LOOKUPS_AT_ONCE = 8
 """Names that are resolved at the same time, in threads of their own: one that is slow to resolve must hold up webhooks only."""
 HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 MAY_POSTPONE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-
-
-class Reach(BaseModel):
-    """What an operator decides about deliveries."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    allow_private: bool = False
-    """Receivers may have private and loopback addresses, and be asked without TLS there. Only where everybody who may make an endpoint
-    may also send requests to everything in the cluster that does not check who asks."""
-    seconds: Seconds = 10.0
-    """For the whole attempt, from the first question to DNS to the end of the answer."""
-    most_answer_bytes: Annotated[int, Field(ge=1)] = 64 * 1024
-    """Of an answer are read; the connection is closed then."""
-    ca_file: Path | None = None
-    """Certificates (PEM) of authorities that are trusted beside the public ones."""
 
 
 class Verdict(StrEnum):

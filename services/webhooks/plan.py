@@ -21,7 +21,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.settings import Seconds
+from circadian.specs import Seconds
 
 LARGEST_EXPONENT = 64
 """Beyond which every wait has long been the longest; floats end much later."""

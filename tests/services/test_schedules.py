@@ -152,7 +152,7 @@ def test_replacing_cancels_the_sleep_in_the_way_and_then_begins(service: Service
     assert look(service, schedule, hour + 1)
     assert service.ended(first["id"])["status"] == "cancelled"
     assert look(service, schedule, hour + 2)
-    assert [run["outcome"] for run in runs(service, schedule)] == ["fired"]
+    assert [run["outcome"] for run in runs(service, schedule)].count("fired") == 1
     assert len(sleeps(service)) == 2
 
 

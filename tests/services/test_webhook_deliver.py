@@ -25,8 +25,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from webhook_receiver import LONGEST_HANG_SECONDS, LOOPBACK, Answer, Receiver, certified, receiving, says, writes
 
 from services.webhooks.address import Resolver
-from services.webhooks.deliver import Attempt, Courier, Message, Reach, Verdict, retry_after
+from services.webhooks.deliver import Attempt, Courier, Message, Verdict, retry_after
 from services.webhooks.events import payload
+from services.webhooks.reach import Reach
 from services.webhooks.signing import Secrets, new_secret
 
 NAME = "hooks.example.com"
