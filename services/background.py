@@ -38,6 +38,12 @@ class Background:
         self._tasks[name] = task
         task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
+    async def end(self, name: str) -> None:
+        """End one of them, if it runs."""
+        if task := self._tasks.get(name):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def close(self) -> None:
         tasks = list(self._tasks.values())
         for task in tasks:

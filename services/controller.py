@@ -12,18 +12,25 @@ from circadian.experience import experience_ids
 from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
+from services.background import Background
+from services.durable import Durable
 from services.fleet import Fleet
 from services.home import private_folder
 from services.keys import Keys
 from services.launcher import Launcher
+from services.leader import Leader, Lease
 from services.learners import Learners
 from services.nights import Nights
 from services.online import Online
+from services.outbox import Outbox
 from services.probe import RayProbe
+from services.rates import Rates
+from services.scheduler import Scheduler
 from services.serving import Serving
 from services.settings import Settings
 from services.states import ServingState
 from services.tables import Database, Deployment
+from services.traffic import Counter
 
 
 class Controller:
@@ -32,31 +39,64 @@ class Controller:
     def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher, learners: Learners) -> None:
         private_folder(settings.home_folder)
         self.settings, self.fleet, self.launcher = settings, fleet, launcher
-        self.database = Database(settings.database, settings.database_busy_seconds)
+        self.database = Database(settings.database, settings.database_busy_seconds, migrates=settings.database_migrates)
         self.ray = RayProbe(settings)
         self.keys = Keys(settings, self.database)
+        self.rates = Rates(settings.requests_per_minute)
         self.serving = Serving(settings, self.database, fleet)
-        self.nights = Nights(settings, self.database, self.serving, launcher)
+        self.lease, self.durable = Lease(settings, self.database), Durable(settings)
+        self.leader = Leader(self.lease, self._lead, self._step_down)
+        self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher)
         self.online = Online(settings, self.database, self.serving, learners)
+        self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.sealer = self.keys.sealer
+        self.outbox = Outbox(settings, self.lease, self.sealer)
+        self.tasks = Background(settings)
 
     async def open(self) -> None:
-        """Bring every deployment up and go on with every sleep that is not over."""
-        deployments, sleeps = await asyncio.to_thread(self._found)
-        for deployment in deployments:
-            self.begin(deployment)
-        self.nights.open()
-        for sleep in sleeps:
-            self.nights.watch(sleep)
+        """Answer, and lead if no other controller does."""
+        await self.leader.campaign()
+        self.tasks.start("campaign", self.leader.run)
+        self.tasks.start("count traffic", self.traffic.run)
 
     async def close(self) -> None:
         """Stop looking after things; replicas and nights go on without."""
-        await self.online.close()
-        await self.nights.close()
-        await self.serving.close()
+        await self.tasks.close()
+        await self.leader.close()
+        await asyncio.to_thread(self.traffic.flush)
+        self.outbox.close()
         self.database.close()
 
+    async def _lead(self) -> None:
+        """Bring every deployment up and go on with every sleep that is not over."""
+        await self.durable.open()
+        self.nights.open()
+        for deployment in await asyncio.to_thread(self._found):
+            self.begin(deployment)
+        self.tasks.start("begin deployments", self._begin_all)
+        self.tasks.start("look at schedules", self.scheduler.run)
+        self.tasks.start("send webhooks", self.outbox.run)
+
+    async def _step_down(self) -> None:
+        """Leave everything to the next leader."""
+        for task in ("send webhooks", "look at schedules", "begin deployments"):
+            await self.tasks.end(task)
+        await self.online.close()
+        await self.nights.close()
+        await self.durable.close()
+        await self.serving.close()
+
+    async def _begin_all(self) -> None:
+        """Consumes deployments that other controllers founded; produces somebody who looks after them; waits for the next look."""
+        while True:
+            await asyncio.sleep(self.settings.replica_check_seconds)
+            for deployment in await asyncio.to_thread(self._deployments):
+                self.begin(deployment)
+
     def begin(self, deployment: Deployment) -> None:
-        """Look after a deployment in the background."""
+        """Look after a deployment in the background, where this controller leads; else its leader finds it."""
+        if not self.leader.leads:
+            return
         self.serving.begin(deployment.id)
         if deployment.fast is not None:
             self.online.begin(deployment.id)
@@ -66,12 +106,17 @@ class Controller:
         tokenizer = _tokenizer(self.settings.version_folder(deployment.id, deployment.active_version))
         return len(experience_ids(tokenizer, experience))
 
-    def _found(self) -> tuple[list[Deployment], list[str]]:
-        with self.database.write() as tx:
+    def _found(self) -> list[Deployment]:
+        """All deployments. Until this leader has seen their replicas nobody knows how they are."""
+        with self.lease.write() as tx:
             deployments = registry.deployments(tx)
             for deployment in deployments:
                 registry.set_serving(tx, deployment.id, ServingState.PROVISIONING)
-            return deployments, registry.active_sleeps(tx)
+            return deployments
+
+    def _deployments(self) -> list[Deployment]:
+        with self.database.read() as tx:
+            return registry.deployments(tx)
 
 
 @lru_cache(maxsize=16)

@@ -1,12 +1,15 @@
-"""Nights, from the request to dawn: one watcher for each active sleep.
+"""Nights, from the request to dawn: each sleep is a durable workflow of the leading controller.
+
+    decide: look, and wait until there is something to do   ->   take the step   ->   decide ...   ->   the sleep has ended
 
     consumes       the night's events.jsonl and outcome.json, the state of its Ray job
     produces       events and the sleep's row; deliveries to the replicas; the new active version
     waits for      the next poll, a delivery's receipts, the cluster's answers: each bounded in settings.py
     unblocked by   the job's end, a cancellation (a status in the database), the night's time limit
 
-What to do is decided by `plan.py`; here it is done. Everything a watcher knows is in the registry and in the night's folder, so a
-controller that starts finds its sleeps there and goes on.
+What to do is decided by `plan.py`; here it is done. Both are steps of the workflow (durable.py), so a leader that begins goes on behind
+the last one that was finished. It may take one step again that the last leader had begun: each is safe to take twice, and is decided
+from the registry and the night's folder, not from what somebody remembers.
 """
 
 from __future__ import annotations
@@ -17,15 +20,24 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from dbos import DBOS, StepOptions
+from dbos import error as workflow_errors
 
 from actors import names
 from circadian.memory.version import read_record
 from circadian.specs import NightJob
 from services import fast_registry, registry, tail
 from services.background import Background, pause
+from services.durable import Durable, StepFailed
 from services.fleet import DeliveryFailed
 from services.launcher import JobReport, Launcher, LauncherUnavailable
+from services.leader import Deposed, Lease
 from services.online import fast_start
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
 from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
@@ -36,6 +48,7 @@ from services.strays import Strays
 from services.tables import Database, Json, Sleep
 
 log = logging.getLogger(__name__)
+ENDED = "ended"
 ENDS = {
     Step.END_CANCELLED: SleepStatus.CANCELLED,
     Step.END_FAILED: SleepStatus.FAILED,
@@ -44,26 +57,59 @@ ENDS = {
 
 
 class Nights:
-    """Watches every active sleep."""
+    """Lives every active sleep through."""
 
-    def __init__(self, settings: Settings, database: Database, serving: Serving, launcher: Launcher) -> None:
-        self.settings, self.database, self.serving, self.launcher = settings, database, serving, launcher
-        self.watchers, self.strays = Background(settings), Strays(settings, database, launcher)
+    def __init__(
+        self, settings: Settings, database: Database, lease: Lease, durable: Durable, serving: Serving, launcher: Launcher
+    ) -> None:
+        self.settings, self.database, self.lease, self.durable = settings, database, lease, durable
+        self.serving, self.launcher = serving, launcher
+        self.tasks, self.strays = Background(settings), Strays(settings, lease, launcher)
+        self._more = asyncio.Event()
 
     def open(self) -> None:
-        """Stop what earlier nights have left running."""
-        self.watchers.start("stop stray jobs", self.strays.run)
+        """Begin what is asked for, here or of another controller, and stop what earlier nights have left running."""
+        _open.append(self)
+        self.tasks.start("begin sleeps", self._begin)
+        self.tasks.start("stop stray jobs", self.strays.run)
 
-    def watch(self, sleep_id: str) -> None:
-        """Begin (or go on) with a sleep."""
-        self.watchers.start(f"watch {sleep_id}", lambda: _Watcher(self, sleep_id).run())
+    def look(self) -> None:
+        """There may be a new sleep."""
+        self._more.set()
 
     async def close(self) -> None:
-        """Stop watching; the nights themselves go on."""
-        await self.watchers.close()
+        """Stop looking; the nights themselves go on."""
+        await self.tasks.close()
+        if self in _open:
+            _open.remove(self)
+
+    async def _begin(self) -> None:
+        """Consumes active sleeps; produces a workflow for each, which is begun once; waits for the next poll, or a sleep of this one's."""
+        while True:
+            self._more.clear()
+            for sleep in await asyncio.to_thread(self._active):
+                await self.durable.start(sleep_through, sleep)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.poll_seconds):
+                    await self._more.wait()
+
+    def _active(self) -> list[str]:
+        with self.database.read() as tx:
+            return registry.active_sleeps(tx)
 
     def home(self, sleep: Sleep) -> Path:
         return self.settings.sleep_folder(sleep.deployment, sleep.id)
+
+
+_open: list[Nights] = []
+"""Those of the controller that leads in this process: DBOS calls workflows by name, and has no other way to reach them."""
+
+
+@DBOS.workflow(name="sleep")
+async def sleep_through(sleep_id: str) -> str:
+    """The durable workflow of a sleep. Returns its last status."""
+    nights = _open[-1]
+    return await nights.durable.run(_Watcher(nights, sleep_id).run())
 
 
 class _Watcher:
@@ -81,69 +127,111 @@ class _Watcher:
     """
 
     def __init__(self, nights: Nights, sleep_id: str) -> None:
-        self.settings, self.database = nights.settings, nights.database
+        self.settings, self.database, self.lease = nights.settings, nights.database, nights.lease
         self.serving, self.launcher, self.strays = nights.serving, nights.launcher, nights.strays
         self.sleep_id, self._home_of = sleep_id, nights.home
         self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
+        self._unconfirmed = 0
+        """Submissions in a row whose answer did not come."""
 
-    async def run(self) -> None:
+    async def run(self) -> str:
+        """Step after step, until the sleep has ended."""
         failures = 0
         while True:
             try:
-                sleep = await asyncio.to_thread(self._load)
-                if sleep.status.terminal:
+                step = await self._durably("decide", self.decide)
+                if step == ENDED:
                     self.strays.look()
-                    return
-                waits = await self._advance(sleep)
-                failures = 0
-            except LauncherUnavailable as error:
-                log.warning("%s: %s", self.sleep_id, error)
-                waits = True
-            except Exception as error:
+                    return step
+                await self._durably(step, partial(self.take, Step(step)))
+            except (workflow_errors.DBOSMaxStepRetriesExceeded, StepFailed) as error:
                 # A database that is locked or a disk that is full passes; what does not pass must not leave a deployment asleep.
                 failures += 1
-                log.exception("%s failed in the controller, %d times now", self.sleep_id, failures)
-                if failures % self.settings.watcher_failures == 0:
-                    await self._give_up(repr(error), at_once=failures > self.settings.watcher_failures)
-                waits = True
-            if waits:
-                await asyncio.sleep(pause(self.settings, failures))
+                log.error("%s failed in the controller, %d times now: %s", self.sleep_id, failures, error)
+                await self._durably("give_up", partial(self._give_up, repr(error), failures > 1))
 
-    async def _advance(self, sleep: Sleep) -> bool:
-        """Look, decide, do. True when there is nothing to do until the next poll."""
-        report = await self._job(sleep)
-        await asyncio.to_thread(tail.ingest_all, self.database, sleep, self._home_of(sleep))
-        sleep = await asyncio.to_thread(self._load)
-        ended = report.job not in RUNNING_JOBS or sleep.result_version is not None
-        outcome = read_outcome(self._home_of(sleep)) if ended else None
+    async def _durably(self, name: str, work: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """As a step, which is tried again when the controller fails in it, after longer and longer pauses."""
+        options = StepOptions(
+            name=name,
+            retries_allowed=True,
+            max_attempts=self.settings.watcher_failures,
+            interval_seconds=self.settings.poll_seconds,
+            backoff_rate=2.0,
+        )
+        return await DBOS.run_step_async(options, self._kept, work)
+
+    @staticmethod
+    async def _kept(work: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        try:
+            return await work()
+        except Deposed as error:
+            log.error("%s; it goes on there", error)
+            await asyncio.Event().wait()  # until this controller has noticed, and interrupts it
+            raise
+
+    async def decide(self) -> str:
+        """The next step that changes something, or that the sleep has ended. Until there is one: look, and wait."""
+        unreachable = 0
+        while True:
+            sleep = await asyncio.to_thread(self._load)
+            if sleep.status.terminal:
+                return ENDED
+            try:
+                step = await self._next(sleep)
+                unreachable = 0
+                if step is not None:
+                    return step.value
+            except LauncherUnavailable as error:
+                log.warning("%s: %s", self.sleep_id, error)
+                unreachable += 1
+            await asyncio.sleep(pause(self.settings, unreachable))
+
+    async def _next(self, sleep: Sleep) -> Step | None:
+        """One look. None where there is nothing to do until the next one."""
+        step, sleep, _ = await self._look(sleep)
         if sleep.began_at is not None and time.time() - sleep.began_at > self.settings.night_seconds and _may_fail(sleep):
             reason = f"the night took longer than {self.settings.night_seconds} s"
             await asyncio.to_thread(self._condemn, night_error("night_too_long", reason))
-            return False
-        queued = sleep.status is SleepStatus.QUEUED and not sleep.attempt
-        first = await asyncio.to_thread(self._ahead) if queued else []
-        step = plan(self._situation(sleep, report, outcome, in_line=bool(first)))
-        if step not in (Step.WAIT, Step.QUEUE):
-            log.info("%s: %s", self.sleep_id, step.value)
+            return None
         if step is Step.QUEUE:
-            await asyncio.to_thread(self._queue, first)
-        elif step in (Step.SUBMIT, Step.SUBMIT_AGAIN):
+            await asyncio.to_thread(self._queue)
+        elif step is Step.STOP_JOB:
+            await self.launcher.stop(names.night_job(sleep.id, sleep.attempt))
+        return None if step in (Step.WAIT, Step.QUEUE, Step.STOP_JOB) else step
+
+    async def take(self, step: Step) -> str:
+        """Do what was decided, where that is still what there is to do: a leader before this one may have done it and died."""
+        now, sleep, outcome = await self._look(await asyncio.to_thread(self._load))
+        if now is not step:
+            return f"{step.value} was done before"
+        log.info("%s: %s", self.sleep_id, step.value)
+        if step in (Step.SUBMIT, Step.SUBMIT_AGAIN):
             await self._submit(sleep, again=step is Step.SUBMIT_AGAIN)
         elif step is Step.DELIVER_FAST:
             await self._deliver_fast(sleep)
-        elif step is Step.STOP_JOB:
-            await self.launcher.stop(names.night_job(sleep.id, sleep.attempt))
         elif step is Step.PUT_BACK:
             await self._put_back(sleep, outcome)
         elif step is Step.COMMIT:
-            assert outcome is not None
-            await asyncio.to_thread(self._commit, outcome)
+            await asyncio.to_thread(self._commit, _left(outcome))
         elif step is Step.DAWN:
-            assert outcome is not None
-            await self._dawn(sleep, outcome)
+            await self._dawn(sleep, _left(outcome))
         elif step in ENDS:
             await asyncio.to_thread(self._end, ENDS[step], outcome)
-        return step in (Step.WAIT, Step.QUEUE, Step.STOP_JOB)
+        return step.value
+
+    async def _look(self, sleep: Sleep) -> tuple[Step, Sleep, NightOutcome | None]:
+        """What there is to do, the sleep as it stands, and what its night left, once its job does not run any more."""
+        report = await self._job(sleep)
+        await asyncio.to_thread(tail.ingest_all, self.lease, sleep, self._home_of(sleep))
+        sleep = await asyncio.to_thread(self._load)
+        if sleep.status.terminal:
+            return Step.WAIT, sleep, None
+        ended = report.job not in RUNNING_JOBS or sleep.result_version is not None
+        outcome = read_outcome(self._home_of(sleep)) if ended else None
+        queued = sleep.status is SleepStatus.QUEUED and not sleep.attempt
+        in_line = bool(await asyncio.to_thread(self._ahead)) if queued else False
+        return plan(self._situation(sleep, report, outcome, in_line)), sleep, outcome
 
     def _situation(self, sleep: Sleep, report: JobReport, outcome: NightOutcome | None, in_line: bool) -> Situation:
         ending = sleep.status is SleepStatus.CANCELLING or sleep.error is not None
@@ -178,11 +266,12 @@ class _Watcher:
         here = any(other.sleep == self.sleep_id for other in line)  # not where it was cancelled since it was loaded
         return ahead(line, self.sleep_id, self.settings.nights_at_once) if here else []
 
-    def _queue(self, first: list[str]) -> None:
+    def _queue(self) -> None:
+        first = self._ahead()
         waiting = f"waits for {', '.join(first)}: nights_at_once is {self.settings.nights_at_once}"
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            if sleep.status is SleepStatus.QUEUED and sleep.waiting != waiting:
+            if sleep.status is SleepStatus.QUEUED and first and sleep.waiting != waiting:
                 if sleep.waiting is None:
                     registry.append_event(tx, sleep, "sleep.waiting", waiting, {"sleeps": first})
                 sleep.waiting = waiting
@@ -195,12 +284,19 @@ class _Watcher:
         self._report, self._asked_at = JobReport(Job.LOST), -math.inf
         job_file, name = await asyncio.to_thread(self._write_job, sleep, attempt)
         metadata = {"sleep_id": sleep.id, "deployment": name, "phase": "night"}
-        await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
+        try:
+            await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
+        except LauncherUnavailable as error:
+            self._unconfirmed += 1
+            log.warning("%s is not known to be submitted, %d times now: %s", self.sleep_id, self._unconfirmed, error)
+            await asyncio.sleep(pause(self.settings, self._unconfirmed))
+            return
+        self._unconfirmed = 0
         await asyncio.to_thread(self._submitted, attempt)
 
     def _begin_attempt(self, again: bool) -> int | None:
         """The attempt to submit; None where the sleep was cancelled meanwhile."""
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             if sleep.status is SleepStatus.CANCELLING:
                 return None
@@ -234,7 +330,7 @@ class _Watcher:
         return home / "job.json", deployment.name
 
     def _submitted(self, attempt: int) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             sleep.submitted = True
             if sleep.status is SleepStatus.QUEUED:
@@ -270,7 +366,7 @@ class _Watcher:
         await asyncio.to_thread(self._set_fast, FastState.RESTED, "deployment.put_back", message, data)
 
     def _commit(self, outcome: NightOutcome) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             folder = self.settings.version_folder(sleep.deployment, sleep.child_version)
             record = read_record(folder)
@@ -296,7 +392,7 @@ class _Watcher:
         await asyncio.to_thread(self._succeed, data, time.monotonic() - started)
 
     def _succeed(self, data: Json, seconds: float) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             sleep.outcome, sleep.fast = "promoted", FastState.RESTED
             registry.append_event(tx, sleep, "sleep.stage_finished", "dawn", {"stage": DAWN, "seconds": round(seconds, 3)})
@@ -304,27 +400,28 @@ class _Watcher:
             summary = {"outcome": "promoted", "version": sleep.result_version}
             registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, f"woke as {sleep.result_version}", summary)
 
-    async def _give_up(self, reason: str, at_once: bool) -> None:
+    async def _give_up(self, reason: str, at_once: bool) -> str:
         error, sleep = night_error("controller_error", reason), await asyncio.to_thread(self._load)
         await asyncio.to_thread(self._condemn if sleep.result_version is None else self._undo, error)
         if at_once:
             await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
             await self.serving.restart(sleep.deployment)
+        return "given up"
 
     def _condemn(self, error: Json) -> None:
         """Record why the sleep cannot succeed any more; the first reason stays."""
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             sleep.error = sleep.error or error
 
     def _undo(self, error: Json) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             registry.undo_promotion(tx, sleep)
             sleep.fast, sleep.error = FastState.SENT, error
 
     def _end(self, status: SleepStatus, outcome: NightOutcome | None) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             if outcome is not None:
                 tell(sleep, outcome)
@@ -337,7 +434,7 @@ class _Watcher:
             registry.end_sleep(tx, sleep, status, f"sleep {status.value}, {sleep.parent_version} serves on", data)
 
     def _set_fast(self, state: FastState, kind: str = "", message: str = "", data: Json | None = None) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             sleep.fast = state
             if kind:
@@ -346,6 +443,12 @@ class _Watcher:
     def _load(self) -> Sleep:
         with self.database.read() as tx:
             return registry.one(tx, Sleep, "sleep", self.sleep_id)
+
+
+def _left(outcome: NightOutcome | None) -> NightOutcome:
+    """The outcome of a night that has left one."""
+    assert outcome is not None
+    return outcome
 
 
 def _may_fail(sleep: Sleep) -> bool:

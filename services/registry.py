@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
+from services import outbox
 from services.errors import Problem, not_found
 from services.plan import InLine
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
@@ -22,12 +23,13 @@ R = TypeVar("R", bound=Row)
 
 
 def listed(
-    tx: Session, table: type[R], where: Sequence[ColumnElement[bool]], after: str | None, limit: int
+    tx: Session, table: type[R], own: ColumnElement[bool], where: Sequence[ColumnElement[bool]], after: str | None, limit: int
 ) -> tuple[list[R], bool]:
-    """One page, newest first, and whether there is more. `after` is the id of the last object of the page before."""
-    conditions = list(where)
+    """One page, newest first, and whether there is more. `after` is the id of the last object of the page before; it need not meet
+    `where` any more, but it must be one of the caller's `own`."""
+    conditions = [own, *where]
     if after is not None:
-        number = tx.scalar(select(table.number).where(table.id == after))
+        number = tx.scalar(select(table.number).where(table.id == after, own))
         if number is None:
             raise Problem(400, "bad_cursor", f"after: there is no object {after!r}; use last_id of the page before", param="after")
         conditions.append(table.number < number)
@@ -189,7 +191,23 @@ def append_event(
         data=data or {},
     )
     tx.add(row)
+    tenant = tx.scalars(select(Deployment.tenant).where(Deployment.id == sleep.deployment)).one()
+    outbox.post(tx, tenant, sleep.deployment, told(row))
     return row
+
+
+def told(row: Event) -> dict[str, Any]:
+    """An event as clients see it, in a stream and by webhook."""
+    return {
+        "object": "event",
+        "id": row.id,
+        "created_at": row.created_at,
+        "type": row.type,
+        "seq": row.seq,
+        "level": row.level,
+        "message": row.message,
+        "data": row.data,
+    }
 
 
 def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data: dict[str, Any] | None = None) -> None:

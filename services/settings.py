@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.webhooks.reach import Reach
+
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 HEARTBEAT_LIMIT = 15.0
 """Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
@@ -26,6 +28,16 @@ class Settings(BaseSettings):
     """SQLAlchemy URL; empty means a SQLite file in the home folder."""
     api_key: SecretStr | None = None
     """The one valid key; without it a key is generated at the first start."""
+    key_pepper: SecretStr | None = None
+    """What keys are hashed with; without it one is generated at the first start. All controllers of a database share it."""
+    database_migrates: bool = True
+    """Whether a controller that starts brings the schema up to date; false where `python -m services.migrate` does."""
+    lease_seconds: Seconds = 15.0
+    """After which another controller leads where the one that leads says nothing."""
+    workflow_poll_seconds: Seconds = 1.0
+    """Between two looks of the durable workflows' own machinery; a recovered sleep goes on after about as long."""
+    workflow_database_url: str = ""
+    """Of the durable workflows; empty means the registry's PostgreSQL, or a SQLite file in the home folder."""
     ray_address: str = "127.0.0.1:6379"
     ray_dashboard: str = "http://127.0.0.1:8265"
 
@@ -51,6 +63,14 @@ class Settings(BaseSettings):
     delivery_attempts: Annotated[int, Field(ge=1)] = 3
     online_poll_seconds: Seconds = 1.0
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
+    schedule_seconds: Seconds = 5.0
+    """Between two looks at the schedules."""
+    webhook_seconds: Seconds = 1.0
+    """Between two looks at what is to be sent to webhooks."""
+    webhooks: Reach = Reach()
+    """Where webhooks may go, and how long they may take; as JSON in CIRCADIAN_WEBHOOKS."""
+    traffic_seconds: Seconds = 5.0
+    """Between two times that what was counted of the traffic is written down."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1
     """Nights that run at the same time; more sleeps wait in line. Each takes a rollout worker and a learner of the cluster, and two that
     hold one of these each, while there is room for no more, would wait for each other for ever."""
@@ -73,6 +93,8 @@ class Settings(BaseSettings):
     controller_start_seconds: Seconds = 120.0
     controller_stop_seconds: Seconds = 15.0
 
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    """A key may make, of this controller, unless the key says otherwise; None: as many as it likes."""
     most_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024**2
     """Of a request."""
     most_tokens: Annotated[int, Field(ge=1)] = 16384
@@ -90,6 +112,11 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.home_folder / 'circadian.db'}"
+
+    @property
+    def workflow_database(self) -> str:
+        own = self.database_url if self.database_url.startswith("postgresql") else f"sqlite:///{self.home_folder / 'workflows.db'}"
+        return self.workflow_database_url or own
 
     def deployment_folder(self, deployment: str) -> Path:
         return self.home_folder / "deployments" / deployment

@@ -57,6 +57,8 @@ check; state tracking shows runs in the dashboard's Train tab; a cluster of one 
 ("no other machines", on any system) makes 127.0.0.1 mean itself: without it Ray puts the machine's outward address in its place
 and listens there."""
 SECRET_ENDINGS = ("TOKEN", "SECRET", "KEY", "PASSWORD", "PASSWD", "CREDENTIALS")
+SECRET_SETTINGS = {"api_key", "key_pepper"}
+"""Which a dump of the settings shows as stars."""
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """With which the controller fetches a base model when a deployment is founded; the rest finds it in the local cache."""
 OBJECT_STORE_BYTES = 256 * 1024**2
@@ -162,11 +164,11 @@ class Stack:
 
     def environment(self) -> dict[str, str]:
         """The controller's: its settings, with the key, and what Ray has."""
-        settings = self.settings.model_dump(mode="json", exclude={"api_key"}, exclude_defaults=True)
+        secrets = {name: value for name in SECRET_SETTINGS if (value := getattr(self.settings, name))}
+        settings = self.settings.model_dump(mode="json", exclude=SECRET_SETTINGS, exclude_defaults=True)
         ours = {f"CIRCADIAN_{name.upper()}": str(value) for name, value in settings.items()}
         ours["CIRCADIAN_HOME"] = str(self.settings.home_folder)
-        if self.settings.api_key:
-            ours["CIRCADIAN_API_KEY"] = self.settings.api_key.get_secret_value()
+        ours |= {f"CIRCADIAN_{name.upper()}": value.get_secret_value() for name, value in secrets.items()}
         hub = {name: os.environ[name] for name in HUB_TOKENS if name in os.environ}
         return {**self.ray_environment(), **hub, "RAY_ADDRESS": self.settings.ray_address, **ours}
 

@@ -17,9 +17,10 @@ import time
 from services import registry
 from services.background import pause
 from services.launcher import Launcher, LauncherUnavailable
+from services.leader import Lease
 from services.plan import ENDED_JOBS, Job
 from services.settings import Settings
-from services.tables import Database, StrayJob
+from services.tables import StrayJob
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ log = logging.getLogger(__name__)
 class Strays:
     """Stops them in the background."""
 
-    def __init__(self, settings: Settings, database: Database, launcher: Launcher) -> None:
-        self.settings, self.database, self.launcher = settings, database, launcher
+    def __init__(self, settings: Settings, lease: Lease, launcher: Launcher) -> None:
+        self.settings, self.lease, self.database, self.launcher = settings, lease, lease.database, launcher
         self._more = asyncio.Event()
 
     def look(self) -> None:
@@ -69,5 +70,5 @@ class Strays:
             return registry.stray_jobs(tx)
 
     def _forget(self, job: str) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.forget_stray_job(tx, job)

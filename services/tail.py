@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from circadian.events import FILE
+from services.leader import Lease
 from services.registry import append_event, locked_sleep, one
 from services.states import FastState, moved, status_in_phase
-from services.tables import Database, Sleep
+from services.tables import Sleep
 
 log = logging.getLogger(__name__)
 MOST_BYTES_AT_ONCE = 1 << 20
@@ -48,11 +49,11 @@ def _event(line: bytes) -> dict[str, Any] | None:
         return None
 
 
-def ingest(database: Database, sleep: Sleep, home: Path) -> int:
+def ingest(lease: Lease, sleep: Sleep, home: Path) -> int:
     """Write what is new; returns how many events. `sleep` may be old: what counts is the row in the database."""
     if complete_lines(home / FILE, sleep.events_offset)[1] == sleep.events_offset:
         return 0
-    with database.write() as tx:
+    with lease.write() as tx:
         row = locked_sleep(tx, sleep.id)
         if row.status.terminal:
             return 0
@@ -63,13 +64,13 @@ def ingest(database: Database, sleep: Sleep, home: Path) -> int:
         return len(lines)
 
 
-def ingest_all(database: Database, sleep: Sleep, home: Path) -> None:
+def ingest_all(lease: Lease, sleep: Sleep, home: Path) -> None:
     """Write everything that is there: what is decided next must have seen all that the night has said."""
     offset = -1
     while offset < sleep.events_offset:
         offset = sleep.events_offset
-        ingest(database, sleep, home)
-        with database.read() as tx:
+        ingest(lease, sleep, home)
+        with lease.database.read() as tx:
             sleep = one(tx, Sleep, "sleep", sleep.id)
 
 

@@ -62,11 +62,11 @@ def pack(
 
 
 def pack_tensors(tensors: dict[str, Tensor], state: MemoryState, version: str, *, whole: str | None = None) -> bytes:
-    """The same from tensors that are at hand already."""
+    """The same from tensors that are at hand already. The same arguments make the same bytes."""
     meta = {"format": FORMAT, "version": version, "experts": json.dumps(state.names()), "checksum": checksum(tensors)}
     if whole is not None:
         meta["memory_sha256"] = whole
-    return save(tensors, meta)
+    return _ordered(save(tensors, meta))
 
 
 def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]:
@@ -140,6 +140,14 @@ def _objection(layers: MemoryLayers, meta: Mapping[str, str], tensors: Mapping[s
         if tensor.shape != held[name].shape:
             return f"{name} has shape {tuple(tensor.shape)}, expected {tuple(held[name].shape)}"
     return ""
+
+
+def _ordered(payload: bytes) -> bytes:
+    """The same delivery with its header in the order of names: safetensors writes metadata in another order each time."""
+    size = int.from_bytes(payload[:8], "little")
+    header = json.dumps(json.loads(payload[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # so that tensors begin where the format wants them to
+    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(payload)[8 + size :]))
 
 
 def _open(payload: bytes) -> tuple[Mapping[str, str], dict[str, Tensor]]:

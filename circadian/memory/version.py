@@ -4,6 +4,7 @@
     version.json          VersionRecord: what it is made of, and from what
     config.json           the base's config, `architectures` naming the grafted class, `memory` holding spec and expert states
     tokenizer files       the base's, so that `vllm serve FOLDER` needs nothing else
+    signature.json        of a version that was committed: what the controller signed (signature.py); not written here
 
 The base's weights are never copied: version.json names them and their SHA-256, which is checked when they are loaded.
 """
@@ -25,13 +26,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from circadian.files import sha256, to_disk
+from circadian.memory.folder import MEMORY_FILE, RECORD_FILE, VersionBroken
 from circadian.memory.graft import Grafted, graft_class, memory_config
 from circadian.memory.state import MemoryState
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 
-MEMORY_FILE = "memory.safetensors"
-RECORD_FILE = "version.json"
 CUES_FILE = "cues.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -43,10 +43,6 @@ TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-
-
-class VersionBroken(Exception):
-    """A version folder does not hold what its record says."""
 
 
 def base_folder(base: BaseModelRef) -> Path:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
 from circadian.specs import VersionRecord
-from services import fast_registry, registry
+from services import audit, fast_registry, registry
+from services.access import Caller
 from services.api import views
 from services.api.schemas import DeploymentCreate
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_view
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_view, needs, of_caller, the_deployment
 from services.controller import Controller
 from services.errors import Problem
 from services.founding import found
@@ -22,35 +24,42 @@ from services.states import deployment_state
 from services.tables import Deployment, FastMemory, new_id
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+Reads = Annotated[Caller, needs("deployments:read")]
+Admin = Annotated[Caller, needs("deployments:admin")]
 
 
 @router.post("", status_code=201)
-async def create(body: DeploymentCreate, control: ControllerDep, response: Response) -> views.View:
+async def create(body: DeploymentCreate, control: ControllerDep, caller: Admin, response: Response) -> views.View:
     """Found a deployment and start its replicas in the background."""
-    row = await run_in_threadpool(_create, control, body)
+    row = await run_in_threadpool(_create, control, caller, body)
     control.begin(row)
     response.headers["Location"] = f"/v1/deployments/{row.id}"
     return views.deployment(row, deployment_state(row.state, None, None))
 
 
-def _create(control: Controller, body: DeploymentCreate) -> Deployment:
+def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Deployment:
+    if caller.deployments is not None:
+        raise Problem(403, "deployment_not_allowed", "This key is for some deployments; make new ones with a key for all.")
     with control.database.read() as tx:
-        if any(row.name == body.name for row in registry.deployments(tx)):
+        if tx.scalar(select(Deployment.id).where(Deployment.tenant == caller.tenant, Deployment.name == body.name)):
             raise _name_taken(body.name)
     deployment_id, version_id = new_id("dep"), new_id("ver")
     folder = control.settings.version_folder(deployment_id, version_id)
     record = found(body.base_model, body.memory, folder)
     try:
-        return _insert(control, body, deployment_id, record, str(folder))
+        return _insert(control, caller, body, deployment_id, record, str(folder))
     except IntegrityError as error:
         # Another request took the name since we looked.
         shutil.rmtree(control.settings.deployment_folder(deployment_id))
         raise _name_taken(body.name) from error
 
 
-def _insert(control: Controller, body: DeploymentCreate, deployment_id: str, record: VersionRecord, folder: str) -> Deployment:
+def _insert(
+    control: Controller, caller: Caller, body: DeploymentCreate, deployment_id: str, record: VersionRecord, folder: str
+) -> Deployment:
     row = Deployment(
         id=deployment_id,
+        tenant=caller.tenant,
         name=body.name,
         base_model=record.base.model_dump(),
         memory=body.memory.model_dump(mode="json"),
@@ -64,6 +73,7 @@ def _insert(control: Controller, body: DeploymentCreate, deployment_id: str, rec
         tx.add(row)
         tx.flush()
         registry.add_version(tx, deployment_id, record, folder, "active", None)
+        audit.note(tx, caller, "deployment_created", deployment_id, name=body.name, base_model=row.base_model)
     return row
 
 
@@ -72,24 +82,23 @@ def _name_taken(name: str) -> Problem:
 
 
 @router.get("")
-def list_all(control: ControllerDep, after: After = None, limit: Limit = DEFAULT_LIMIT) -> views.View:
+def list_all(control: ControllerDep, caller: Reads, after: After = None, limit: Limit = DEFAULT_LIMIT) -> views.View:
     with control.database.read() as tx:
-        rows, more = registry.listed(tx, Deployment, (), after, limit)
-        return views.page([deployment_view(row, registry.active_sleep(tx, row.id)) for row in rows], more)
+        rows, more = registry.listed(tx, Deployment, of_caller(caller, Deployment.id), (), after, limit)
+        return views.page([deployment_view(tx, row) for row in rows], more)
 
 
 @router.get("/{id_or_name}")
-def get(id_or_name: str, control: ControllerDep) -> views.View:
+def get(id_or_name: str, control: ControllerDep, caller: Reads) -> views.View:
     with control.database.read() as tx:
-        row = registry.deployment(tx, id_or_name)
-        return deployment_view(row, registry.active_sleep(tx, row.id))
+        return deployment_view(tx, the_deployment(tx, caller, id_or_name))
 
 
 @router.get("/{id_or_name}/status")
-def status(id_or_name: str, control: ControllerDep) -> dict[str, Any]:
+def status(id_or_name: str, control: ControllerDep, caller: Reads) -> dict[str, Any]:
     """What the deployment is doing now."""
     with control.database.read() as tx:
-        row = registry.deployment(tx, id_or_name)
+        row = the_deployment(tx, caller, id_or_name)
         sleep, last = registry.active_sleep(tx, row.id), registry.last_sleep(tx, row.id)
         experiences, tokens = registry.pending(tx, row.id)
         waiting = fast_registry.waiting_tokens(tx, row.id) if row.fast else 0

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter, Query
 
 from circadian.experience import Unreadable
 from circadian.specs import Experience
 from services import registry
+from services.access import Caller
 from services.api import views
 from services.api.schemas import ExperienceCreate
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
 from services.errors import Problem
 from services.tables import Deployment, ExperienceRow, new_id
 
 router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
+Reads = Annotated[Caller, needs("experiences:read")]
+Writes = Annotated[Caller, needs("experiences:write")]
 
 
 def store(control: Controller, deployment: Deployment, experience: Experience, metadata: dict[str, str]) -> ExperienceRow:
@@ -37,9 +42,9 @@ def store(control: Controller, deployment: Deployment, experience: Experience, m
 
 
 @router.post("", status_code=201)
-def create(body: ExperienceCreate, control: ControllerDep) -> views.View:
+def create(body: ExperienceCreate, control: ControllerDep, caller: Writes) -> views.View:
     with control.database.read() as tx:
-        deployment = registry.deployment(tx, body.deployment)
+        deployment = the_deployment(tx, caller, body.deployment)
     experience = Experience(id=new_id("exp"), messages=body.messages, text=body.text, source=body.source, trust=body.trust)
     return views.experience(store(control, deployment, experience, body.metadata))
 
@@ -47,17 +52,18 @@ def create(body: ExperienceCreate, control: ControllerDep) -> views.View:
 @router.get("")
 def list_all(
     control: ControllerDep,
+    caller: Reads,
     deployment: str | None = Query(default=None, description="id or name"),
     after: After = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> views.View:
     with control.database.read() as tx:
-        of = deployment_filter(tx, deployment)
-        rows, more = registry.listed(tx, ExperienceRow, (ExperienceRow.deployment == of,) if of else (), after, limit)
+        where = of_deployment(tx, caller, ExperienceRow.deployment, deployment)
+        rows, more = registry.listed(tx, ExperienceRow, of_caller(caller, ExperienceRow.deployment), where, after, limit)
     return views.page([views.experience(row) for row in rows], more)
 
 
 @router.get("/{id}")
-def get(id: str, control: ControllerDep) -> views.View:
+def get(id: str, control: ControllerDep, caller: Reads) -> views.View:
     with control.database.read() as tx:
-        return views.experience(registry.one(tx, ExperienceRow, "experience", id))
+        return views.experience(the(tx, caller, ExperienceRow, "experience", id))

@@ -45,5 +45,6 @@ def _database(control: Controller) -> str:
 
 
 def _tasks(control: Controller) -> str:
-    broken = [*control.serving.keepers.broken, *control.nights.watchers.broken, *control.online.loops.broken]
+    parts = (control.tasks, control.serving.keepers, control.nights.tasks, control.online.loops)
+    broken = [name for part in parts for name in part.broken]
     return f"given up: {', '.join(broken)}" if broken else "ok"

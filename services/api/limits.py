@@ -24,7 +24,7 @@ HALF = re.compile("[\ud800-\udfff]")
 
 
 class RequestId:
-    """Echoes `x-request-id`, or makes one up."""
+    """Echoes `x-request-id`, or makes one up; says how often the key may still ask, where that is limited."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -39,7 +39,9 @@ class RequestId:
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                headers.update(scope["state"].get("rate_headers", {}))
             await send(message)
 
         await self.app(scope, receive, named)

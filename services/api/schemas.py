@@ -68,10 +68,9 @@ class ExperienceCreate(Body):
         return self
 
 
-class SleepCreate(Body):
-    deployment: str
-    id: SleepId | None = None
-    """Chosen by the client: repeating a request with the same id returns the first sleep."""
+class SleepTemplate(Body):
+    """What a sleep is asked for, whoever asks."""
+
     recipe: Recipe | None = None
     """Instead of the deployment's."""
     teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] | None = None
@@ -80,3 +79,9 @@ class SleepCreate(Body):
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     metadata: Metadata = {}
+
+
+class SleepCreate(SleepTemplate):
+    deployment: str
+    id: SleepId | None = None
+    """Chosen by the client: repeating a request with the same id returns the first sleep."""

@@ -1,21 +1,25 @@
-"""What routes share: the controller, the key, paging."""
+"""What routes share: the controller, the caller and what it may touch, paging."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from services import registry
+from services.access import Caller, Scope
 from services.api import views
 from services.controller import Controller
-from services.errors import Problem
+from services.errors import Problem, not_found
+from services.keys import Refused
 from services.states import deployment_state
-from services.tables import Deployment, Sleep
+from services.tables import Deployment
 
 _bearer = HTTPBearer(auto_error=False, description="An API key of the service")
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="circadian"'}
 
 
 def controller(request: Request) -> Controller:
@@ -25,13 +29,32 @@ def controller(request: Request) -> Controller:
 ControllerDep = Annotated[Controller, Depends(controller)]
 
 
-def authenticated(control: ControllerDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-    """Raises Problem (401) unless the request carries a key of the service."""
-    challenge = {"WWW-Authenticate": 'Bearer realm="circadian"'}
+def authenticated(
+    request: Request, control: ControllerDep, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Caller:
+    """Who asks. Raises Problem: 401 without a key of the service, 429 where it asks too often."""
     if given is None:
-        raise Problem(401, "missing_key", "This route needs a key; send `Authorization: Bearer KEY`.", headers=challenge)
-    if not control.keys.valid(given.credentials):
-        raise Problem(401, "invalid_key", "This is not a key of this service.", headers=challenge)
+        raise Problem(401, "missing_key", "This route needs a key; send `Authorization: Bearer KEY`.", headers=CHALLENGE)
+    caller = control.keys.caller(given.credentials, getattr(request.state, "request_id", ""))
+    if isinstance(caller, Refused):
+        raise Problem(401, caller.code, caller.detail, headers=CHALLENGE)
+    if rate := control.rates.count(caller):
+        request.state.rate_headers = rate.headers()
+        if not rate.allowed:
+            detail = f"This key may ask {rate.limit} times a minute; try again in {rate.seconds} s."
+            raise Problem(429, "requests", detail, headers=rate.headers())
+    return caller
+
+
+def needs(scope: Scope) -> Any:
+    """The caller, where its key has this scope. Raises Problem (403)."""
+
+    def allowed(caller: Annotated[Caller, Depends(authenticated)]) -> Caller:
+        if not caller.may(scope):
+            raise Problem(403, "insufficient_scope", f"This route needs a key with the scope {scope}.")
+        return caller
+
+    return Depends(allowed)
 
 
 After = Annotated[str | None, Query(description="last_id of the page before")]
@@ -39,11 +62,43 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 DEFAULT_LIMIT = 20
 
 
-def deployment_view(row: Deployment, sleep: Sleep | None) -> views.View:
+R = TypeVar("R")
+
+
+def of_caller(caller: Caller, deployment: InstrumentedAttribute[str] | ColumnElement[str]) -> ColumnElement[bool]:
+    """That a column names a deployment which the caller may touch."""
+    own = select(Deployment.id).where(Deployment.tenant == caller.tenant)
+    return deployment.in_(own if caller.deployments is None else own.where(Deployment.id.in_(caller.deployments)))
+
+
+def the_deployment(tx: Session, caller: Caller, id_or_name: str) -> Deployment:
+    """The caller's deployment of this id or name. Raises Problem: 404 where its tenant has none, 403 where the key is not for it."""
+    named = (Deployment.id == id_or_name) | (Deployment.name == id_or_name)
+    row = tx.scalar(select(Deployment).where(Deployment.tenant == caller.tenant, named))
+    if row is None:
+        raise not_found("deployment", id_or_name)
+    if not caller.may_touch(row.id):
+        raise Problem(403, "deployment_not_allowed", f"This key is not for deployment {row.name}.", param="deployment")
+    return row
+
+
+def the(tx: Session, caller: Caller, table: type[R], kind: str, id: str) -> R:
+    """The caller's object with this id; of other tenants nothing is found. Raises Problem (404)."""
+    owned: Any = table
+    row = tx.scalar(select(owned).where(owned.id == id, of_caller(caller, owned.deployment)))
+    if row is None:
+        raise not_found(kind, id)
+    return row
+
+
+def of_deployment(
+    tx: Session, caller: Caller, column: InstrumentedAttribute[str], id_or_name: str | None
+) -> list[ColumnElement[bool]]:
+    """A filter for one deployment, where one was named."""
+    return [column == the_deployment(tx, caller, id_or_name).id] if id_or_name else []
+
+
+def deployment_view(tx: Session, row: Deployment) -> views.View:
+    sleep = registry.active_sleep(tx, row.id)
     state = deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None)
     return views.deployment(row, state)
-
-
-def deployment_filter(tx: Session, id_or_name: str | None) -> str | None:
-    """The deployment's id, for a filter that was given as id or name."""
-    return registry.deployment(tx, id_or_name).id if id_or_name else None

@@ -11,23 +11,27 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from circadian.specs import Recipe
-from services import dreams, fast_registry, registry
+from services import audit, dreams, registry
+from services.access import Caller
 from services.api import views
 from services.api.schemas import SleepCreate
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_filter
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
 from services.errors import Problem
+from services.sleeping import begin, in_progress, recipe_of
 from services.states import SleepStatus, moved
-from services.tables import Deployment, Event, Sleep, new_id
+from services.tables import Event, Sleep
 from services.teachers import check_teachers
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
+Reads = Annotated[Caller, needs("sleeps:read")]
+Writes = Annotated[Caller, needs("sleeps:write")]
 RETRY_MILLISECONDS = 3000
 """After which a client whose event stream broke comes back."""
 LAST_SEQ = 2**53
@@ -37,117 +41,88 @@ MOST_EVENTS = 1000
 
 
 @router.post("", status_code=202)
-async def create(body: SleepCreate, control: ControllerDep, response: Response) -> views.View:
+async def create(body: SleepCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
     """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep."""
-    row = await run_in_threadpool(_create, control, body)
-    if not row.status.terminal:
-        control.nights.watch(row.id)
+    row = await run_in_threadpool(_create, control, caller, body)
+    control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{row.id}"
     return views.sleep(row)
 
 
-def _create(control: Controller, body: SleepCreate) -> Sleep:
-    _check_teachers(control, body)
+def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
+    _check_teachers(control, caller, body)
     digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
     try:
         with control.database.write() as tx:
-            return _repeated(tx, body, digest) or _insert(tx, body, digest)
+            return _repeated(tx, caller, body, digest) or _insert(tx, caller, body, digest)
     except IntegrityError as error:
-        # The database refuses a second active sleep; on SQLite `_insert` has seen it before.
-        raise _in_progress(body.deployment, "another sleep") from error
+        # The database refuses a second active sleep, and a second one of this id; on SQLite `_insert` has seen it before.
+        with control.database.read() as tx:
+            if row := _repeated(tx, caller, body, digest):
+                return row
+        raise in_progress(body.deployment, "another sleep") from error
 
 
-def _check_teachers(control: Controller, body: SleepCreate) -> None:
+def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> None:
     """Reads folders, and perhaps a hub: before the transaction, and not for a sleep that is there already."""
     with control.database.read() as tx:
-        if body.id and registry.listed(tx, Sleep, (Sleep.id == body.id,), None, 1)[0]:
+        if body.id and tx.scalar(select(Sleep.id).where(Sleep.id == body.id)):
             return
-        deployment = registry.deployment(tx, body.deployment)
-    if teachers := _recipe(deployment, body).teachers:
+        deployment = the_deployment(tx, caller, body.deployment)
+    if teachers := recipe_of(deployment, body).teachers:
         check_teachers(teachers, control.settings.version_folder(deployment.id, deployment.active_version))
 
 
-def _recipe(deployment: Deployment, body: SleepCreate) -> Recipe:
-    recipe = body.recipe or Recipe.model_validate(deployment.recipe)
-    return recipe if body.teachers is None else recipe.model_copy(update={"teachers": body.teachers})
-
-
-def _repeated(tx: Session, body: SleepCreate, digest: str) -> Sleep | None:
-    rows, _ = registry.listed(tx, Sleep, (Sleep.id == body.id,), None, 1) if body.id else ([], False)
-    if rows and rows[0].request_sha256 != digest:
+def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep | None:
+    row = tx.scalar(select(Sleep).where(Sleep.id == body.id)) if body.id else None
+    own = row and tx.scalar(select(Sleep.id).where(Sleep.id == row.id, of_caller(caller, Sleep.deployment)))
+    if row and (row.request_sha256 != digest or not own):
         raise Problem(422, "idempotency_key_reused", f"id: {body.id} was used for another request; choose a new id", param="id")
-    return rows[0] if rows else None
-
-
-def _insert(tx: Session, body: SleepCreate, digest: str) -> Sleep:
-    deployment = registry.deployment(tx, body.deployment)
-    fast_registry.locked(tx, deployment.id)
-    if active := registry.active_sleep(tx, deployment.id):
-        raise _in_progress(deployment.name, active.id)
-    recipe = _recipe(deployment, body)
-    row = Sleep(
-        id=body.id or new_id("slp"),
-        deployment=deployment.id,
-        seed=body.seed,
-        recipe=recipe.model_dump(mode="json"),
-        held_out=list(body.held_out),
-        request_sha256=digest,
-        parent_version=deployment.active_version,
-        child_version=new_id("ver"),
-        meta=body.metadata,
-    )
-    tx.add(row)
-    tx.flush()
-    count = registry.take_experiences(tx, deployment.id, row.id)
-    if not count and not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks):
-        detail = (
-            f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers, or "
-            "tasks to dream of."
-        )
-        raise Problem(422, "no_eligible_experience", detail, param="deployment")
-    message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
-    registry.append_event(tx, row, "sleep.queued", message, {"experiences": count, "teachers": len(recipe.teachers)})
     return row
 
 
-def _in_progress(deployment: str, active: str) -> Problem:
-    return Problem(409, "sleep_in_progress", f"Deployment {deployment} already runs {active}.", param="deployment")
+def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
+    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest)
+    audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment)
+    return row
 
 
 @router.get("")
 def list_all(
     control: ControllerDep,
+    caller: Reads,
     deployment: Annotated[str | None, Query(description="id or name")] = None,
     status: SleepStatus | None = None,
     after: After = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> views.View:
     with control.database.read() as tx:
-        of = deployment_filter(tx, deployment)
-        where = [*([Sleep.deployment == of] if of else []), *([Sleep.status == status] if status else [])]
-        rows, more = registry.listed(tx, Sleep, where, after, limit)
+        where = [*of_deployment(tx, caller, Sleep.deployment, deployment), *([Sleep.status == status] if status else [])]
+        rows, more = registry.listed(tx, Sleep, of_caller(caller, Sleep.deployment), where, after, limit)
     return views.page([views.sleep(row) for row in rows], more)
 
 
 @router.get("/{id}")
-async def get(id: str, control: ControllerDep, wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0) -> views.View:
+async def get(
+    id: str, control: ControllerDep, caller: Reads, wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0
+) -> views.View:
     """The sleep; with `wait` as soon as it has ended, or after that many seconds."""
     longest = control.settings.longest_wait_seconds
     if wait > longest:
         raise Problem(422, "validation_failed", f"wait: at most {longest:g} seconds; ask again after that", param="wait")
     deadline = time.monotonic() + wait
     while True:
-        row = await run_in_threadpool(_sleep, control, id)
+        row = await run_in_threadpool(_sleep, control, caller, id)
         if row.status.terminal or time.monotonic() >= deadline:
             return views.sleep(row)
         await asyncio.sleep(min(control.settings.poll_seconds, max(0.0, deadline - time.monotonic())))
 
 
 @router.post("/{id}/cancel", status_code=202)
-def cancel(id: str, control: ControllerDep, response: Response) -> views.View:
+def cancel(id: str, control: ControllerDep, caller: Writes, response: Response) -> views.View:
     """Stop a night; its deployment goes on as the version that fell asleep. Repeating it is harmless."""
     with control.database.write() as tx:
-        registry.one(tx, Sleep, "sleep", id)
+        the(tx, caller, Sleep, "sleep", id)
         row = registry.locked_sleep(tx, id)
         if row.status.terminal:
             response.status_code = 200
@@ -156,12 +131,13 @@ def cancel(id: str, control: ControllerDep, response: Response) -> views.View:
         elif row.status is not SleepStatus.CANCELLING:
             row.status = moved(row.status, SleepStatus.CANCELLING)
             registry.append_event(tx, row, "sleep.cancelling", "cancellation asked for")
+            audit.note(tx, caller, "sleep_cancelled", row.id)
     return views.sleep(row)
 
 
 @router.get("/{id}/report")
-def report(id: str, control: ControllerDep) -> views.View:
-    row = _sleep(control, id)
+def report(id: str, control: ControllerDep, caller: Reads) -> views.View:
+    row = _sleep(control, caller, id)
     if row.report is None:
         raise Problem(409, "report_not_ready", f"Sleep {id} is {row.status.value}; its report comes with its outcome.")
     told = {"outcome": row.outcome, "version": row.result_version, **row.report, "left_out": row.left_out}
@@ -172,13 +148,14 @@ def report(id: str, control: ControllerDep) -> views.View:
 def dreamt(
     id: str,
     control: ControllerDep,
+    caller: Reads,
     round: Annotated[str | None, Query(description="0, 1, ... or final")] = None,
     rewarded: Annotated[bool | None, Query(description="those that made their instance better, or the others")] = None,
     after: After = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> views.View:
     """What the night has dreamt so far: of what, with what gradient, and what became of it. Empty where it does not dream."""
-    found = dreams.dreams(_home(control, id))
+    found = dreams.dreams(_home(control, caller, id))
     asked = [
         dream
         for dream in found
@@ -194,9 +171,9 @@ def dreamt(
 
 
 @router.get("/{id}/curriculum")
-def curriculum(id: str, control: ControllerDep) -> views.View:
+def curriculum(id: str, control: ControllerDep, caller: Reads) -> views.View:
     """Where every context stood in every round of dreams, and which were dreamt of."""
-    lines = dreams.curriculum(_home(control, id))
+    lines = dreams.curriculum(_home(control, caller, id))
     return views.page([{"object": "dream.context", "id": f"{line['round']}/{line['context']}"} | line for line in lines], False)
 
 
@@ -205,29 +182,30 @@ def events(
     id: str,
     request: Request,
     control: ControllerDep,
+    caller: Reads,
     after_seq: Annotated[int, Query(ge=0, le=LAST_SEQ)] = 0,
     stream: bool = False,
     last_event_id: Annotated[int | None, Header(ge=0, le=LAST_SEQ)] = None,
 ) -> views.View | EventSourceResponse:
     """The sleep's events as a list, or (`Accept: text/event-stream`) as they happen, from `Last-Event-ID` or `after_seq` on."""
-    _sleep(control, id)
+    _sleep(control, caller, id)
     after = max(after_seq, last_event_id or 0)
     if stream or "text/event-stream" in request.headers.get("accept", ""):
-        return EventSourceResponse(_follow(control, id, after), ping=control.settings.heartbeat_seconds, sep="\n")
+        return EventSourceResponse(_follow(control, caller, id, after), ping=control.settings.heartbeat_seconds, sep="\n")
     with control.database.read() as tx:
         rows = registry.events(tx, id, after, MOST_EVENTS + 1)
-    return views.page([views.event(row) for row in rows[:MOST_EVENTS]], len(rows) > MOST_EVENTS)
+    return views.page([registry.told(row) for row in rows[:MOST_EVENTS]], len(rows) > MOST_EVENTS)
 
 
-async def _follow(control: Controller, id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+async def _follow(control: Controller, caller: Caller, id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     """Consumes the events table; produces each event once, in order, then `done`; waits for the next poll; ends with the sleep."""
     while True:
         # The status first: a sleep seen as ended has all its events in the table already.
-        ended = (await run_in_threadpool(_sleep, control, id)).status.terminal
+        ended = (await run_in_threadpool(_sleep, control, caller, id)).status.terminal
         rows = await run_in_threadpool(_events, control, id, after)
         for row in rows:
             after = row.seq
-            data = json.dumps(views.event(row))
+            data = json.dumps(registry.told(row))
             yield ServerSentEvent(data=data, event=row.type, id=str(row.seq), retry=RETRY_MILLISECONDS, sep="\n")
         if ended and not rows:
             yield ServerSentEvent(data="{}", event="done", sep="\n")
@@ -241,10 +219,10 @@ def _events(control: Controller, id: str, after: int) -> list[Event]:
         return registry.events(tx, id, after, MOST_EVENTS)
 
 
-def _home(control: Controller, id: str) -> Path:
-    return control.nights.home(_sleep(control, id))
+def _home(control: Controller, caller: Caller, id: str) -> Path:
+    return control.nights.home(_sleep(control, caller, id))
 
 
-def _sleep(control: Controller, id: str) -> Sleep:
+def _sleep(control: Controller, caller: Caller, id: str) -> Sleep:
     with control.database.read() as tx:
-        return registry.one(tx, Sleep, "sleep", id)
+        return the(tx, caller, Sleep, "sleep", id)

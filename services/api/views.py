@@ -8,7 +8,20 @@ from typing import Any
 from circadian.specs import Experience
 from services.online_plan import label
 from services.states import DeploymentState
-from services.tables import Deployment, Event, ExperienceRow, FastMemory, Row, Sleep, Version
+from services.tables import (
+    ApiKey,
+    AuditEvent,
+    Deployment,
+    ExperienceRow,
+    FastMemory,
+    Row,
+    Schedule,
+    ScheduleRun,
+    Sleep,
+    Version,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 
 View = dict[str, Any]
 
@@ -98,16 +111,78 @@ def version(row: Version) -> View:
     }
 
 
-def event(row: Event) -> View:
-    return {
-        "object": "event",
-        "id": row.id,
-        "created_at": row.created_at,
-        "type": row.type,
-        "seq": row.seq,
-        "level": row.level,
-        "message": row.message,
+def api_key(row: ApiKey) -> View:
+    times = {name: int(at) if (at := getattr(row, name)) else None for name in ("expires_at", "last_used_at", "revoked_at")}
+    return _head("api_key", row) | {
+        "name": row.name,
+        "tenant": row.tenant,
+        "prefix": row.prefix,
+        "scopes": row.scopes,
+        "deployments": row.deployments,
+        "requests_per_minute": row.requests_per_minute,
+        "created_by": row.created_by,
+        **times,
+    }
+
+
+def audit_event(row: AuditEvent) -> View:
+    return _head("audit_event", row) | {
+        "actor": row.actor,
+        "action": row.action,
+        "target": row.object,
+        "request_id": row.request,
         "data": row.data,
+        "digest": row.digest,
+    }
+
+
+def schedule(row: Schedule) -> View:
+    return _head("schedule", row) | {
+        "deployment": row.deployment,
+        **row.spec,
+        "sleep_template": row.template,
+        "next_at": row.next_at,
+        "queued": row.queued,
+        "fired": row.fired,
+        "last_fired_at": row.last_fired_at,
+        "owner": row.owner,
+    }
+
+
+def schedule_run(row: ScheduleRun) -> View:
+    return _head("schedule.run", row) | {
+        "schedule": row.schedule,
+        "occurrence": row.occurrence,
+        "trigger": row.trigger,
+        "due_at": row.due_at,
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "message": row.text,
+        "sleep": row.sleep,
+    }
+
+
+def webhook_endpoint(row: WebhookEndpoint) -> View:
+    return _head("webhook_endpoint", row) | {
+        "url": row.url,
+        "events": row.events,
+        "deployments": row.deployments,
+        "enabled": row.disabled is None,
+        "disabled": row.disabled,
+    }
+
+
+def webhook_delivery(row: WebhookDelivery) -> View:
+    return _head("webhook_delivery", row) | {
+        "endpoint": row.endpoint,
+        "event": row.event,
+        "type": row.type,
+        "status": row.status,
+        "attempts": row.attempts or 0,
+        "next_at": row.next_at,
+        "last_at": row.last_at,
+        "last_status": row.last_status,
+        "last_reason": row.last_reason,
     }
 
 

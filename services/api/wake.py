@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from services import registry
+from services.access import Caller
 from services.api import experiences, views
 from services.api.asking import asked
 from services.api.exchange import Exchange, said_in
-from services.api.shared import ControllerDep
+from services.api.shared import ControllerDep, needs, of_caller
 from services.controller import Controller
 from services.errors import Problem, unreadable
 from services.fleet import Body, FleetUnavailable, Reply, Route
@@ -29,25 +30,26 @@ from services.states import ServingState
 from services.tables import Deployment
 
 router = APIRouter(prefix="/v1", tags=["wake"])
+Speaks = Annotated[Caller, needs("inference:write")]
 VERSION_HEADER, EXPERIENCE_HEADER = "x-deployment-version", "x-experience-id"
 RETRY_SECONDS = "5"
 STREAM_END = "data: [DONE]"
 
 
 @router.post("/chat/completions")
-async def chat(request: Request, control: ControllerDep) -> Response:
-    return await _answer(request, control, "chat")
+async def chat(request: Request, control: ControllerDep, caller: Speaks) -> Response:
+    return await _answer(request, control, caller, "chat")
 
 
 @router.post("/completions")
-async def completion(request: Request, control: ControllerDep) -> Response:
-    return await _answer(request, control, "completion")
+async def completion(request: Request, control: ControllerDep, caller: Speaks) -> Response:
+    return await _answer(request, control, caller, "completion")
 
 
 @router.get("/models")
-def models(control: ControllerDep) -> views.View:
+def models(control: ControllerDep, caller: Speaks) -> views.View:
     with control.database.read() as tx:
-        rows = registry.deployments(tx)
+        rows = tx.scalars(select(Deployment).where(of_caller(caller, Deployment.id)).order_by(Deployment.number)).all()
     return {"object": "list", "data": [_model(row) for row in rows]}
 
 
@@ -63,9 +65,11 @@ def _model(row: Deployment) -> views.View:
     }
 
 
-async def _answer(request: Request, control: Controller, route: Route) -> Response:
+async def _answer(request: Request, control: Controller, caller: Caller, route: Route) -> Response:
     body, ours = asked(await _json(request), route, control.settings)
-    deployment = await run_in_threadpool(_deployment, control, ours.model)
+    deployment = await run_in_threadpool(_deployment, control, caller, ours.model)
+    if ours.store and not caller.may("experiences:write"):
+        raise Problem(403, "insufficient_scope", "`store` needs a key with the scope experiences:write.", param="store")
     exchange = Exchange.of(body, route, ours.metadata) if ours.store else None
     if ours.stream:
         return await _stream(control, deployment, route, body, exchange)
@@ -75,6 +79,8 @@ async def _answer(request: Request, control: Controller, route: Route) -> Respon
     except (FleetUnavailable, TimeoutError) as error:
         raise _unavailable(error) from error
     headers = {VERSION_HEADER: reply.version}
+    used = reply.body.get("usage") or {}
+    control.traffic.count(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
     if exchange and reply.status == 200:
         await run_in_threadpool(_store, control, deployment, exchange, said_in(reply.body, route))
         headers[EXPERIENCE_HEADER] = exchange.id
@@ -121,6 +127,7 @@ async def _pieces(
     control: Controller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
 ) -> AsyncIterator[str]:
     """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off or tells an error is not stored."""
+    control.traffic.count(deployment.id)
     async for piece in pieces:
         assert isinstance(piece, str)
         if exchange and piece.startswith(STREAM_END) and not exchange.broken:
@@ -141,9 +148,9 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _deployment(control: Controller, model: str) -> Deployment:
+def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
     with control.database.read() as tx:
-        found = [row for row in registry.deployments(tx) if row.name == model]
+        found = tx.scalars(select(Deployment).where(Deployment.name == model, of_caller(caller, Deployment.id))).all()
     if not found:
         raise Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
     if found[0].state is not ServingState.AWAKE:

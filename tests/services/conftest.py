@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
+from postgres import binaries, new_database, postgres
 from random_base import write_base
 
 from services.settings import Settings
@@ -16,6 +17,23 @@ from services.settings import Settings
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained nursery model of the smallest size."""
     return write_base(tmp_path_factory.mktemp("base"), width=16, mlp_width=16, layers=1, heads=1, head_width=16)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a PostgreSQL server; skips, and says so, on a machine without one."""
+    if binaries() is None:
+        pytest.skip("NO POSTGRESQL HERE: what it promises is not tested; install it (apt-get install postgresql)")
+    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+    return new_database(request.getfixturevalue("postgres_server"), f"test_{abs(hash(request.node.nodeid))}")
 
 
 @pytest.fixture
@@ -30,6 +48,7 @@ def settings(tmp_path: Path) -> Settings:
         online_poll_seconds=0.02,
         longest_pause_seconds=0.2,
         watcher_failures=3,
+        workflow_poll_seconds=0.05,
     )
 
 

@@ -44,7 +44,7 @@ def test_a_task_that_dies_is_started_again_and_given_up_in_the_end(settings: Set
 
 def test_a_service_with_a_broken_task_is_not_ready(service: Service) -> None:
     assert service.client.get("/readyz").status_code == 200
-    service.controller.nights.watchers.broken["watch slp_1"] = "RuntimeError()"
+    service.controller.nights.tasks.broken["watch slp_1"] = "RuntimeError()"
     answer = service.client.get("/readyz")
     assert answer.status_code == 503
     assert "watch slp_1" in answer.json()["checks"]["tasks"]

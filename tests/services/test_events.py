@@ -14,6 +14,7 @@ from in_memory import KEY, WAIT_SECONDS, Service
 
 from circadian.events import FILE, EventLog
 from services import registry, tail
+from services.leader import Lease
 from services.settings import Settings
 from services.tables import Database, Deployment, Sleep
 
@@ -23,7 +24,11 @@ def database(settings: Settings) -> Database:
     settings.home_folder.mkdir()
     database = Database(settings.database, settings.database_busy_seconds)
     with database.write() as tx:
-        tx.add(Deployment(id="dep_1", name="toy", base_model={}, memory={}, recipe={}, serving={}, active_version="ver_1"))
+        tx.add(
+            Deployment(
+                tenant="default", id="dep_1", name="toy", base_model={}, memory={}, recipe={}, serving={}, active_version="ver_1"
+            )
+        )
         tx.flush()
         tx.add(
             Sleep(
@@ -40,6 +45,14 @@ def database(settings: Settings) -> Database:
     return database
 
 
+@pytest.fixture
+def lease(settings: Settings, database: Database) -> Lease:
+    """Of the controller that leads."""
+    lease = Lease(settings, database)
+    assert lease.take()
+    return lease
+
+
 def _sleep(database: Database) -> Sleep:
     with database.read() as tx:
         return registry.one(tx, Sleep, "sleep", "slp_1")
@@ -50,45 +63,47 @@ def _messages(database: Database) -> list[str]:
         return [event.message for event in registry.events(tx, "slp_1")]
 
 
-def test_each_line_becomes_one_event_whoever_reads_it_how_often(database: Database, tmp_path: Path) -> None:
+def test_each_line_becomes_one_event_whoever_reads_it_how_often(database: Database, lease: Lease, tmp_path: Path) -> None:
     log, stale = EventLog(tmp_path), _sleep(database)
     for i in range(3):
         log.emit("sleep.note", str(i))
-    assert tail.ingest(database, stale, tmp_path) == 3
+    assert tail.ingest(lease, stale, tmp_path) == 3
     # A second controller that has not seen the first one's work: its row is old, the database's counts.
-    assert tail.ingest(database, stale, tmp_path) == 0
+    assert tail.ingest(lease, stale, tmp_path) == 0
     log.emit("sleep.note", "3")
-    assert tail.ingest(database, _sleep(database), tmp_path) == 1
+    assert tail.ingest(lease, _sleep(database), tmp_path) == 1
     assert _messages(database) == ["0", "1", "2", "3"]
 
 
-def test_a_line_that_is_still_being_written_waits(database: Database, tmp_path: Path) -> None:
+def test_a_line_that_is_still_being_written_waits(database: Database, lease: Lease, tmp_path: Path) -> None:
     line = json.dumps({"type": "sleep.note", "created_at": 1.0, "message": "whole", "data": {}})
     (tmp_path / FILE).write_text(line[:20])
-    assert tail.ingest(database, _sleep(database), tmp_path) == 0
+    assert tail.ingest(lease, _sleep(database), tmp_path) == 0
     (tmp_path / FILE).write_text(line + "\n")
-    assert tail.ingest(database, _sleep(database), tmp_path) == 1
+    assert tail.ingest(lease, _sleep(database), tmp_path) == 1
     assert _messages(database) == ["whole"]
 
 
-def test_a_line_longer_than_one_read_is_read_whole(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_longer_than_one_read_is_read_whole(
+    database: Database, lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail, "MOST_BYTES_AT_ONCE", 8)
     for text in ("a" * 100, "b"):
         EventLog(tmp_path).emit("sleep.note", text)
-    tail.ingest_all(database, _sleep(database), tmp_path)
+    tail.ingest_all(lease, _sleep(database), tmp_path)
     assert _messages(database) == ["a" * 100, "b"]
 
 
-def test_half_a_line_of_a_killed_night_is_passed_over(database: Database, tmp_path: Path) -> None:
+def test_half_a_line_of_a_killed_night_is_passed_over(database: Database, lease: Lease, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"type": "sleep.no')
     for text in ("lost with it", "whole"):
         EventLog(tmp_path).emit("sleep.note", text)
-    tail.ingest_all(database, _sleep(database), tmp_path)
+    tail.ingest_all(lease, _sleep(database), tmp_path)
     assert _messages(database) == ["whole"]
 
 
 def test_a_reader_that_dies_before_it_commits_has_written_nothing(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, lease: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(3):
         EventLog(tmp_path).emit("sleep.note", str(i))
@@ -101,15 +116,15 @@ def test_a_reader_that_dies_before_it_commits_has_written_nothing(
 
     monkeypatch.setattr(tail, "append_event", dies)
     with pytest.raises(KeyboardInterrupt):
-        tail.ingest(database, _sleep(database), tmp_path)
+        tail.ingest(lease, _sleep(database), tmp_path)
     assert (_messages(database), _sleep(database).events_offset) == ([], 0)
     monkeypatch.undo()
-    assert tail.ingest(database, _sleep(database), tmp_path) == 3
+    assert tail.ingest(lease, _sleep(database), tmp_path) == 3
     assert _messages(database) == ["0", "1", "2"]
     assert _sleep(database).events_offset == os.path.getsize(tmp_path / FILE)
 
 
-def test_stages_move_the_sleep_and_progress_is_shown(database: Database, tmp_path: Path) -> None:
+def test_stages_move_the_sleep_and_progress_is_shown(database: Database, lease: Lease, tmp_path: Path) -> None:
     log, seen = EventLog(tmp_path), []
     for kind, data in [
         ("sleep.stage_started", {"stage": "collect"}),
@@ -118,7 +133,7 @@ def test_stages_move_the_sleep_and_progress_is_shown(database: Database, tmp_pat
         ("sleep.stage_started", {"stage": "gate"}),
     ]:
         log.emit(kind, "", **data)
-        tail.ingest(database, _sleep(database), tmp_path)
+        tail.ingest(lease, _sleep(database), tmp_path)
         sleep = _sleep(database)
         seen.append((sleep.status.value, sleep.phase, sleep.progress.get("fraction")))
     assert seen == [

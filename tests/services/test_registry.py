@@ -12,13 +12,14 @@ from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from services.access import SCOPES, Caller
 from services.controller import Controller
 from services.home import private_folder
-from services.keys import PEPPER_FILE, Keys, owned_secret
+from services.keys import INVALID, PEPPER_FILE, Keys, owned_secret
 from services.settings import Settings
 from services.stack import Stack
 from services.states import ACTIVE, TERMINAL, SleepStatus
-from services.tables import Database, Deployment, Sleep
+from services.tables import ApiKey, Database, Deployment, Sleep
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def database(settings: Settings) -> Database:
     with database.write() as tx:
         for name in ("one", "two"):
             row: dict[str, Any] = {"base_model": {}, "memory": {}, "recipe": {}, "serving": {}, "active_version": "ver_1"}
-            tx.add(Deployment(id=f"dep_{name}", name=name, **row))
+            tx.add(Deployment(tenant="default", id=f"dep_{name}", name=name, **row))
     return database
 
 
@@ -58,8 +59,10 @@ def test_a_key_is_generated_once_and_kept_as_a_hash_alone(database: Database, se
     key = keys.provide()
     assert key is not None
     assert keys.provide() is None
-    assert keys.valid(key)
-    assert not keys.valid(key + "x")
+    caller = keys.caller(key, "req_1")
+    assert isinstance(caller, Caller)
+    assert (caller.tenant, caller.scopes, caller.deployments) == ("default", frozenset(SCOPES), None)
+    assert keys.caller(key + "x", "") == INVALID
     database.close()
     for file in settings.home_folder.iterdir():
         assert key.encode() not in file.read_bytes(), file
@@ -95,9 +98,12 @@ def test_ray_is_not_told_the_services_secrets(settings: Settings, monkeypatch: p
     assert (controller["CIRCADIAN_API_KEY"], controller["HF_TOKEN"]) == (KEY, "from outside")
 
 
-def test_a_key_that_the_operator_gives_is_the_only_one(database: Database, settings: Settings) -> None:
+def test_a_key_that_the_operator_gives_takes_the_place_of_the_first_one(database: Database, settings: Settings) -> None:
     generated = Keys(settings.model_copy(update={"api_key": None}), database).provide()
     keys = Keys(settings, database)
     assert keys.provide() is None
-    assert keys.valid("test-key")
-    assert not keys.valid(generated or "")
+    assert isinstance(keys.caller(KEY, ""), Caller)
+    assert keys.caller(generated or "", "") == INVALID
+    assert keys.provide() is None
+    with database.read() as tx:
+        assert tx.query(ApiKey).count() == 1

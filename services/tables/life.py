@@ -1,66 +1,25 @@
-"""Tables of the registry, and how to open it. SQLite in WAL mode by default, any SQLAlchemy URL otherwise.
-
-`number` orders rows and is never shown; `id` is what clients see. Times are Unix seconds.
-"""
+"""Deployments, what they meet, their sleeps and their versions."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import JSON, Engine, Enum, ForeignKey, Index, UniqueConstraint, create_engine, event, text
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, sessionmaker
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.states import ACTIVE, FastState, ServingState, SleepStatus
-
-Json = dict[str, Any]
-ID_BYTES = 9
-"""72 random bits: no two ids meet in the life of a service."""
-
+from services.tables.base import NUMBER, Base, Json, Row
 
 _ACTIVE_SQL = f"status IN ({', '.join(repr(status.value) for status in ACTIVE)})"
-
-
-def new_id(prefix: str) -> str:
-    """A fresh id, for example `slp_5f2c...`."""
-    return f"{prefix}_{secrets.token_hex(ID_BYTES)}"
-
-
-def _values(states: type[StrEnum]) -> Enum:
-    return Enum(states, native_enum=False, values_callable=list, length=16)
-
-
-class Base(DeclarativeBase):
-    type_annotation_map = {
-        Json: JSON,
-        list[str]: JSON,
-        SleepStatus: _values(SleepStatus),
-        FastState: _values(FastState),
-        ServingState: _values(ServingState),
-    }
-
-
-class Row(Base):
-    """What every listed object has."""
-
-    __abstract__ = True
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    id: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[float] = mapped_column(default=time.time)
-    meta: Mapped[Json] = mapped_column("metadata", default=dict)
 
 
 class Deployment(Row):
     """A model that is served, and which version of it."""
 
     __tablename__ = "deployments"
-    name: Mapped[str] = mapped_column(unique=True)
+    tenant: Mapped[str]
+    """Whose it is: what another tenant asks about it is not found."""
+    name: Mapped[str]
     base_model: Mapped[Json]
     memory: Mapped[Json]
     recipe: Mapped[Json]
@@ -70,6 +29,7 @@ class Deployment(Row):
     error: Mapped[str | None] = mapped_column(default=None)
     fast: Mapped[FastMemory | None] = relationship(lazy="joined")
     """Of one that learns online."""
+    __table_args__ = (UniqueConstraint("tenant", "name"),)
 
 
 class ExperienceRow(Row):
@@ -143,7 +103,7 @@ class Sleep(Row):
     """Of the experiences that the night could not learn, how many for which reason."""
     progress: Mapped[Json] = mapped_column(default=dict)
     last_seq: Mapped[int] = mapped_column(default=0)
-    events_offset: Mapped[int] = mapped_column(default=0)
+    events_offset: Mapped[int] = mapped_column(BigInteger, default=0)
     """Bytes of the night's events.jsonl that are in the events table."""
     fast: Mapped[FastState] = mapped_column(default=FastState.NONE)
     fast_delivery: Mapped[str | None] = mapped_column(default=None)
@@ -188,7 +148,7 @@ class Event(Base):
     """Something that happened in a sleep; `seq` counts from 1 without gaps."""
 
     __tablename__ = "events"
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(unique=True)
     sleep: Mapped[str] = mapped_column(index=True)
     seq: Mapped[int]
@@ -198,62 +158,3 @@ class Event(Base):
     message: Mapped[str]
     data: Mapped[Json]
     __table_args__ = (UniqueConstraint("sleep", "seq"),)
-
-
-class ApiKey(Base):
-    """A key's HMAC; the key itself is kept nowhere."""
-
-    __tablename__ = "api_keys"
-    id: Mapped[str] = mapped_column(primary_key=True)
-    created_at: Mapped[float] = mapped_column(default=time.time)
-    prefix: Mapped[str]
-    hmac_sha256: Mapped[str]
-
-
-class Database:
-    """Transactions on the registry. Rows stay readable after their transaction has ended."""
-
-    def __init__(self, url: str, busy_seconds: float) -> None:
-        _create_file(url)
-        self.engine = create_engine(url, connect_args={"timeout": busy_seconds} if url.startswith("sqlite") else {})
-        if self.engine.dialect.name == "sqlite":
-            _prepare_sqlite(self.engine)
-        Base.metadata.create_all(self.engine)
-        self._read = sessionmaker(self.engine, expire_on_commit=False)
-        self._write = sessionmaker(self.engine.execution_options(circadian_write=True), expire_on_commit=False)
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        with self._read() as session:
-            yield session
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        """Commits at the end, rolls back on an exception."""
-        with self._write.begin() as session:
-            yield session
-
-    def close(self) -> None:
-        self.engine.dispose()
-
-
-def _create_file(url: str) -> None:
-    """An SQLite file is its owner's alone, and with it the files that SQLite puts beside it."""
-    parts = make_url(url)
-    if parts.get_backend_name() == "sqlite" and parts.database and parts.database != ":memory:":
-        os.close(os.open(parts.database, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _prepare_sqlite(engine: Engine) -> None:
-    """Readers never wait; a commit is on disk when it returns; a writer takes its lock at once, so it cannot lose it."""
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("circadian_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,158 @@
+"""/v1/schedules: when deployments fall asleep by themselves. What is made of one is in services/schedules/plan.py."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from pydantic import ValidationError, model_validator
+from sqlalchemy import delete
+
+from services import audit, registry
+from services.access import Caller
+from services.api import views
+from services.api.schemas import Body, Metadata, SleepTemplate
+from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.errors import Problem, faults
+from services.schedules.spec import ScheduleSpec
+from services.sleeping import begin
+from services.tables import Schedule, ScheduleRun, new_id
+
+router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
+Writes = Annotated[Caller, needs("schedules:write")]
+SPEC_FIELDS = tuple(ScheduleSpec.model_fields)
+
+
+class ScheduleCreate(ScheduleSpec):
+    deployment: str
+    sleep_template: SleepTemplate = SleepTemplate()
+    """Of the sleeps that it begins."""
+    metadata: Metadata = {}
+
+
+class SchedulePatch(Body):
+    """A merge patch: fields that are given take the place of what was there; null is the field's default."""
+
+    trigger: Any = None
+    min_interval_seconds: Any = None
+    blackout: Any = None
+    concurrency: Any = None
+    starting_deadline_seconds: Any = None
+    suspend: Any = None
+    sleep_template: SleepTemplate | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _keeps_a_trigger(self) -> SchedulePatch:
+        if "trigger" in self.model_fields_set and self.trigger is None:
+            raise ValueError("trigger cannot be taken away; suspend the schedule, or delete it")
+        return self
+
+
+@router.post("", status_code=201)
+def create(body: ScheduleCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
+    with control.database.write() as tx:
+        deployment = the_deployment(tx, caller, body.deployment)
+        row = Schedule(
+            id=new_id("sch"),
+            deployment=deployment.id,
+            spec=body.model_dump(mode="json", include=set(SPEC_FIELDS)),
+            template=body.sleep_template.model_dump(mode="json"),
+            owner=caller.key,
+            meta=body.metadata,
+        )
+        tx.add(row)
+        tx.flush()
+        audit.note(tx, caller, "schedule_created", row.id, deployment=deployment.id)
+    return _told(row, response)
+
+
+@router.get("")
+def list_all(
+    control: ControllerDep, caller: Writes, deployment: str | None = None, after: After = None, limit: Limit = DEFAULT_LIMIT
+) -> views.View:
+    with control.database.read() as tx:
+        where = of_deployment(tx, caller, Schedule.deployment, deployment)
+        rows, more = registry.listed(tx, Schedule, of_caller(caller, Schedule.deployment), where, after, limit)
+    return views.page([views.schedule(row) for row in rows], more)
+
+
+@router.get("/{id}")
+def get(id: str, control: ControllerDep, caller: Writes, response: Response) -> views.View:
+    with control.database.read() as tx:
+        return _told(the(tx, caller, Schedule, "schedule", id), response)
+
+
+@router.patch("/{id}")
+def change(
+    id: str,
+    body: SchedulePatch,
+    control: ControllerDep,
+    caller: Writes,
+    response: Response,
+    if_match: Annotated[str | None, Header()] = None,
+) -> views.View:
+    """What was due before the change is not made up for."""
+    given = {name: getattr(body, name) for name in SPEC_FIELDS if name in body.model_fields_set}
+    with control.database.write() as tx:
+        row = the(tx, caller, Schedule, "schedule", id)
+        if if_match not in (None, "*", _etag(row)):
+            raise Problem(412, "etag_mismatch", f"Schedule {id} has changed meanwhile: it is {_etag(row)}, not {if_match}.")
+        merged = {name: value for name, value in (row.spec | given).items() if value is not None}
+        row.spec = _valid(merged).model_dump(mode="json")
+        if body.sleep_template is not None:
+            row.template = body.sleep_template.model_dump(mode="json")
+        row.meta = row.meta if body.metadata is None else body.metadata
+        row.revision, row.considered_at = row.revision + 1, time.time()
+        audit.note(tx, caller, "schedule_changed", id, fields=sorted(body.model_fields_set))
+    return _told(row, response)
+
+
+@router.delete("/{id}", status_code=204)
+def remove(id: str, control: ControllerDep, caller: Writes) -> None:
+    """Its sleeps go on."""
+    with control.database.write() as tx:
+        row = the(tx, caller, Schedule, "schedule", id)
+        tx.execute(delete(ScheduleRun).where(ScheduleRun.schedule == row.id))
+        tx.delete(row)
+        audit.note(tx, caller, "schedule_deleted", id)
+
+
+@router.post("/{id}/run", status_code=202)
+def run(id: str, control: ControllerDep, caller: Writes, response: Response) -> views.View:
+    """A sleep now, as the schedule begins them, whatever the clock says."""
+    if not caller.may("sleeps:write"):
+        raise Problem(403, "insufficient_scope", "To run a schedule now needs a key with the scope sleeps:write too.")
+    with control.database.write() as tx:
+        row = the(tx, caller, Schedule, "schedule", id)
+        sleep = begin(tx, registry.deployment(tx, row.deployment), SleepTemplate.model_validate(row.template))
+        audit.note(tx, caller, "sleep_created", sleep.id, deployment=row.deployment, schedule=id)
+    control.nights.look()
+    response.headers["Location"] = f"/v1/sleeps/{sleep.id}"
+    return views.sleep(sleep)
+
+
+@router.get("/{id}/runs")
+def runs(id: str, control: ControllerDep, caller: Writes, after: After = None, limit: Limit = DEFAULT_LIMIT) -> views.View:
+    """What became of its occurrences: the sleeps that were begun, and why others were not."""
+    with control.database.read() as tx:
+        where = (ScheduleRun.schedule == the(tx, caller, Schedule, "schedule", id).id,)
+        rows, more = registry.listed(tx, ScheduleRun, of_caller(caller, ScheduleRun.deployment), where, after, limit)
+    return views.page([views.schedule_run(row) for row in rows], more)
+
+
+def _valid(merged: dict[str, Any]) -> ScheduleSpec:
+    try:
+        return ScheduleSpec.model_validate(merged)
+    except ValidationError as error:
+        raise faults(error.errors()) from error
+
+
+def _told(row: Schedule, response: Response) -> views.View:
+    response.headers["ETag"] = _etag(row)
+    return views.schedule(row)
+
+
+def _etag(row: Schedule) -> str:
+    return f'"{row.revision}"'

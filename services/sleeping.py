@@ -1,0 +1,58 @@
+"""How a sleep begins, whoever asks for it: in one transaction its row, its experiences and its first event."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from circadian.specs import Recipe
+from services import fast_registry, registry
+from services.api.schemas import SleepTemplate
+from services.errors import Problem
+from services.tables import Deployment, Sleep, new_id
+
+
+def recipe_of(deployment: Deployment, template: SleepTemplate) -> Recipe:
+    """The template's, or the deployment's; with the template's teachers, where it names any."""
+    recipe = template.recipe or Recipe.model_validate(deployment.recipe)
+    return recipe if template.teachers is None else recipe.model_copy(update={"teachers": template.teachers})
+
+
+def needs_experiences(recipe: Recipe) -> bool:
+    """Whether a sleep has nothing to do without any."""
+    return not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks)
+
+
+def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: str | None = None, digest: str = "") -> Sleep:
+    """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
+    second active one that was begun at the same time (IntegrityError)."""
+    fast_registry.locked(tx, deployment.id)
+    if active := registry.active_sleep(tx, deployment.id):
+        raise in_progress(deployment.name, active.id)
+    recipe = recipe_of(deployment, template)
+    row = Sleep(
+        id=id or new_id("slp"),
+        deployment=deployment.id,
+        seed=template.seed,
+        recipe=recipe.model_dump(mode="json"),
+        held_out=list(template.held_out),
+        request_sha256=digest,
+        parent_version=deployment.active_version,
+        child_version=new_id("ver"),
+        meta=template.metadata,
+    )
+    tx.add(row)
+    tx.flush()
+    count = registry.take_experiences(tx, deployment.id, row.id)
+    if not count and needs_experiences(recipe):
+        detail = (
+            f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers, or "
+            "tasks to dream of."
+        )
+        raise Problem(422, "no_eligible_experience", detail, param="deployment")
+    message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
+    registry.append_event(tx, row, "sleep.queued", message, {"experiences": count, "teachers": len(recipe.teachers)})
+    return row
+
+
+def in_progress(deployment: str, active: str) -> Problem:
+    return Problem(409, "sleep_in_progress", f"Deployment {deployment} already runs {active}.", param="deployment")

@@ -1,0 +1,42 @@
+"""Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
+
+from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
+from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
+from services.tables.base import Base, Json, Row, new_id
+from services.tables.database import Database, SchemaBehind
+from services.tables.life import (
+    Deployment,
+    Event,
+    ExperienceRow,
+    FastMemory,
+    Learned,
+    Sleep,
+    StrayJob,
+    Version,
+)
+
+__all__ = [
+    "ApiKey",
+    "AuditEvent",
+    "Base",
+    "Database",
+    "Deployment",
+    "Event",
+    "ExperienceRow",
+    "FastMemory",
+    "Json",
+    "Leadership",
+    "Learned",
+    "Repeatable",
+    "Row",
+    "Schedule",
+    "ScheduleRun",
+    "SchemaBehind",
+    "Sleep",
+    "StrayJob",
+    "Traffic",
+    "Version",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "new_id",
+]

@@ -1,0 +1,96 @@
+"""The registry's database: SQLite in WAL mode by default, PostgreSQL by URL. Its schema is brought up to date when it is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+from services.migrations import SchemaBehind, check, migrate
+
+__all__ = ["Database", "SchemaBehind"]
+CONNECT_SECONDS = 10
+POOL, OVERFLOW = 10, 30
+"""Connections to PostgreSQL that are kept, and that come on top under load: one a thread that asks, at most."""
+
+
+class UnsupportedDatabase(Exception):
+    """A URL of a database that the service cannot live on."""
+
+
+class Database:
+    """Transactions on the registry. Rows stay readable after their transaction has ended."""
+
+    def __init__(self, url: str, busy_seconds: float, *, migrates: bool = True) -> None:
+        """Raises SchemaBehind where the schema is not this release's and may not be changed, UnsupportedDatabase for other kinds."""
+        setup = _engine(make_url(url), busy_seconds, foreign_keys=False)  # SQLite alters a table by making it anew
+        try:
+            with setup.execution_options(circadian_write=True).begin() as connection:
+                migrate(connection) if migrates else check(connection)
+        finally:
+            setup.dispose()
+        self.engine = _engine(make_url(url), busy_seconds)
+        writing = self.engine.execution_options(circadian_write=True)
+        self._read = sessionmaker(self.engine, expire_on_commit=False)
+        self._write = sessionmaker(writing, expire_on_commit=False)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        with self._read() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Commits at the end, rolls back on an exception."""
+        with self._write.begin() as session:
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _engine(url: URL, busy_seconds: float, *, foreign_keys: bool = True) -> Engine:
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        _create_file(url)
+        engine = create_engine(url, connect_args={"timeout": busy_seconds})
+        _prepare_sqlite(engine, foreign_keys)
+        return engine
+    if backend == "postgresql":
+        milliseconds = int(busy_seconds * 1000)
+        bounds = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={4 * milliseconds} -c timezone=UTC"
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            connect_args={"connect_timeout": CONNECT_SECONDS, "options": bounds},
+            pool_size=POOL,
+            max_overflow=OVERFLOW,
+            pool_timeout=busy_seconds,
+            pool_pre_ping=True,
+        )
+    raise UnsupportedDatabase(f"database_url: {backend} is not supported; give sqlite:///FILE or postgresql://USER@HOST/NAME")
+
+
+def _create_file(url: URL) -> None:
+    """An SQLite file is its owner's alone, and with it the files that SQLite puts beside it."""
+    if url.database:
+        os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
+    """Readers never wait; a commit is on disk when it returns; a writer takes its lock at once, so it cannot lose it."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"foreign_keys={'ON' if foreign_keys else 'OFF'}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("circadian_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

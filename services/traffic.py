@@ -1,0 +1,105 @@
+"""How much each deployment is asked, by the minute: counted here, written together every few seconds, added up over all controllers.
+
+    consumes       requests that were answered, from the routes
+    produces       rows of the traffic table
+    waits for      the next flush
+    unblocked by   time
+
+What was counted since the last flush is lost with a controller that is killed: it serves schedules and usage, not invoices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from services.settings import Settings
+from services.tables import Database, Traffic
+
+MINUTE = 60
+KEPT_MINUTES = 400 * 24 * 60
+"""A little more than a year."""
+
+
+@dataclass
+class _Minute:
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    last_at: float = 0.0
+
+
+class Counter:
+    """Of this controller."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings, self.database = settings, database
+        self._lock = threading.Lock()
+        self._minutes: dict[tuple[str, int], _Minute] = defaultdict(_Minute)
+
+    def count(self, deployment: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        """One request more."""
+        now = time.time()
+        with self._lock:
+            minute = self._minutes[deployment, int(now // MINUTE)]
+            minute.requests += 1
+            minute.prompt_tokens += prompt_tokens
+            minute.completion_tokens += completion_tokens
+            minute.last_at = now
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.traffic_seconds)
+            await asyncio.to_thread(self.flush)
+
+    def flush(self) -> None:
+        """Add what was counted to what all controllers have written."""
+        with self._lock:
+            counted, self._minutes = self._minutes, defaultdict(_Minute)
+        if not counted:
+            return
+        with self.database.write() as tx:
+            for (deployment, minute), told in counted.items():
+                _add(tx, deployment, minute, told)
+            tx.execute(delete(Traffic).where(Traffic.minute < time.time() // MINUTE - KEPT_MINUTES))
+
+
+def _add(tx: Session, deployment: str, minute: int, told: _Minute) -> None:
+    insert: Any = postgresql.insert if tx.get_bind().dialect.name == "postgresql" else sqlite.insert
+    new = {"requests": told.requests, "prompt_tokens": told.prompt_tokens, "completion_tokens": told.completion_tokens}
+    statement = insert(Traffic).values(deployment=deployment, minute=minute, last_at=told.last_at, **new)
+    sums = {name: getattr(Traffic, name) + value for name, value in new.items()}
+    tx.execute(statement.on_conflict_do_update(index_elements=["deployment", "minute"], set_=sums | {"last_at": told.last_at}))
+
+
+def quiet(tx: Session, deployment: str, since: float, seconds: float, now: float) -> tuple[float, float | None]:
+    """Seconds since the last request (since `since` where there was none), and requests a second over the last `seconds`, by whole minutes;
+    None where they were not counted for that long."""
+    last = tx.scalar(select(func.max(Traffic.last_at)).where(Traffic.deployment == deployment))
+    first = int((now - seconds) // MINUTE)
+    asked = tx.scalar(select(func.sum(Traffic.requests)).where(Traffic.deployment == deployment, Traffic.minute >= first))
+    rate = (asked or 0) / seconds if now - since >= seconds else None
+    return max(0.0, now - max(last or 0.0, since)), rate
+
+
+def by_day(tx: Session, deployments: list[str], days: int) -> list[dict[str, Any]]:
+    """Sums by deployment and day (UTC), the latest first."""
+    day = func.floor(Traffic.minute / (24.0 * 60)).label("day")
+    sums = [func.sum(getattr(Traffic, name)).label(name) for name in ("requests", "prompt_tokens", "completion_tokens")]
+    first = math.floor(time.time() / 86_400) - days + 1
+    rows = tx.execute(
+        select(Traffic.deployment, day, *sums)
+        .where(Traffic.deployment.in_(deployments), Traffic.minute >= first * 24 * 60)
+        .group_by(Traffic.deployment, day)
+        .order_by(day.desc(), Traffic.deployment)
+    ).mappings()
+    return [{**row, "day": int(row["day"])} for row in rows]
