@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import seeding, serving, stages, wake_modes
 from benchmarks.dreaming import cost
+from benchmarks.dreaming import tables as dreaming
 from benchmarks.learner import tables as learner
 from benchmarks.nights import tables as nights
 
@@ -17,6 +18,7 @@ RESULTS = {
     "nights.json": nights,
     "stages.json": stages,
     "serving.json": serving,
+    "dreaming.json": dreaming,
     "dreaming_cost.json": cost,
     "seeding.json": seeding,
     "wake_modes.json": wake_modes,
@@ -26,5 +28,5 @@ RESULTS = {
 @pytest.mark.parametrize(("name", "tables"), RESULTS.items())
 def test_a_page_shows_the_result_that_is_in_git(name: str, tables: ModuleType) -> None:
     result = json.loads((stages.RESULT.parent / name).read_text())
-    result = result["about"] if name == "learner.json" else result
+    result = result["about"] if name in ("learner.json", "dreaming.json") else result
     assert tables.tables(result) in tables.PAGE.read_text()
