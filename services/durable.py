@@ -93,6 +93,6 @@ class Durable:
         for task in running:
             task.cancel()  # DBOS takes a task that is cancelled for one that was interrupted, not for one that failed
         await asyncio.gather(*running, return_exceptions=True)
-        await asyncio.to_thread(DBOS.destroy)
-        # It had made its own threads those of this loop, and has ended them.
+        # It had made its own threads those of this loop, and ends them now.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="controller"))
+        await asyncio.to_thread(DBOS.destroy)

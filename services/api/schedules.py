@@ -122,10 +122,10 @@ def remove(id: str, control: ControllerDep, caller: Writes) -> None:
 @router.post("/{id}/run", status_code=202)
 def run(id: str, control: ControllerDep, caller: Writes, response: Response) -> views.View:
     """A sleep now, as the schedule begins them, whatever the clock says."""
-    if not caller.may("sleeps:write"):
-        raise Problem(403, "insufficient_scope", "To run a schedule now needs a key with the scope sleeps:write too.")
     with control.database.write() as tx:
         row = the(tx, caller, Schedule, "schedule", id)
+        if not caller.may("sleeps:write"):
+            raise Problem(403, "insufficient_scope", "To run a schedule now needs a key with the scope sleeps:write too.")
         sleep = begin(tx, registry.deployment(tx, row.deployment), SleepTemplate.model_validate(row.template))
         audit.note(tx, caller, "sleep_created", sleep.id, deployment=row.deployment, schedule=id)
     control.nights.look()

@@ -16,6 +16,7 @@ from services import audit
 from services.access import SCOPES, Scope
 from services.tables import ApiKey, AuditEvent
 
+EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
 FREE = {"/livez", "/readyz", "/version", "/openapi.json"}
 """Routes that need no scope; the last one needs a key."""
 
@@ -39,7 +40,8 @@ def routes(service: Service) -> list[tuple[str, str]]:
 
 def asked(service: Service, method: str, path: str, id: str, key: str) -> httpx.Response:
     """A route with this id in it, and a body that says little."""
-    body = {"deployment": id, "model": id, "messages": [{"role": "user", "content": "hi"}]} if method == "post" else None
+    said = {"deployment": id, "model": id, "messages": [{"role": "user", "content": "hi"}]}
+    body = {"post": said, "patch": {}}.get(method)
     return service.client.request(method, re.sub(r"{\w+}", id, path), json=body, headers=as_key(key))
 
 
@@ -78,6 +80,8 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
         "sleeps": [sleep["id"]],
         "versions": [versions[0]["id"]],
         "api_keys": [own_key],
+        "schedules": [service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": EVERY_HOUR}).json()["id"]],
+        "webhook_endpoints": [service.client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/"}).json()["id"]],
     }
     walked = 0
     for method, path in routes(service):

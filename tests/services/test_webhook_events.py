@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from services.api import views
+from services import registry
 from services.states import TERMINAL
 from services.tables import Event
 from services.webhooks.events import EVENTS, UnknownEvent, checked, matches, patterns, payload
@@ -70,7 +70,7 @@ def test_a_subscription_holds_each_entry_once_in_its_order() -> None:
 
 def test_the_message_is_the_object_of_the_event_stream_and_a_timestamp() -> None:
     row = Event(id="evt_1", sleep="slp_1", seq=3, created_at=0.5, type="sleep.failed", level="error", message="ö", data={"a": [1]})
-    event = views.event(row)
+    event = registry.told(row)
     assert json.loads(payload(event)) == {**event, "timestamp": "1970-01-01T00:00:00.500Z"}
     assert {"type", "timestamp", "data"} <= json.loads(payload(event)).keys()
 
