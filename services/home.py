@@ -11,8 +11,10 @@ from typing import Literal, Self
 
 Tenant = Literal["controller", "stack"]
 """Who holds a home: the process that writes its database, and the one that started Ray and that process."""
-MARKS = ("circadian.db", "controller.lock", "stack.lock")
-"""Files of which a home has at least one from its first minute on."""
+MARK = "circadian.home"
+MARKS = (MARK, "circadian.db", "controller.lock", "stack.lock")
+"""Files of which a home has at least one from its first moment on; the first is there for that alone, since controllers of a PostgreSQL
+share a home and write no other at once."""
 OTHERS = 0o007
 """Permissions of everybody who is neither owner nor in the group."""
 
@@ -29,6 +31,7 @@ def private_folder(folder: Path) -> None:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / MARK).touch(mode=0o600)
         return
     if not folder.is_dir():
         raise HomeRefused(f"{folder} is no folder; choose another --home (or CIRCADIAN_HOME)")
@@ -37,6 +40,7 @@ def private_folder(folder: Path) -> None:
             f"{folder} has something in it and is not the home of a Circadian service; choose a new or an empty folder as --home "
             "(or CIRCADIAN_HOME)"
         )
+    (folder / MARK).touch(mode=0o600)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & OTHERS:
         folder.chmod(mode & ~OTHERS)

@@ -1,7 +1,7 @@
 """`python -m services.serve`: the controller as a process, on a Ray cluster that runs already.
 
 The home and the port are ours before anything is touched: a second controller that came up only to find its port taken would have told
-the database by then that no replica runs.
+the database by then that no replica runs. On PostgreSQL controllers share a home: which of them leads the database says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import uvicorn
 from rich.console import Console
@@ -29,7 +30,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings()
     try:
-        with HomeLock(settings.home_folder, "controller"), listening(settings.host, settings.port) as sock:
+        with _hold(settings), listening(settings.host, settings.port) as sock:
             controller = Controller(settings, RayFleet(settings), RayLauncher(settings), RayLearners())
             if key := controller.keys.provide():
                 Console().print(f"API key, shown this once: {key}", soft_wrap=True)
@@ -44,6 +45,11 @@ def main() -> None:
         sys.exit(str(error))
     if not server.started:
         sys.exit("the service did not start; the reason is above")
+
+
+def _hold(settings: Settings) -> AbstractContextManager[object]:
+    """The home, where its database is a file in it. Raises HomeRefused."""
+    return HomeLock(settings.home_folder, "controller") if settings.database.startswith("sqlite") else nullcontext()
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ def livez() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(control: ControllerDep, response: Response) -> dict[str, Any]:
     """Ready while the database answers and nothing in the background has died. Ray is shown, and does not count: sleeps queue
-    until it is back."""
+    until it is back. `leads`: whether this controller runs the nights (services/leader.py)."""
     checks = {"database": _database(control), "tasks": _tasks(control), "ray": control.ray.look()}
     ready = checks["database"] == checks["tasks"] == "ok"
     response.status_code = 200 if ready else 503
-    return {"status": "ok" if all(c == "ok" for c in checks.values()) else "degraded" if ready else "unavailable", "checks": checks}
+    status = "ok" if all(check == "ok" for check in checks.values()) else "degraded" if ready else "unavailable"
+    return {"status": status, "checks": checks, "leads": control.leader.leads}
 
 
 @router.get("/version")
