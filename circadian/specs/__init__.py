@@ -20,13 +20,16 @@ from circadian.specs.learning import (
 from circadian.specs.memory import BaseModelRef, ExpertRecord, Level, MemorySpec, VersionRecord
 from circadian.specs.night import ChunkJob, ChunkRecord, FastStart, GateSpec, NightJob, Recipe, TeacherSpec
 from circadian.specs.nursery import NurserySpec
+from circadian.specs.screening import CapsSpec, DuplicatesSpec, RedactionSpec, RuleSpec, ScreeningSpec, TriggersSpec
 
 __all__ = [
     "BaseJudge",
     "BaseModelRef",
+    "CapsSpec",
     "ChunkJob",
     "ChunkRecord",
     "DivergenceSpec",
+    "DuplicatesSpec",
     "EmbeddingJudge",
     "EndpointJudge",
     "EngineSpec",
@@ -48,11 +51,15 @@ __all__ = [
     "OnlineLearningSpec",
     "PositiveInt",
     "Recipe",
+    "RedactionSpec",
     "Resource",
     "RolloutSpec",
+    "RuleSpec",
+    "ScreeningSpec",
     "Seconds",
     "SeedingSpec",
     "Spec",
     "TeacherSpec",
+    "TriggersSpec",
     "VersionRecord",
 ]
