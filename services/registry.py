@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
+from circadian.specs.screening import ScreeningSpec
 from services import outbox
 from services.errors import Problem, not_found
 from services.plan import InLine
+from services.screening import Candidate, within_caps
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
 from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, StrayJob, Version, new_id
 
@@ -89,10 +91,16 @@ def pending(tx: Session, deployment_id: str) -> tuple[int, int]:
     return int(count), int(tokens)
 
 
-def take_experiences(tx: Session, deployment_id: str, sleep_id: str) -> int:
-    """Give every pending experience to a sleep; returns how many."""
-    taken = tx.execute(update(ExperienceRow).where(*_pending(deployment_id)).values(sleep=sleep_id).returning(ExperienceRow.number))
-    return len(taken.all())
+def take_experiences(tx: Session, deployment_id: str, sleep_id: str, spec: ScreeningSpec) -> tuple[int, int]:
+    """Give the pending experiences to a sleep, as far as the caps allow; returns how many, and how many wait for another."""
+    columns = (ExperienceRow.id, ExperienceRow.sender, ExperienceRow.source, ExperienceRow.created_at, ExperienceRow.subject)
+    rows = tx.execute(select(*columns).where(*_pending(deployment_id))).all()
+    candidates = [Candidate(id, f"{sender}/{source}", at, subject) for id, sender, source, at, subject in rows]
+    taken, left = within_caps(candidates, spec)
+    mark = update(ExperienceRow).where(ExperienceRow.id == bindparam("taken")).values(sleep=sleep_id)
+    if taken:
+        tx.connection().execute(mark, [{"taken": id} for id in taken])
+    return len(taken), len(left)
 
 
 def taken_experiences(tx: Session, sleep_id: str) -> list[ExperienceRow]:
@@ -101,7 +109,8 @@ def taken_experiences(tx: Session, sleep_id: str) -> list[ExperienceRow]:
 
 
 def _pending(deployment_id: str) -> tuple[ColumnElement[bool], ...]:
-    return ExperienceRow.deployment == deployment_id, ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None)
+    kept = (ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None))
+    return ExperienceRow.deployment == deployment_id, ExperienceRow.status == "pending", *kept
 
 
 def pending_where(deployment_id: str) -> tuple[ColumnElement[bool], ...]:
@@ -216,7 +225,8 @@ def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data
     sleep.finished_at = time.time()
     if status is SleepStatus.SUCCEEDED:
         sleep.error = None
-    tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id, *_pending(sleep.deployment)).values(sleep=None))
+    free = (ExperienceRow.sleep == sleep.id, ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None))
+    tx.execute(update(ExperienceRow).where(*free).values(sleep=None))
     level = "error" if status is SleepStatus.FAILED else "info"
     append_event(tx, sleep, f"sleep.{status.value}", message, data, level=level)
 

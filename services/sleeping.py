@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
+from circadian.specs.screening import ScreeningSpec
 from services import fast_registry, registry
 from services.api.schemas import SleepTemplate
 from services.errors import Problem
@@ -42,7 +43,7 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
     )
     tx.add(row)
     tx.flush()
-    count = registry.take_experiences(tx, deployment.id, row.id)
+    count, waiting = registry.take_experiences(tx, deployment.id, row.id, ScreeningSpec.model_validate(deployment.screening))
     if not count and needs_experiences(recipe):
         detail = (
             f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers, or "
@@ -50,7 +51,8 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
         )
         raise Problem(422, "no_eligible_experience", detail, param="deployment")
     message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
-    registry.append_event(tx, row, "sleep.queued", message, {"experiences": count, "teachers": len(recipe.teachers)})
+    told = {"experiences": count, "teachers": len(recipe.teachers)} | ({"over_caps": waiting} if waiting else {})
+    registry.append_event(tx, row, "sleep.queued", message + (f"; {waiting} more wait, over the caps" if waiting else ""), told)
     return row
 
 

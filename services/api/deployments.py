@@ -65,6 +65,7 @@ def _insert(
         memory=body.memory.model_dump(mode="json"),
         recipe=body.recipe.model_dump(mode="json"),
         serving=body.serving.model_dump(),
+        screening=body.screening.model_dump(mode="json"),
         active_version=record.id,
         fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,

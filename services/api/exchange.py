@@ -11,6 +11,8 @@ from services.errors import Problem
 from services.fleet import Body, Route
 from services.tables import new_id
 
+MOST_SUBJECT = 256
+"""Characters of a name that is kept."""
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """Roles that can be kept, and as which."""
 
@@ -22,6 +24,8 @@ class Exchange:
     prompt: tuple[Message, ...]
     metadata: dict[str, str]
     route: Route
+    subject: str | None = None
+    """Whom the client speaks for, where it says so (`user`)."""
     id: str = field(default_factory=lambda: new_id("exp"))
     heard: list[str] = field(default_factory=list)
     broken: bool = False
@@ -33,11 +37,11 @@ class Exchange:
         if route == "completion":
             if not isinstance(body.get("prompt"), str) or not body["prompt"]:
                 raise _not_storable("prompt", "only one prompt, given as text, can be stored")
-            return cls((Message(role="user", content=body["prompt"]),), metadata, route)
+            return cls((Message(role="user", content=body["prompt"]),), metadata, route, _subject(body))
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise _not_storable("messages", "there are none")
-        return cls(tuple(_message(message) for message in messages), metadata, route)
+        return cls(tuple(_message(message) for message in messages), metadata, route, _subject(body))
 
     def hear(self, piece: str) -> None:
         """Take the text out of a piece of a stream."""
@@ -52,6 +56,11 @@ class Exchange:
         """The exchange as an experience; an empty answer is left out."""
         reply = (Message(role="assistant", content=answer),) if answer else ()
         return Experience(id=self.id, messages=self.prompt + reply, source="wake")
+
+
+def _subject(body: Body) -> str | None:
+    user = body.get("user")
+    return user[:MOST_SUBJECT] if isinstance(user, str) and user else None
 
 
 def said_in(body: dict[str, Any], route: Route) -> str:

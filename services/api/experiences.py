@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from pydantic import Field, model_validator
+from sqlalchemy import delete
 
-from circadian.experience import Unreadable
 from circadian.specs import Experience
-from services import registry
+from services import audit, registry
 from services.access import Caller
 from services.api import views
-from services.api.schemas import ExperienceCreate
+from services.api.schemas import Body, ExperienceCreate, Metadata
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
 from services.errors import Problem
-from services.tables import Deployment, ExperienceRow, new_id
+from services.tables import ExperienceBand, ExperienceRow, Feedback, Learned, new_id
+from services.taking_in import Said, take_in
 
 router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
 Reads = Annotated[Caller, needs("experiences:read")]
 Writes = Annotated[Caller, needs("experiences:write")]
-
-
-def store(control: Controller, deployment: Deployment, experience: Experience, metadata: dict[str, str]) -> ExperienceRow:
-    """Keep an experience; on disk when this returns."""
-    try:
-        tokens = control.tokens(deployment, experience)
-    except Unreadable as error:
-        raise Problem(422, "invalid_experience", str(error), param="messages") from error
-    row = ExperienceRow(
-        id=experience.id,
-        deployment=deployment.id,
-        body=experience.model_dump(mode="json"),
-        source=experience.source,
-        tokens=tokens,
-        meta=metadata,
-    )
-    with control.database.write() as tx:
-        tx.add(row)
-    return row
+Admin = Annotated[Caller, needs("deployments:admin")]
 
 
 @router.post("", status_code=201)
-def create(body: ExperienceCreate, control: ControllerDep, caller: Writes) -> views.View:
+def create(body: ExperienceCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
+    """Screened, and on disk before this answers. 200 and the first one where its `dedupe_key` was sent before."""
     with control.database.read() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
     experience = Experience(id=new_id("exp"), messages=body.messages, text=body.text, source=body.source, trust=body.trust)
-    return views.experience(store(control, deployment, experience, body.metadata))
+    said = Said(caller.key, body.subject_id, body.session_id, body.uri, body.consent, body.occurred_at, body.dedupe_key)
+    taken = take_in(control, deployment, experience, said, body.metadata)
+    if taken.row is None:
+        raise taken.problem()
+    response.status_code = 200 if taken.status == "repeated" else 201
+    return views.experience(taken.row)
 
 
 @router.get("")
@@ -67,3 +57,72 @@ def list_all(
 def get(id: str, control: ControllerDep, caller: Reads) -> views.View:
     with control.database.read() as tx:
         return views.experience(the(tx, caller, ExperienceRow, "experience", id))
+
+
+class Why(Body):
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class FeedbackCreate(Body):
+    """At least one of the three."""
+
+    reward: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    comment: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    metadata: Metadata = {}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.reward is None and self.label is None and self.comment is None:
+            raise ValueError("say something: give a reward (-1 to 1), a label or a comment")
+        return self
+
+
+@router.post("/{id}/feedback")
+def feedback(id: str, body: FeedbackCreate, control: ControllerDep, caller: Writes) -> views.View:
+    with control.database.write() as tx:
+        the(tx, caller, ExperienceRow, "experience", id)
+        told = {"reward": body.reward, "label": body.label, "comment": body.comment}
+        row = Feedback(id=new_id("fbk"), experience=id, given_by=caller.key, meta=body.metadata, **told)
+        tx.add(row)
+    return views.feedback(row)
+
+
+@router.post("/{id}/quarantine")
+def quarantine(id: str, body: Why, control: ControllerDep, caller: Admin) -> views.View:
+    """No night takes it until it is released. One that a night has taken goes on in that night."""
+    return _moved(control, caller, id, "quarantined", body.reason)
+
+
+@router.post("/{id}/release")
+def release(id: str, body: Why, control: ControllerDep, caller: Admin) -> views.View:
+    """The next night may take it, whatever screening found."""
+    return _moved(control, caller, id, "pending", body.reason)
+
+
+def _moved(control: Controller, caller: Caller, id: str, status: str, reason: str) -> views.View:
+    with control.database.write() as tx:
+        row = the(tx, caller, ExperienceRow, "experience", id)
+        if row.consolidated_in is not None:
+            raise Problem(409, "already_consolidated", f"{id} is in {row.consolidated_in}; roll that version back, or erase it.")
+        if row.status != status:
+            row.status = status
+            row.reasons = [*row.reasons, {"code": "by_hand", "detail": reason}] if status == "quarantined" else row.reasons
+            audit.note(tx, caller, f"experience_{'quarantined' if status == 'quarantined' else 'released'}", id, reason=reason)
+    return views.experience(row)
+
+
+@router.delete("/{id}", status_code=204)
+def forget(id: str, control: ControllerDep, caller: Writes) -> None:
+    """One that no version holds yet. What a version holds is erased from it by other means."""
+    with control.database.write() as tx:
+        row = the(tx, caller, ExperienceRow, "experience", id)
+        if row.consolidated_in is not None or row.sleep is not None:
+            held = row.consolidated_in or row.sleep
+            raise Problem(
+                409, "already_consolidated", f"{id} is in {held}; what a version or a night holds is not deleted by itself."
+            )
+        for table in (ExperienceBand, Feedback, Learned):
+            tx.execute(delete(table).where(table.experience == id))
+        tx.delete(row)
+        audit.note(tx, caller, "experience_deleted", id)

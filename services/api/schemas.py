@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
+from circadian.specs.screening import ScreeningSpec
 from services.fleet import ServingSpec
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
@@ -31,6 +32,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
 
 
+ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+MOST_SECONDS = 253_402_300_799
+"""The last second of the year 9999."""
 WakeMode = Literal["at_dusk", "online"]
 
 
@@ -47,6 +51,8 @@ class DeploymentCreate(Body):
     wake: WakeMode = "at_dusk"
     """When its fast level learns: all of the day when a night begins, or while it serves, whenever level 0's period is full."""
     serving: ServingSpec = ServingSpec()
+    screening: ScreeningSpec = ScreeningSpec()
+    """What is done with what comes in before it is stored."""
     metadata: Metadata = {}
 
 
@@ -59,6 +65,17 @@ class ExperienceCreate(Body):
     source: Literal["wake", "import", "human", "tool"] = "import"
     trust: Trust | None = None
     """How far what it says may be believed; by its source unless given. Whatever is dreamt of it is trusted no more."""
+    subject_id: ShortText | None = None
+    """Whom it is about: what is to be forgotten with them, and of whom no night takes too much."""
+    session_id: ShortText | None = None
+    uri: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    """Where it is from."""
+    consent: bool | None = None
+    """Whether the one whom it is from agreed to its being learned. False is always refused."""
+    occurred_at: Annotated[float, Field(ge=0.0, le=MOST_SECONDS)] | None = None
+    """Unix seconds; when it came in unless given."""
+    dedupe_key: ShortText | None = None
+    """Your name for it: sent again, the first one is answered, and nothing is stored."""
     metadata: Metadata = {}
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from services.tables import (
     Deployment,
     ExperienceRow,
     FastMemory,
+    Feedback,
     Row,
     Schedule,
     ScheduleRun,
@@ -37,6 +38,7 @@ def deployment(row: Deployment, state: DeploymentState) -> View:
         "memory": row.memory,
         "recipe": row.recipe,
         "serving": row.serving,
+        "screening": row.screening,
         "wake": wake_mode(row),
         "state": state,
         "active_version": row.active_version,
@@ -71,10 +73,28 @@ def experience(row: ExperienceRow) -> View:
         "trust": Experience.model_validate(row.body).trusted,
         **body,
         "tokens": row.tokens,
-        "status": "consolidated" if row.consolidated_in else "left_out" if row.left_out else "pending",
+        "status": "consolidated" if row.consolidated_in else "left_out" if row.left_out else row.status,
+        "reasons": row.reasons,
+        "findings": row.findings,
+        "subject_id": row.subject,
+        "session_id": row.session,
+        "uri": row.uri,
+        "consent": row.consent,
+        "occurred_at": row.occurred_at,
+        "dedupe_key": row.dedupe_key,
         "left_out": row.left_out,
         "sleep": row.sleep,
         "version": row.consolidated_in,
+    }
+
+
+def feedback(row: Feedback) -> View:
+    return _head("experience.feedback", row) | {
+        "experience": row.experience,
+        "reward": row.reward,
+        "label": row.label,
+        "comment": row.comment,
+        "given_by": row.given_by,
     }
 
 

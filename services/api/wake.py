@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from services.access import Caller
-from services.api import experiences, views
+from services.api import views
 from services.api.asking import asked
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
@@ -28,10 +28,11 @@ from services.errors import Problem, unreadable
 from services.fleet import Body, FleetUnavailable, Reply, Route
 from services.states import ServingState
 from services.tables import Deployment
+from services.taking_in import Said, take_in
 
 router = APIRouter(prefix="/v1", tags=["wake"])
 Speaks = Annotated[Caller, needs("inference:write")]
-VERSION_HEADER, EXPERIENCE_HEADER = "x-deployment-version", "x-experience-id"
+VERSION_HEADER, EXPERIENCE_HEADER, STATUS_HEADER = "x-deployment-version", "x-experience-id", "x-experience-status"
 RETRY_SECONDS = "5"
 STREAM_END = "data: [DONE]"
 
@@ -72,7 +73,7 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
         raise Problem(403, "insufficient_scope", "`store` needs a key with the scope experiences:write.", param="store")
     exchange = Exchange.of(body, route, ours.metadata) if ours.store else None
     if ours.stream:
-        return await _stream(control, deployment, route, body, exchange)
+        return await _stream(control, caller, deployment, route, body, exchange)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
             reply = await _heard(request, control.fleet.answer(deployment.name, route, body))
@@ -82,7 +83,7 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
     used = reply.body.get("usage") or {}
     control.traffic.count(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
     if exchange and reply.status == 200:
-        await run_in_threadpool(_store, control, deployment, exchange, said_in(reply.body, route))
+        headers[STATUS_HEADER] = await run_in_threadpool(_store, control, caller, deployment, exchange, said_in(reply.body, route))
         headers[EXPERIENCE_HEADER] = exchange.id
     return JSONResponse(reply.body, reply.status, headers=headers)
 
@@ -107,7 +108,9 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _stream(control: Controller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None) -> Response:
+async def _stream(
+    control: Controller, caller: Caller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None
+) -> Response:
     pieces = control.fleet.stream(deployment.name, route, body)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
@@ -120,18 +123,20 @@ async def _stream(control: Controller, deployment: Deployment, route: Route, bod
         return JSONResponse(head.body, head.status, headers=headers)
     if exchange:
         headers[EXPERIENCE_HEADER] = exchange.id
-    return StreamingResponse(_pieces(control, deployment, pieces, exchange), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(
+        _pieces(control, caller, deployment, pieces, exchange), media_type="text/event-stream", headers=headers
+    )
 
 
 async def _pieces(
-    control: Controller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
+    control: Controller, caller: Caller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
 ) -> AsyncIterator[str]:
     """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off or tells an error is not stored."""
     control.traffic.count(deployment.id)
     async for piece in pieces:
         assert isinstance(piece, str)
         if exchange and piece.startswith(STREAM_END) and not exchange.broken:
-            await run_in_threadpool(_store, control, deployment, exchange, "".join(exchange.heard))
+            await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard))
         elif exchange:
             exchange.hear(piece)
         yield piece
@@ -158,8 +163,10 @@ def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
     return found[0]
 
 
-def _store(control: Controller, deployment: Deployment, exchange: Exchange, answer: str) -> None:
-    experiences.store(control, deployment, exchange.experience(answer), exchange.metadata)
+def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str) -> str:
+    """What became of the exchange: the client has its answer in any case."""
+    taken = take_in(control, deployment, exchange.experience(answer), Said(caller.key, subject=exchange.subject), exchange.metadata)
+    return taken.status
 
 
 def _unavailable(error: BaseException) -> Problem:

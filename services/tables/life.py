@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.states import ACTIVE, FastState, ServingState, SleepStatus
@@ -24,6 +24,8 @@ class Deployment(Row):
     memory: Mapped[Json]
     recipe: Mapped[Json]
     serving: Mapped[Json]
+    screening: Mapped[Json] = mapped_column(default=dict)
+    """How what comes in is screened; empty: by the defaults."""
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
@@ -44,6 +46,48 @@ class ExperienceRow(Row):
     sleep: Mapped[str | None] = mapped_column(default=None, index=True)
     consolidated_in: Mapped[str | None] = mapped_column(default=None)
     left_out: Mapped[str | None] = mapped_column(default=None)
+    status: Mapped[str] = mapped_column(default="pending")
+    """What screening made of it: pending, or quarantined."""
+    reasons: Mapped[list[Json]] = mapped_column(JSON, default=list)
+    """Of a quarantine: codes and texts."""
+    findings: Mapped[Json] = mapped_column(default=dict)
+    """What was redacted: kinds and counts."""
+    sender: Mapped[str | None] = mapped_column(default=None)
+    """The key that sent it."""
+    subject: Mapped[str | None] = mapped_column(default=None, index=True)
+    """Whom it is about."""
+    session: Mapped[str | None] = mapped_column(default=None)
+    uri: Mapped[str | None] = mapped_column(default=None)
+    consent: Mapped[bool | None] = mapped_column(default=None)
+    occurred_at: Mapped[float | None] = mapped_column(default=None)
+    dedupe_key: Mapped[str | None] = mapped_column(default=None)
+    """The sender's name for it: the same one is kept once."""
+    signature: Mapped[bytes | None] = mapped_column(default=None)
+    """Of its words; see services/screening/duplicates.py."""
+    __table_args__ = (
+        UniqueConstraint("deployment", "dedupe_key"),
+        Index("ix_experiences_sender_created_at", "sender", "created_at"),
+    )
+
+
+class ExperienceBand(Base):
+    """By what a stored experience is found that is nearly the same."""
+
+    __tablename__ = "experience_bands"
+    deployment: Mapped[str] = mapped_column(primary_key=True)
+    band: Mapped[str] = mapped_column(primary_key=True)
+    experience: Mapped[str] = mapped_column(primary_key=True)
+
+
+class Feedback(Row):
+    """What somebody said about an experience."""
+
+    __tablename__ = "feedback"
+    experience: Mapped[str] = mapped_column(index=True)
+    reward: Mapped[float | None] = mapped_column(default=None)
+    label: Mapped[str | None] = mapped_column(default=None)
+    comment: Mapped[str | None] = mapped_column(default=None)
+    given_by: Mapped[str]
 
 
 class FastMemory(Base):

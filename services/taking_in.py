@@ -1,0 +1,140 @@
+"""How an experience comes in, whoever sends it: screened, and on disk when this returns.
+
+    refused    its sizes and counts speak against it: nothing is read
+    read       redacted, held against rules and triggers: outside any transaction, because it computes
+    judged     compared with what is stored, and written, in one transaction
+
+What is quarantined is stored, and no night takes it until somebody releases it. What is rejected, or a copy of what is there often enough,
+is not stored.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from circadian.experience import Unreadable
+from circadian.specs import Experience
+from circadian.specs.screening import ScreeningSpec
+from services import audit, screening
+from services.controller import Controller
+from services.errors import Problem
+from services.tables import Deployment, ExperienceBand, ExperienceRow
+
+MINUTE = 60.0
+STATUS_OF = {screening.Status.ACCEPTED: "pending", screening.Status.QUARANTINED: "quarantined"}
+HTTP_OF = {screening.Code.TOO_LARGE: 413, screening.Code.SOURCE_RATE: 429}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came with an experience."""
+
+    sender: str
+    """The key that sent it: what caps count."""
+    subject: str | None = None
+    session: str | None = None
+    uri: str | None = None
+    consent: bool | None = None
+    occurred_at: float | None = None
+    dedupe_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of it."""
+
+    row: ExperienceRow | None
+    """As it is stored; of a repetition the first one. None where it was not stored."""
+    status: str
+    """pending, quarantined, repeated, duplicate or rejected."""
+    reasons: tuple[screening.Reason, ...] = ()
+
+    def problem(self) -> Problem:
+        """Why it was not stored."""
+        first = self.reasons[0]
+        code = "near_duplicate" if self.status == "duplicate" else first.code.value
+        headers = {"Retry-After": str(int(MINUTE))} if first.code is screening.Code.SOURCE_RATE else None
+        return Problem(HTTP_OF.get(first.code, 422), code, f"The experience is not kept: {first.detail}.", headers=headers)
+
+
+def take_in(control: Controller, deployment: Deployment, experience: Experience, said: Said, metadata: dict[str, str]) -> Taken:
+    """Screen an experience and keep it. Raises Problem (422) where the deployment's tokenizer cannot read it."""
+    spec = ScreeningSpec.model_validate(deployment.screening)
+    with control.database.read() as tx:
+        if first := _repeated(tx, deployment, said):
+            return Taken(first, "repeated")
+        refused = screening.refusal(experience, spec, _counts(tx, deployment, said))
+    if refused:
+        return Taken(None, "rejected", (refused,))
+    prepared = screening.prepare(experience, spec)
+    if prepared.experience is None:
+        return Taken(None, "rejected", prepared.reasons)
+    try:
+        tokens = control.tokens(deployment, prepared.experience)
+    except Unreadable as error:
+        raise Problem(422, "invalid_experience", str(error), param="messages") from error
+    with control.database.write() as tx:
+        if first := _repeated(tx, deployment, said):
+            return Taken(first, "repeated")
+        verdict = screening.judge(prepared, spec, _counts(tx, deployment, said, prepared.bands))
+        if verdict.status not in STATUS_OF:
+            return Taken(None, verdict.status.value, verdict.reasons)
+        row = _row(deployment, prepared.experience, said, metadata, tokens, verdict)
+        tx.add(row)
+        tx.flush()
+        tx.add_all(ExperienceBand(deployment=deployment.id, band=band, experience=row.id) for band in prepared.bands)
+        if row.status == "quarantined":
+            audit.note_own(tx, deployment.tenant, "experience_quarantined", row.id, reasons=[one["code"] for one in row.reasons])
+    return Taken(row, row.status, verdict.reasons)
+
+
+def _row(
+    deployment: Deployment,
+    experience: Experience,
+    said: Said,
+    metadata: dict[str, str],
+    tokens: int,
+    verdict: screening.Verdict,
+) -> ExperienceRow:
+    return ExperienceRow(
+        id=experience.id,
+        deployment=deployment.id,
+        body=experience.model_dump(mode="json"),
+        source=experience.source,
+        tokens=tokens,
+        status=STATUS_OF[verdict.status],
+        reasons=[{"code": reason.code.value, "detail": reason.detail} for reason in verdict.reasons],
+        findings={finding.kind: finding.count for finding in verdict.findings},
+        sender=said.sender,
+        subject=said.subject,
+        session=said.session,
+        uri=said.uri,
+        consent=said.consent,
+        occurred_at=said.occurred_at,
+        dedupe_key=said.dedupe_key,
+        signature=verdict.signature or None,
+        meta=metadata,
+    )
+
+
+def _repeated(tx: Session, deployment: Deployment, said: Said) -> ExperienceRow | None:
+    if said.dedupe_key is None:
+        return None
+    same = (ExperienceRow.deployment == deployment.id, ExperienceRow.dedupe_key == said.dedupe_key)
+    return tx.scalar(select(ExperienceRow).where(*same))
+
+
+def _counts(tx: Session, deployment: Deployment, said: Said, bands: list[str] | None = None) -> screening.Known:
+    """What is known when it comes in; with bands, what is stored that may be nearly the same."""
+    recent = (ExperienceRow.sender == said.sender, ExperienceRow.created_at > time.time() - MINUTE)
+    count = tx.scalar(select(func.count()).where(ExperienceRow.deployment == deployment.id, *recent)) or 0
+    neighbours: list[bytes] = []
+    if bands:
+        near = select(ExperienceBand.experience).where(ExperienceBand.deployment == deployment.id, ExperienceBand.band.in_(bands))
+        found = tx.scalars(select(ExperienceRow.signature).where(ExperienceRow.id.in_(near)))
+        neighbours = [signature for signature in found if signature]
+    return screening.Known(int(count), said.consent, neighbours)
