@@ -137,7 +137,7 @@ def test_what_a_night_neither_learned_nor_left_out_is_offered_to_the_next(asleep
 def test_an_experience_is_trusted_by_its_source_unless_it_says_otherwise(asleep: Service) -> None:
     doubted = {"source": "human", "trust": "untrusted"}
     for said, trust in (({"source": "human"}, "trusted"), ({"source": "wake"}, "untrusted"), (doubted, "untrusted")):
-        body = {"deployment": "toy", "text": "the city of mira is oslo .", **said}
+        body = {"deployment": "toy", "text": " ".join(["the city of mira is oslo", *map(str, said.values())]), **said}
         assert asleep.client.post("/v1/experiences", json=body).json()["trust"] == trust
     wrong = asleep.client.post("/v1/experiences", json={"deployment": "toy", "text": "x", "trust": "blindly"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "trust")

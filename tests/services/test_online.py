@@ -59,8 +59,8 @@ def job(path: Path) -> list[str]:
 def test_a_deployment_learns_at_dusk_unless_told_otherwise(service: Service) -> None:
     made = service.deploy()
     assert (made["wake"], service.status()["wake"], service.status()["fast_memory"]) == ("at_dusk", "at_dusk", None)
-    for _ in range(4):
-        service.tell()
+    for word in "oslo paris cairo lima".split():
+        service.tell(f"the city of mira is {word} .")
     assert service.fleet.delivered == []
 
 
