@@ -19,7 +19,8 @@ class Deployment(Row):
     __tablename__ = "deployments"
     tenant: Mapped[str]
     """Whose it is: what another tenant asks about it is not found."""
-    name: Mapped[str]
+    name: Mapped[str] = mapped_column(unique=True)
+    """Over all tenants: replicas and learners are found by it, and must never be found by somebody else's deployment."""
     base_model: Mapped[Json]
     memory: Mapped[Json]
     recipe: Mapped[Json]
@@ -31,7 +32,6 @@ class Deployment(Row):
     error: Mapped[str | None] = mapped_column(default=None)
     fast: Mapped[FastMemory | None] = relationship(lazy="joined")
     """Of one that learns online."""
-    __table_args__ = (UniqueConstraint("tenant", "name"),)
 
 
 class ExperienceRow(Row):

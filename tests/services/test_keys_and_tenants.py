@@ -10,11 +10,12 @@ import httpx
 import pytest
 from in_memory import KEY, Service
 from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 from test_errors import problem
 
 from services import audit
 from services.access import SCOPES, Scope
-from services.tables import ApiKey, AuditEvent
+from services.tables import ApiKey, AuditEvent, Deployment
 
 OF_PATHS = {"feedback": {"reward": 1.0}, "quarantine": {"reason": "doubtful"}, "release": {"reason": "fine"}}
 """Bodies that these routes take."""
@@ -112,21 +113,24 @@ def test_a_sleep_of_another_tenant_is_not_told_by_its_id(service: Service) -> No
     service.tell()
     _, night = service.sleep(id="slp_mine")
     stranger = made(service, tenant="other")["key"]
-    body = {"name": "toy", "base_model": {"model": str(service.base)}}
+    body = {"name": "theirs", "base_model": {"model": str(service.base)}}
     assert service.client.post("/v1/deployments", json=body, headers=as_key(stranger)).status_code == 201
-    answer = service.client.post("/v1/sleeps", json={"deployment": "toy", "id": "slp_mine"}, headers=as_key(stranger))
+    answer = service.client.post("/v1/sleeps", json={"deployment": "theirs", "id": "slp_mine"}, headers=as_key(stranger))
     problem(answer, 422, "idempotency_key_reused")
     night.end("no_op")
 
 
-def test_tenants_may_use_the_same_name(service: Service) -> None:
+def test_no_tenant_gets_a_name_that_another_ones_replicas_answer_to(service: Service) -> None:
+    """Replicas are found by the deployment's name: a second one of that name would be answered by the first one's."""
     service.deploy()
     stranger = made(service, tenant="other")["key"]
     body = {"name": "toy", "base_model": {"model": str(service.base)}}
-    theirs = service.client.post("/v1/deployments", json=body, headers=as_key(stranger)).json()
-    assert service.client.get("/v1/deployments/toy", headers=as_key(stranger)).json()["id"] == theirs["id"]
-    assert service.client.get("/v1/deployments/toy").json()["id"] != theirs["id"]
     problem(service.client.post("/v1/deployments", json=body, headers=as_key(stranger)), 409, "name_taken")
+    row = {"base_model": {}, "memory": {}, "recipe": {}, "serving": {}, "active_version": "ver_x"}
+    with pytest.raises(IntegrityError), service.controller.database.write() as tx:
+        tx.add(Deployment(tenant="other", id="dep_other", name="toy", **row))
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    problem(service.client.post("/v1/chat/completions", json=chat, headers=as_key(stranger)), 404, "model_not_found")
 
 
 def test_a_key_for_one_deployment_touches_no_other(service: Service) -> None:

@@ -9,7 +9,6 @@ revision = "0002"
 down_revision = "0001"
 
 NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-NAMES = {"uq": "uq_%(table_name)s_%(column_0_N_name)s"}
 FIRST_TENANT = "default"
 """Whose everything is that was there before there were tenants."""
 SCOPES = (
@@ -20,10 +19,8 @@ SCOPES = (
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("deployments", naming_convention=NAMES) as table:
+    with op.batch_alter_table("deployments") as table:
         table.add_column(sa.Column("tenant", sa.String(), nullable=False, server_default=FIRST_TENANT))
-        table.drop_constraint("uq_deployments_name", type_="unique")
-        table.create_unique_constraint("uq_deployments_tenant_name", ["tenant", "name"])
     with op.batch_alter_table("deployments") as table:
         table.alter_column("tenant", server_default=None)
     _keys()
