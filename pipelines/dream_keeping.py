@@ -90,10 +90,7 @@ def keep(dreamer: Dreamer, day: Outputs, told: Outputs, tried: Outputs, awake: O
 
 def known_cues(dreamer: Dreamer, told: Outputs, longest: int) -> list[dict[str, Any]]:
     """What the deployment asked itself about the day and could answer before it dreamt, as cues of the day: the rested self answers them
-    while dreams are written beside the day, tonight, and in nights to come. A day that was only told things has no questions of its own.
-    What a recipe asks stays its own."""
-    if dreamer.spec.tasks:
-        return []
+    while dreams are written beside the day, tonight, and in nights to come. A day that was only told things has no questions of its own."""
     asked = [dreamer.asked("ask", question=question) for question in known_questions(dreamer, told)]
     return [{"ids": ids, "question": True, "whole": len(ids), "sleep": dreamer.job.sleep} for ids in asked if len(ids) <= longest]
 

@@ -125,10 +125,7 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
     usable = [task for task in drawn if task.probes and dreamer.context(task)]
     asked = [(task, probe) for task in usable for probe in task.probes]
     known = scores(dreamer, asked)
-    beside = [(task, probe) for task in usable for probe in task.validation]
-    answered = {
-        id(probe) for (_, probe), value in zip([*asked, *beside], [*known, *scores(dreamer, beside)], strict=True) if value == 1.0
-    }
+    answered = _answered(dreamer, usable, list(zip(asked, known, strict=True)))
     longest, ids = Bounds.of(dreamer.job).cue, dict(zip((task.name for task in made), whole, strict=True))
     read = dreamer.rollouts.read(dreamer.view, [ids[task.name][:longest] for task in usable])
     lines, standing = [], []
@@ -136,8 +133,7 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
         found = [value for (of, _), value in zip(asked, known, strict=True) if of is task]
         standing.append(sum(found) / len(found))
         nats = -sum(token.logprob for token in tokens) / max(1, len(tokens))
-        questions = [probe.question for probe in (*task.probes, *task.validation) if id(probe) in answered]
-        lines.append({"task": _line(task), "score": standing[-1], "nats": nats, "known": questions})
+        lines.append({"task": _line(task), "score": standing[-1], "nats": nats, "known": answered[task.name]})
     write_lines(dreamer.home / TASKS_FILE, lines)
     return {
         "tasks_file": TASKS_FILE,
@@ -155,6 +151,21 @@ def tasks(dreamer: Dreamer, day: Outputs, label: str) -> Outputs:
 def read_tasks(dreamer: Dreamer, told: Outputs) -> list[tuple[Task, float, float]]:
     """Tasks, each with its score and its nats a token before anything was dreamt."""
     return [(_task(line["task"]), line["score"], line["nats"]) for line in read_lines(dreamer.home / told["tasks_file"])]
+
+
+def _answered(
+    dreamer: Dreamer, tasks: Sequence[Task], asked: Sequence[tuple[tuple[Task, ProbeSpec], float]]
+) -> dict[str, list[str]]:
+    """By task, its probes that are answered right, those for validation too. None where nobody uses them: they become cues of a day that
+    is consolidated, and what a recipe asks stays its own."""
+    found: dict[str, list[str]] = {task.name: [] for task in tasks}
+    if dreamer.spec.tasks or not dreamer.job.recipe.consolidation:
+        return found
+    beside = [(task, probe) for task in tasks for probe in task.validation]
+    for (task, probe), value in (*asked, *zip(beside, scores(dreamer, beside), strict=True)):
+        if value == 1.0:
+            found[task.name].append(probe.question)
+    return found
 
 
 def known_questions(dreamer: Dreamer, told: Outputs) -> list[str]:

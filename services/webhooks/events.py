@@ -22,23 +22,15 @@ EVENTS = {
     "sleep.stage_finished": "a stage is sealed",
     "sleep.stage_resumed": "a night that was killed goes on with this stage",
     "sleep.progress": "training goes on; often",
-    "sleep.checkpoint_saved": "the night can resume from here",
     "sleep.gate_passed": "the new version may serve",
     "sleep.gate_failed": "the new version may not serve",
-    "sleep.paused": "the sleep stands still until it is resumed",
     "sleep.cancelling": "cancellation was asked for",
     "sleep.succeeded": "the sleep has ended well, with a new version or without",
     "sleep.failed": "the sleep has ended with an error",
     "sleep.cancelled": "the sleep has ended because it was asked to",
-    "version.created": "a night has made a version",
     "version.promoted": "a version serves",
-    "version.rolled_back": "an earlier version serves again",
-    "version.revoked": "a version may never serve again",
-    "experience.quarantined": "screening holds an experience back",
-    "deployment.state_changed": "a deployment is awake, drowsy, asleep, waking, or failed",
     "deployment.fast_memory_live": "a deployment serves with the night's fast memory",
     "deployment.put_back": "a deployment serves the version again that fell asleep",
-    "erasure.completed": "what was to be forgotten is erased",
 }
 ALL = "*"
 

@@ -130,9 +130,13 @@ def test_what_the_deployment_could_answer_about_the_day_is_asked_again_while_dre
     assert cues(only_dreams) == []
     (cue,) = cues(with_(consolidation=True))
     assert (cue["question"], cue["sleep"]) == (True, only_dreams.job.sleep)
-    given = TaskSpec(context="a b", probes=(ProbeSpec(question=known, answers=("x",)),))
+    probe = School(0).base_probes()[0]  # which the model answers
+    given = TaskSpec(context=LESSONS[0].passage(), probes=(ProbeSpec(question=probe.question, answers=(probe.answer,)),))
     asks = with_(consolidation=True, dreaming=only_dreams.spec.model_copy(update={"tasks": (given,)}))
-    assert dream_keeping.known_cues(asks, told, 64) == []
+    (line,) = read_lines(asks.home / tasks(asks, day, "v")["tasks_file"])
+    assert line["known"] == []
+    assert line["score"] == 1.0
+    write_lines(path, [line | {"known": [known]} for line in read_lines(path)])
     assert dream_keeping.known_cues(with_(consolidation=True), told, 3) == []
 
 

@@ -118,9 +118,10 @@ def test_an_occurrence_is_fired_by_one_of_two_controllers_that_look_at_the_same_
     assert len(sleeps(service)) == 1
 
 
-def test_a_sleep_that_cannot_begin_is_told_and_not_tried_for_ever(service: Service) -> None:
+def test_a_schedule_can_be_run_now_but_not_beside_an_active_sleep(service: Service) -> None:
     service.deploy()
-    schedule = made(service, CRON, sleep_template={"teachers": [{"model": "/nowhere", "cues": ["a"]}]})["id"]
+    service.tell()
+    schedule = made(service)["id"]
     path = f"/v1/schedules/{schedule}/run"
     assert service.client.post(path).status_code == 202
     problem(service.client.post(path), 409, "sleep_in_progress")

@@ -20,7 +20,7 @@ from services.webhooks.events import EVENTS, UnknownEvent, checked, matches, pat
         (["sleep.*"], "sleep.failed", True),
         (["sleep.*"], "version.promoted", False),
         (["sleep.*", "version.promoted"], "version.promoted", True),
-        (["*"], "erasure.completed", True),
+        (["*"], "deployment.put_back", True),
         ([], "sleep.failed", False),
         # No part of a name, and no other wildcard.
         (["sleep"], "sleep.failed", False),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from services.migrations.columns import NUMBER, listed
+
 revision = "0001"
 down_revision = None
 
-NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 ACTIVE = sa.text("status IN ('queued', 'preparing', 'running', 'evaluating', 'cancelling')")
 
 
@@ -51,10 +52,7 @@ def _listed(name: str, *columns: sa.schema.SchemaItem) -> None:
     """A table of objects that clients list."""
     op.create_table(
         name,
-        sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("metadata", sa.JSON(), nullable=False),
+        *listed(),
         *columns,
         sa.UniqueConstraint("id"),
     )

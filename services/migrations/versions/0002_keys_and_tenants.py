@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from services.migrations.columns import listed
+
 revision = "0002"
 down_revision = "0001"
 
-NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 FIRST_TENANT = "default"
 """Whose everything is that was there before there were tenants."""
 SCOPES = (
@@ -26,7 +27,7 @@ def upgrade() -> None:
     _keys()
     op.create_table(
         "audit_events",
-        *_listed(),
+        *listed(),
         sa.Column("tenant", sa.String(), nullable=False, index=True),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("actor", "action", "object", "digest")),
         sa.Column("request", sa.String()),
@@ -57,7 +58,7 @@ def _keys() -> None:
     op.drop_table("api_keys")
     keys = op.create_table(
         "api_keys",
-        *_listed(),
+        *listed(),
         sa.Column("tenant", sa.String(), nullable=False, index=True),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("name", "prefix", "hmac_sha256")),
         sa.Column("scopes", sa.JSON(), nullable=False),
@@ -71,12 +72,3 @@ def _keys() -> None:
     new = {"metadata": {}, "tenant": FIRST_TENANT, "name": "operator", "scopes": SCOPES.split()}
     if old:
         op.bulk_insert(keys, [dict(row) | new for row in old])
-
-
-def _listed() -> list[sa.Column[object]]:
-    return [
-        sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("metadata", sa.JSON(), nullable=False),
-    ]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from services.migrations.columns import listed
+
 revision = "0003"
 down_revision = "0002"
-
-NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
     op.create_table(
         "schedules",
-        *_listed(),
+        *listed(),
         sa.Column("deployment", sa.String(), sa.ForeignKey("deployments.id"), nullable=False, index=True),
         *(sa.Column(name, sa.JSON(), nullable=False) for name in ("spec", "template")),
         *(sa.Column(name, sa.Integer(), nullable=False) for name in ("revision", "fired")),
@@ -25,7 +25,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "schedule_runs",
-        *_listed(),
+        *listed(),
         sa.Column("deployment", sa.String(), sa.ForeignKey("deployments.id"), nullable=False),
         sa.Column("schedule", sa.String(), nullable=False, index=True),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("occurrence", "trigger", "outcome", "reason", "text")),
@@ -43,12 +43,3 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Integer(), nullable=False) for name in ("requests", "prompt_tokens", "completion_tokens")),
         sa.Column("last_at", sa.Double(), nullable=False),
     )
-
-
-def _listed() -> list[sa.Column[object]]:
-    return [
-        sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("metadata", sa.JSON(), nullable=False),
-    ]

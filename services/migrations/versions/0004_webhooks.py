@@ -5,16 +5,16 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from services.migrations.columns import listed
+
 revision = "0004"
 down_revision = "0003"
-
-NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
     op.create_table(
         "webhook_endpoints",
-        *_listed(),
+        *listed(),
         sa.Column("tenant", sa.String(), nullable=False, index=True),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("url", "secret")),
         sa.Column("events", sa.JSON(), nullable=False),
@@ -26,7 +26,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "webhook_deliveries",
-        *_listed(),
+        *listed(),
         sa.Column("endpoint", sa.String(), nullable=False, index=True),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("tenant", "event", "type", "body", "status")),
         sa.Column("attempts", sa.Integer(), nullable=False),
@@ -36,12 +36,3 @@ def upgrade() -> None:
         sa.Column("last_reason", sa.String()),
         sa.UniqueConstraint("id"),
     )
-
-
-def _listed() -> list[sa.Column[object]]:
-    return [
-        sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("metadata", sa.JSON(), nullable=False),
-    ]

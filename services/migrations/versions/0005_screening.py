@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from services.migrations.columns import listed
+
 revision = "0005"
 down_revision = "0004"
 
-NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 AT_FIRST = {"status": "pending", "reasons": "[]", "findings": "{}"}
 
 
@@ -40,10 +41,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "feedback",
-        sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("metadata", sa.JSON(), nullable=False),
+        *listed(),
         sa.Column("experience", sa.String(), nullable=False, index=True),
         sa.Column("reward", sa.Double()),
         sa.Column("label", sa.String()),
