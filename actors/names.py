@@ -7,9 +7,18 @@ import os
 NAMESPACE = "circadian"
 
 
-def wake_replica(deployment: str, index: int) -> str:
-    """The replica that answers clients."""
-    return f"wake/{deployment}/{index}"
+WAKE_REPLICA = "replica"
+"""Ray Serve's deployment within the application of each of ours."""
+
+
+def wake_application(deployment: str) -> str:
+    """The Ray Serve application whose replicas answer clients."""
+    return f"wake-{deployment}"
+
+
+def wake_actors(deployment: str) -> str:
+    """How the names begin that Ray Serve gives to the actors of these replicas."""
+    return f"SERVE_REPLICA::{wake_application(deployment)}#{WAKE_REPLICA}#"
 
 
 def fast_learner(deployment: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from circadian.memory.delivery import Receipt
+
 Endpoint = Literal["chat", "completion"]
+CLEAR_NATS = 0.25
+"""By which the likeliest token is clearly ahead: several times what bfloat16 leaves open."""
 
 
 class EngineLost(RuntimeError):
@@ -43,3 +48,32 @@ class StreamHead:
     status: int
     version: str
     error: dict[str, Any] | None = None
+
+
+class Said(NamedTuple):
+    """A token of the answer to the known question (`known_answer.py`)."""
+
+    token: int
+    ahead: float
+    """Of the next likely token, nats."""
+
+
+@dataclass(frozen=True)
+class Proof(Receipt):
+    """The receipt of a replica that answers."""
+
+    answer: tuple[Said, ...] = ()
+    """To the known question."""
+
+
+def agree(answers: Sequence[Sequence[Said]]) -> bool:
+    """Does none of these answers contradict the first? Where two part at a token that was hardly ahead in one of them, digits have decided,
+    and what comes after says nothing."""
+    return all(_together(answers[0], other) for other in answers[1:])
+
+
+def _together(one: Sequence[Said], other: Sequence[Said]) -> bool:
+    for here, there in zip(one, other, strict=False):
+        if here.token != there.token:
+            return min(here.ahead, there.ahead) < CLEAR_NATS
+    return True

@@ -1,174 +1,159 @@
-"""The wake replica: answers clients, and becomes another version in place while it does.
+"""The wake replicas of a deployment as the rest of the cluster sees them: a Ray Serve application and the handle that reaches it.
 
-consumes     OpenAI request bodies (from the controller), deliveries (from the controller: at dawn, at dusk, online)
-produces     answers, each with the version that began it; receipts; proofs
-waits for    its engine's start, and (new requests) the milliseconds of a delivery
-unblocked by the engine
-
-A replica outlives the job that started it and is not restarted by Ray: a restarted one would come back as the version of its first
-start without saying so. Likewise a replica that is asked how it is and finds its engine lost ends itself, which gives its name free.
-Whoever keeps replicas running starts a new one from the active version.
+Why our own class behind Serve and not `ray.serve.llm`: docs/decisions/0020-wake-on-serve.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import ray
-from ray import ObjectRef
+from ray import serve
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+from ray.exceptions import RpcError
+from ray.serve._private.constants import SERVE_NAMESPACE
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import ApplicationStatus
 
 from actors import names
-from actors.replies import Endpoint, EngineLost, Reply, StreamHead
-from circadian.memory.delivery import Receipt
-from circadian.specs import EngineSpec
+from actors.replies import Endpoint, Proof, Reply, StreamHead
+from actors.wake_replica import WakeReplica
+from circadian.specs import Autoscale, EngineSpec
 
-if TYPE_CHECKING:
-    from actors.answering import OpenAIAnswering
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-STOP_SECONDS = 60.0
 CONTROL_SECONDS = 180.0
-"""Bound of a delivery or a question about the replica, above the engine's own."""
+"""Bound of a delivery or a question about the replicas, above the engine's own, and of a health check, in which a delivery may be made."""
 ANSWER_SECONDS = 1800.0
 """Bound of one answer; of a stream, of the wait for its next event."""
+DRAIN_SECONDS = 300.0
+"""A replica that is no longer wanted ends its requests within this time; what is left then breaks off."""
+DRAIN_POLL_SECONDS = 0.5
+HEALTH_SECONDS = 2.0
+"""Between two health checks: a lost engine, or a missed delivery, is noticed after one or two."""
+MOST_REQUESTS = 1000
+"""Under way at one replica: its engine has a line of its own. Serve's default of 5 would leave it idle."""
+MOST_WAITING = 1000
+"""Requests that wait in this process for a replica that starts."""
+STARTS = 3
+"""Of replicas, without one that came up, until Serve says that the deployment has failed."""
 
 
-class WakeReplica:
-    """The actor's class; callers use WakeHandle."""
+@dataclass(frozen=True)
+class Standing:
+    """What Serve says of an application."""
 
-    def __init__(self, version_folder: str, model_name: str, engine: EngineSpec) -> None:
-        from actors.engine import LazyEngine  # vLLM takes seconds to import, and callers need only the handle
-
-        self._engine = LazyEngine(Path(version_folder), engine)
-        self._model_name = model_name
-        self._answering: OpenAIAnswering | None = None
-
-    async def ready(self) -> str:
-        """The version that answers, once it does. Where it never will again the replica ends, which Ray tells the caller."""
-        return (await self._living()).engine.version
-
-    async def chat(self, body: dict[str, Any]) -> Reply:
-        """POST /v1/chat/completions without streaming."""
-        return await (await self._front()).answer("chat", body)
-
-    async def completion(self, body: dict[str, Any]) -> Reply:
-        """POST /v1/completions without streaming."""
-        return await (await self._front()).answer("completion", body)
-
-    async def chat_stream(self, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
-        """POST /v1/chat/completions as a stream: a head, then server-sent events."""
-        async for item in (await self._front()).stream("chat", body):
-            yield item
-
-    async def completion_stream(self, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
-        """POST /v1/completions as a stream: a head, then server-sent events."""
-        async for item in (await self._front()).stream("completion", body):
-            yield item
-
-    async def deliver(self, payload: bytes) -> Receipt:
-        """Become the delivered version; requests in flight are finished by it. Raises DeliveryRefused and is then unchanged."""
-        return await (await self._front()).engine.deliver(payload)
-
-    async def active(self) -> dict[str, Any]:
-        """What answers now: version, checksum of all experts read back, their states, mask, requests under way, tokens answered.
-
-        Where nothing answers any more the replica ends, as in `ready`.
-        """
-        front = await self._living()
-        return {
-            "version": front.engine.version,
-            "model": front.model_name,
-            **await front.engine.holds(),
-            "in_flight": front.engine.in_flight,
-            "usage": asdict(front.usage),
-        }
-
-    async def prove(self, prompts: list[list[int]], max_tokens: int) -> list[list[int]]:
-        """Greedy completions of known prompts, to compare with known answers."""
-        return await (await self._front()).engine.sample(prompts, max_tokens=max_tokens, temperature=0.0, seed=0)
-
-    async def set_version_label(self, version: str) -> None:
-        """Answer under another version's name with the same memory."""
-        await (await self._front()).engine.relabel(version)
-
-    async def shutdown(self) -> None:
-        """End the engine's processes."""
-        await self._engine.shutdown()
-
-    async def _living(self) -> OpenAIAnswering:
-        """The front, if the engine behind it lives; otherwise the actor's end."""
-        front = await self._front()
-        try:
-            front.engine.check()
-        except EngineLost as lost:
-            logger.error("the replica ends: %s", lost)
-            front.engine.shutdown()
-            ray.actor.exit_actor()
-        return front
-
-    async def _front(self) -> OpenAIAnswering:
-        engine = await self._engine.get()
-        if self._answering is None:
-            from actors.answering import OpenAIAnswering
-
-            self._answering = OpenAIAnswering(engine, self._model_name)
-        return self._answering
+    running: int = 0
+    """Replicas that take requests."""
+    coming: int = 0
+    """Replicas that start."""
+    failed: str = ""
+    """Why none came up, and Serve has given up."""
 
 
 class WakeHandle:
-    """How the rest of the cluster talks to one wake replica.
+    """Talks to the replicas of one deployment: a request goes to one of them, control to every one that runs.
 
-    Answers are coroutines, for the controller's event loop; control is blocking. Methods that end in `_ref` do not wait.
+    What returns a coroutine waits without a thread; `run`, `standing`, `delete` and `kill` block.
     """
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, deployment: str, handle: Any) -> None:
+        self._deployment, self._handle = deployment, handle
+        self._streams = handle.options(stream=True)
 
     @classmethod
-    def start(
+    def run(
         cls,
-        version_folder: Path,
         deployment: str,
-        index: int,
-        model_name: str,
+        wake_file: Path,
+        replicas: int | Autoscale = 1,
         num_cpus: float = 1.0,
         num_gpus: float = 0.0,
         engine: EngineSpec | None = None,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> WakeHandle:
-        """A new replica, which stays until `stop`. Does not wait for its engine; `ready` does. Raises ValueError if it exists."""
-        actor = (
-            ray.remote(WakeReplica)
-            .options(
-                name=names.wake_replica(deployment, index),
-                namespace=names.NAMESPACE,
-                lifetime="detached",
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                runtime_env={"env_vars": names.vllm_environment()},
-            )
-            .remote(str(version_folder), model_name, engine or EngineSpec())
-        )
-        return cls(actor)
+        """Have so many replicas serve what the wake file says; those that live go on. Does not wait for them; `standing` tells.
 
-    @classmethod
-    def attach(cls, deployment: str, index: int) -> WakeHandle:
-        """The replica that another process of this cluster started. Raises ValueError where there is none."""
-        return cls(ray.get_actor(names.wake_replica(deployment, index), namespace=names.NAMESPACE))
+        Replicas that are too many end their requests first. Where anything but their number has changed, they are replaced.
+        """
+        engine = engine or EngineSpec()
+        scale: dict[str, Any] = {"num_replicas": replicas}
+        if isinstance(replicas, Autoscale):
+            bounds = {"min_replicas": replicas.min, "max_replicas": replicas.max}
+            scale = {"autoscaling_config": bounds | {"target_ongoing_requests": replicas.target_ongoing_requests}}
+        replica = serve.deployment(
+            name=names.WAKE_REPLICA,
+            ray_actor_options={
+                "num_cpus": num_cpus,
+                "num_gpus": num_gpus,
+                "runtime_env": {"env_vars": names.vllm_environment()},
+            },
+            max_ongoing_requests=MOST_REQUESTS,
+            max_queued_requests=MOST_WAITING,
+            graceful_shutdown_timeout_s=drain_seconds,
+            graceful_shutdown_wait_loop_s=DRAIN_POLL_SECONDS,
+            health_check_period_s=HEALTH_SECONDS,
+            health_check_timeout_s=CONTROL_SECONDS,
+            max_constructor_retry_count=STARTS,
+            logging_config={"enable_access_log": False},
+            **scale,
+        )(WakeReplica)
+        # Without a version of our own Serve takes a new one at each call and replaces every replica. The switch is Serve's own.
+        code = hashlib.sha256(f"{wake_file} {deployment} {engine.model_dump_json()}".encode()).hexdigest()
+        bound = replica.options(version=code, _internal=True).bind(str(wake_file), deployment, engine)
+        target = serve.RunTarget(bound, name=names.wake_application(deployment), route_prefix=None)
+        (handle,) = serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        return cls(deployment, handle)
+
+    @staticmethod
+    def open() -> None:
+        """Start Serve in the cluster that this process has joined, unless it runs: without a proxy, so nothing listens for HTTP."""
+        serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
+
+    @staticmethod
+    def standing(deployment: str) -> Standing | None:
+        """How the application is; None where there is none."""
+        found = serve.status().applications.get(names.wake_application(deployment))
+        if found is None or found.status in (ApplicationStatus.DELETING, ApplicationStatus.NOT_STARTED):
+            return None
+        counts: dict[Any, int] = {}
+        for replica in found.deployments.values():
+            counts |= replica.replica_states
+        failed = found.status is ApplicationStatus.DEPLOY_FAILED
+        why = " ".join([found.message, *(replica.message for replica in found.deployments.values())]) or "it does not say why"
+        coming = sum(counts.get(state, 0) for state in ("STARTING", "UPDATING", "RECOVERING"))
+        return Standing(counts.get("RUNNING", 0), coming, why if failed else "")
+
+    @staticmethod
+    def gone(deployment: str) -> bool:
+        """Is the application there no more, and none of its replicas?"""
+        return names.wake_application(deployment) not in serve.status().applications
+
+    @staticmethod
+    def delete(deployment: str) -> None:
+        """End the application, its requests first. Does not wait."""
+        with suppress(RayServeException):  # there is no Serve
+            serve.delete(names.wake_application(deployment), _blocking=False)
+
+    @staticmethod
+    def kill(deployment: str) -> None:
+        """End whatever is left of its replicas, whatever they do."""
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if actor["namespace"] == SERVE_NAMESPACE and actor["name"].startswith(names.wake_actors(deployment)):
+                with suppress(ValueError):  # it has gone by itself
+                    ray.kill(ray.get_actor(actor["name"], namespace=SERVE_NAMESPACE))
 
     async def chat(self, body: dict[str, Any]) -> Reply:
         """POST /v1/chat/completions without streaming. A caller that is cancelled, or has waited too long, aborts the request."""
-        return await _answer(self._actor.chat.remote(body))
+        return await _answer(self._handle.chat.remote(body))
 
     async def completion(self, body: dict[str, Any]) -> Reply:
         """POST /v1/completions without streaming. A caller that is cancelled, or has waited too long, aborts the request."""
-        return await _answer(self._actor.completion.remote(body))
+        return await _answer(self._handle.completion.remote(body))
 
     def chat_stream(self, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
         """A StreamHead, then server-sent events. Closing the iterator aborts the request."""
@@ -178,68 +163,64 @@ class WakeHandle:
         """A StreamHead, then server-sent events. Closing the iterator aborts the request."""
         return self._stream("completion", body)
 
-    def ready(self, seconds: float = EngineSpec().start_seconds) -> str:
-        """The version that answers, once it does. Raises Ray's RayActorError where the replica, or the engine in it, is dead."""
-        return ray.get(self.ready_ref(), timeout=seconds)
+    async def versions(self) -> list[str]:
+        """What each replica answers as. Raises what the first that fails raises, RayServeException where none runs."""
+        return await self._every(WakeReplica.version)
 
-    def ready_ref(self) -> ObjectRef[str]:
-        """The same as a reference."""
-        return self._actor.ready.remote()
+    async def deliver(self, payload: bytes) -> list[Proof]:
+        """Make every replica the delivered version. Raises DeliveryRefused, and as `versions` does."""
+        return await self._every(WakeReplica.deliver, payload)
 
-    def deliver(self, payload: bytes) -> Receipt:
-        """Make the replica the delivered version. Raises DeliveryRefused."""
-        return ray.get(self.deliver_ref(payload), timeout=CONTROL_SECONDS)
+    async def come(self) -> list[Proof]:
+        """Make every replica what the wake file says, now. Raises DeliveryRefused and WakeBroken, and as `versions` does."""
+        return await self._every(WakeReplica.come)
 
-    def deliver_ref(self, payload: bytes) -> ObjectRef[Receipt]:
-        """The same as a reference."""
-        return self._actor.deliver.remote(payload)
+    async def active(self) -> list[dict[str, Any]]:
+        """Of each replica: `version`, `model`, `checksum`, `experts`, `mask`, `in_flight`, `usage`. Raises as `versions` does."""
+        return await self._every(WakeReplica.active)
 
-    def active(self) -> dict[str, Any]:
-        """What answers now: `version`, `model`, `checksum`, `experts`, `mask`, `in_flight`, `usage`. Raises as `ready` does."""
-        return ray.get(self.active_ref(), timeout=CONTROL_SECONDS)
+    async def prove(self, prompts: list[list[int]], max_tokens: int = 8) -> list[list[list[int]]]:
+        """Greedy completions (token ids) of known prompts, by each replica."""
+        return await self._every(WakeReplica.prove, prompts, max_tokens)
 
-    def active_ref(self) -> ObjectRef[dict[str, Any]]:
-        """The same as a reference."""
-        return self._actor.active.remote()
-
-    def prove(self, prompts: list[list[int]], max_tokens: int = 8) -> list[list[int]]:
-        """Greedy completions (token ids) of known prompts."""
-        return ray.get(self.prove_ref(prompts, max_tokens), timeout=CONTROL_SECONDS)
-
-    def prove_ref(self, prompts: list[list[int]], max_tokens: int = 8) -> ObjectRef[list[list[int]]]:
-        """The same as a reference."""
-        return self._actor.prove.remote(prompts, max_tokens)
-
-    def set_version_label(self, version: str) -> None:
-        """Let the replica answer under another version's name with the same memory."""
-        ray.get(self._actor.set_version_label.remote(version), timeout=CONTROL_SECONDS)
-
-    def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End the engine's processes, then the replica."""
-        ray.get(self._actor.shutdown.remote(), timeout=seconds)
-        ray.kill(self._actor)
+    async def _every(self, method: Any, *args: Any) -> list[Any]:
+        """What each replica that runs says to this."""
+        return await self._handle.broadcast(method.__name__, *args).results_async(timeout_s=CONTROL_SECONDS)
 
     async def _stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
-        method: Any = self._actor.chat_stream if endpoint == "chat" else self._actor.completion_stream
-        items: Any = method.options(num_returns="streaming").remote(body)
+        items = (self._streams.chat_stream if endpoint == "chat" else self._streams.completion_stream).remote(body)
         finished = False
         try:
             while True:
                 try:
-                    ref = await asyncio.wait_for(anext(items), ANSWER_SECONDS)
+                    item = await asyncio.wait_for(anext(items), ANSWER_SECONDS)
                 except StopAsyncIteration:
                     break
-                yield await ref
+                yield item
             finished = True
         finally:
             if not finished:
-                ray.cancel(items)
+                items.cancel()
 
 
-async def _answer(ref: ObjectRef[T]) -> T:
-    """The result of a remote call, which is cancelled where nobody waits for it any longer."""
+def cluster_id() -> str:
+    """Which cluster answers where this process has joined one; nothing where this process has not, or none answers for 40 seconds.
+
+    Asked over a connection of its own: the one that Ray keeps takes another cluster at the same address for its own, some of its questions
+    are then never answered, and where nobody answers for a minute it ends the process.
+    """
+    if not ray.is_initialized():
+        return ""
     try:
-        return await asyncio.wait_for(ref, ANSWER_SECONDS)
+        return GcsClient(address=ray.get_runtime_context().gcs_address).cluster_id.hex()
+    except RpcError:
+        return ""
+
+
+async def _answer(response: Any) -> Reply:
+    """The result of a request, which is cancelled where nobody waits for it any longer."""
+    try:
+        return await asyncio.wait_for(response, ANSWER_SECONDS)
     except (TimeoutError, asyncio.CancelledError):
-        ray.cancel(ref)
+        response.cancel()
         raise

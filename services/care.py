@@ -18,8 +18,8 @@ class Care(StrEnum):
     NONE = "none"
     BRING_UP = "bring_up"
     """Adopt the replicas that live, start those that are missing."""
-    START_ANEW = "start_anew"
-    """They serve what they should not: new ones, on the active version."""
+    BRING_BACK = "bring_back"
+    """They serve what they should not: back to the active version, with a delivery or as new ones."""
     DELIVER_AGAIN = "deliver_again"
     """One was started beside a night's fast memory: the night's watcher delivers it once more."""
 
@@ -55,5 +55,5 @@ def care(before: Known, sight: Sight, after: Known, starting: bool) -> Care:
     if before.fast is FastState.LIVE and before.active_version in sight.versions:
         return Care.DELIVER_AGAIN
     if before.night is None and not all(is_label(said, before.active_version, before.chunks) for said in sight.versions):
-        return Care.START_ANEW
+        return Care.BRING_BACK
     return Care.NONE

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from circadian.memory.delivery import Receipt
-from circadian.specs import EngineSpec, PositiveInt, Spec
+from actors.replies import Proof
+from circadian.specs import MOST_REPLICAS, Autoscale, EngineSpec, PositiveInt, Spec
 
 Body = dict[str, Any]
 Route = Literal["chat", "completion"]
-MOST_REPLICAS = 64
+Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS)] | Autoscale
 NIGHT_PARTS = 2
 """Of a night, with a GPU share each: a rollout worker and a learner."""
 SLACK = 1e-9
@@ -43,15 +43,18 @@ class Sight:
     """What a look at a deployment's replicas found."""
 
     missing: bool
-    """Whether there are none, or one that was started has gone since."""
+    """Whether none is there to answer, where there should be one."""
     versions: frozenset[str] = frozenset()
     """What those that said so serve; a slow one says nothing."""
+    starting: bool = False
+    """Whether some are on their way: they will serve what the wake file says when they do."""
 
 
 class ServingSpec(Spec):
     """The replicas that answer clients."""
 
-    replicas: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
+    replicas: Replicas = 1
+    """So many, or an object with `min` and `max`: as many as the requests under way call for."""
     cpus: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Of the cluster's CPUs, for each replica."""
     gpus: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
@@ -64,6 +67,11 @@ class ServingSpec(Spec):
             raise ValueError(f"gpus {self.gpus:g}: Ray gives a share of one GPU, or whole ones; give 1 or less, or a whole number")
         return self
 
+    @property
+    def most(self) -> int:
+        """Replicas at most."""
+        return self.replicas.max if isinstance(self.replicas, Autoscale) else self.replicas
+
 
 class GpusMissing(Exception):
     """The machine cannot hold a replica and its night."""
@@ -71,7 +79,7 @@ class GpusMissing(Exception):
 
 def gpus_fit(serving: ServingSpec, there: int) -> None:
     """Raises GpusMissing where a night could never be placed: replicas, rollout worker and learner want their GPUs at once."""
-    gpus, parts = serving.gpus, serving.replicas + NIGHT_PARTS
+    gpus, parts = serving.gpus, serving.most + NIGHT_PARTS
     if not gpus:
         return
     wanted = f"--gpus {gpus:g}: replica, rollout worker and learner take {gpus:g} each"
@@ -92,13 +100,18 @@ def gpu_memory(gpus: float) -> float:
 
 
 class Fleet(Protocol):
-    """Wake replicas, by deployment name."""
+    """Wake replicas, by deployment name. What they serve stands in the deployment's wake file (actors/wake_state.py), which is written
+    before one of these is asked to make it so."""
 
-    async def start(self, deployment: str, serving: ServingSpec, folder: Path) -> list[str]:
-        """Adopt the replicas that live, start those that are missing from this version's folder; returns, when all answer, the
-        version of each. One that does not come up is ended, so that the next try starts it anew. Raises FleetUnavailable."""
+    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
+        """Make it what the wake file says: start what is missing, bring what lives there, end what is too much. Returns, when they
+        answer, the version of each. Where none comes up all are ended, so that the next try starts them anew. Raises FleetUnavailable."""
 
-    async def stop(self, deployment: str, serving: ServingSpec) -> None:
+    async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
+        """Let so many answer, 0 included, of a deployment that was started here; does not wait for those that start. Those that are too
+        many end their requests first. Raises FleetUnavailable."""
+
+    async def stop(self, deployment: str) -> None:
         """End the deployment's replicas, those that do not answer too."""
 
     async def look(self, deployment: str) -> Sight:
@@ -110,5 +123,5 @@ class Fleet(Protocol):
     def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
         """A completion in pieces: a Reply (an error, or status 200 and no body), then SSE text as the engine wrote it."""
 
-    async def deliver(self, deployment: str, payload: bytes) -> list[Receipt]:
-        """Give every replica these experts; one receipt each. Raises DeliveryFailed."""
+    async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
+        """Give every replica that runs these experts; one proof each. Raises DeliveryFailed."""

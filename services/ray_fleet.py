@@ -1,25 +1,29 @@
-"""The fleet on Ray: each replica a detached actor, reached through its handle."""
+"""The fleet on Ray Serve: one application for each deployment, reached through its handle. Serve restarts replicas that die and sends
+requests to those that live; here it is told how many there are to be, and asked how they are."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from actors import names
-from actors.replies import StreamHead
-from actors.wake import WakeHandle
-from circadian.memory.delivery import DeliveryRefused, Receipt
-from circadian.specs import EngineSpec
+from actors.replies import Proof, StreamHead
+from actors.wake import Standing, WakeHandle, cluster_id
+from actors.wake_state import WakeBroken, read_wake
+from circadian.memory.delivery import DeliveryRefused
+from circadian.specs import Autoscale, EngineSpec
 from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight, gpu_memory
 from services.settings import Settings
 
@@ -27,11 +31,25 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 THREADS = 8
-"""Calls to Ray that block at the same time: each is a question to Ray's head, or an end bounded by `replica_stop_seconds`."""
+"""Calls to Ray that block at the same time: each is a question to Ray's head."""
+ASK_SECONDS = 0.25
+"""Between two questions to Serve about replicas that start or end."""
+NOT_ANSWERED = (RayError, RayServeException)
+NOT_BROUGHT = (*NOT_ANSWERED, DeliveryRefused, WakeBroken, TimeoutError)
+
+
+@dataclass(frozen=True)
+class _Application:
+    """What a deployment's application was started from."""
+
+    wake: Path
+    replicas: int | Autoscale
+    handle: WakeHandle | None
+    """None while it is scaled to nothing."""
 
 
 class RayFleet:
-    """Handles of the replicas this controller has started or adopted.
+    """The applications that this controller has started or found running.
 
     What takes long (an engine's start, a delivery) is awaited; Ray's calls that block run in threads of the fleet's own, so that
     the database, which the rest of the controller asks in threads, answers whatever the cluster does.
@@ -40,116 +58,156 @@ class RayFleet:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fleet")
-        self._handles: dict[str, list[WakeHandle]] = {}
-        self._turn: dict[str, Iterator[int]] = {}
+        self._applications: dict[str, _Application] = {}
+        self._cluster = ""
+        """That this process has joined."""
         self._connecting = asyncio.Lock()
 
-    async def start(self, deployment: str, serving: ServingSpec, folder: Path) -> list[str]:
+    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
         await self._connect()
+        state = await self._in_thread(read_wake, wake)
+        replicas = serving.replicas if state.replicas is None else state.replicas
+        application = await self._run(deployment, serving, wake, replicas)
+        if application.handle is None:
+            return []
+        await self._until_up(deployment, _least(replicas))
         try:
-            handles = [
-                await self._in_thread(self._replica, deployment, serving, index, folder) for index in range(serving.replicas)
-            ]
-        except (RayError, ValueError) as error:
-            raise FleetUnavailable(f"a replica of {deployment} cannot be started: {error}") from error
-        versions = await asyncio.gather(*[self._ready(handle, deployment, index) for index, handle in enumerate(handles)])
-        self._handles[deployment], self._turn[deployment] = handles, itertools.count()
-        return versions
+            async with asyncio.timeout(self.settings.delivery_seconds):
+                return [proof.version for proof in await application.handle.come()]
+        except NOT_BROUGHT as error:
+            if isinstance(error, DeliveryRefused):
+                await self.stop(deployment)  # what no delivery makes of these, the version's folder makes of new ones
+            raise FleetUnavailable(f"the replicas of {deployment} do not become {state.version}: {error!r}") from error
 
-    async def stop(self, deployment: str, serving: ServingSpec) -> None:
+    async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
+        application = self._applications.get(deployment)
+        if application is None:
+            raise FleetUnavailable(f"deployment {deployment} has not been started here; start it first")
+        await self._run(deployment, serving, application.wake, replicas)
+
+    async def stop(self, deployment: str) -> None:
         await self._connect()
-        self._handles.pop(deployment, None)
-        for index in range(serving.replicas):
-            await self._in_thread(self._end, deployment, index)
+        self._applications.pop(deployment, None)
+        await self._in_thread(WakeHandle.delete, deployment)
+        if not await self._ended(deployment):
+            # They do not stop by themselves (a long answer, or hanging): taken from the cluster whatever they are doing.
+            log.warning("the replicas of %s are killed", deployment)
+            await self._in_thread(WakeHandle.kill, deployment)
+            await self._ended(deployment)
 
     async def look(self, deployment: str) -> Sight:
-        handles = self._handles.get(deployment)
-        if handles is None:
+        application = self._applications.get(deployment)
+        if application is None or not await self._leave_what_has_gone():
             return Sight(missing=True)
-        found = await asyncio.gather(*[self._version(handle) for handle in handles])
-        return Sight(None in found, frozenset(version for version in found if version))
+        if application.handle is None:
+            return Sight(missing=False)
+        try:
+            async with asyncio.timeout(self.settings.ray_request_seconds):
+                standing = await self._in_thread(WakeHandle.standing, deployment) or Standing()
+                if not standing.running:
+                    return Sight(missing=True, starting=standing.coming > 0)
+                versions = await application.handle.versions()
+            return Sight(False, frozenset(versions), standing.coming > 0)
+        except (*NOT_ANSWERED, TimeoutError) as error:
+            # Slow or unreachable is not gone; where a replica has died the next look finds another, or none.
+            log.warning("a replica of %s does not say how it is: %r", deployment, error)
+            return Sight(missing=False)
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
-        handle = self._next(deployment)
+        handle = self._handle(deployment)
         try:
             reply = await (handle.chat(body) if route == "chat" else handle.completion(body))
-        except RayError as error:
+        except NOT_ANSWERED as error:
             raise FleetUnavailable(f"a replica of {deployment} did not answer: {error}") from error
         return Reply(reply.status, reply.body, reply.version)
 
     async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
-        handle = self._next(deployment)
+        handle = self._handle(deployment)
         try:
             async for item in handle.chat_stream(body) if route == "chat" else handle.completion_stream(body):
                 yield Reply(item.status, item.error or {}, item.version) if isinstance(item, StreamHead) else item
-        except RayError as error:
+        except NOT_ANSWERED as error:
             raise FleetUnavailable(f"a replica of {deployment} did not finish its answer: {error}") from error
 
-    async def deliver(self, deployment: str, payload: bytes) -> list[Receipt]:
-        handles = self._handles.get(deployment, [])
+    async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
         try:
-            # The caller bounds it.
-            return list(await asyncio.gather(*[await self._in_thread(handle.deliver_ref, payload) for handle in handles]))
-        except (DeliveryRefused, RayError) as error:
-            raise DeliveryFailed(f"a replica of {deployment} refused: {error}") from error
+            handle = self._handle(deployment)
+            standing = await self._in_thread(WakeHandle.standing, deployment) or Standing()
+            proofs = await handle.deliver(payload)  # the caller bounds it
+        except (FleetUnavailable, *NOT_BROUGHT) as error:
+            raise DeliveryFailed(f"a replica of {deployment} refused: {error!r}") from error
+        if len(proofs) < standing.running:
+            raise DeliveryFailed(f"{len(proofs)} of {standing.running} replicas of {deployment} have heard of the delivery")
+        return proofs
 
-    def _next(self, deployment: str) -> WakeHandle:
-        """Replicas take turns."""
-        handles = self._handles.get(deployment)
-        if not handles:
+    def _handle(self, deployment: str) -> WakeHandle:
+        application = self._applications.get(deployment)
+        if application is None or application.handle is None:
             raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
-        return handles[next(self._turn[deployment]) % len(handles)]
+        return application.handle
 
-    def _replica(self, deployment: str, serving: ServingSpec, index: int, folder: Path) -> WakeHandle:
-        """The replica that lives, or a new one."""
+    async def _run(self, deployment: str, serving: ServingSpec, wake: Path, replicas: int | Autoscale) -> _Application:
+        """Tell Serve what is to be."""
+        handle = None
         try:
-            handle = WakeHandle.attach(deployment, index)
-        except ValueError:
-            engine = EngineSpec(max_model_len=serving.max_model_len, gpu_memory_utilization=gpu_memory(serving.gpus))
-            return WakeHandle.start(folder, deployment, index, deployment, serving.cpus, serving.gpus, engine)
-        log.info("adopted replica %d of %s", index, deployment)
-        return handle
+            if replicas == 0:
+                await self._in_thread(WakeHandle.delete, deployment)
+            else:
+                engine = EngineSpec(max_model_len=serving.max_model_len, gpu_memory_utilization=gpu_memory(serving.gpus))
+                resources, drain = (serving.cpus, serving.gpus), self.settings.replica_drain_seconds
+                handle = await self._in_thread(WakeHandle.run, deployment, wake, replicas, *resources, engine, drain)
+        except (*NOT_ANSWERED, ValueError) as error:
+            raise FleetUnavailable(f"the replicas of {deployment} cannot be started: {error}") from error
+        application = self._applications[deployment] = _Application(wake, replicas, handle)
+        return application
 
-    def _end(self, deployment: str, index: int) -> None:
-        try:
-            WakeHandle.attach(deployment, index).stop(self.settings.replica_stop_seconds)
-        except ValueError:
-            log.info("replica %d of %s is not there, nothing to stop", index, deployment)
-        except RayError as error:
-            # It did not stop by itself (dead, or hanging): taken from the cluster whatever it was doing.
-            log.warning("replica %d of %s is killed: %s", index, deployment, error)
-            self._kill(deployment, index)
+    async def _until_up(self, deployment: str, least: int) -> None:
+        """Until so many run; when the time is over one is enough. Raises FleetUnavailable where there is none: all are ended."""
+        deadline, standing = time.monotonic() + self.settings.replica_start_seconds, Standing()
+        while time.monotonic() < deadline and not standing.failed:
+            standing = await self._asked(deployment) or Standing()
+            if standing.running >= least:
+                return
+            await asyncio.sleep(ASK_SECONDS)
+        if standing.running and not standing.failed:
+            log.warning("%d of %d replicas of %s have come up", standing.running, least, deployment)
+            return
+        await self.stop(deployment)
+        why = standing.failed or f"none answers after {self.settings.replica_start_seconds} s"
+        raise FleetUnavailable(f"the replicas of {deployment} do not start: {why}")
 
-    @staticmethod
-    def _kill(deployment: str, index: int) -> None:
-        with suppress(ValueError):  # it has gone by itself
-            ray.kill(ray.get_actor(names.wake_replica(deployment, index), namespace=names.NAMESPACE))
+    async def _ended(self, deployment: str) -> bool:
+        deadline = time.monotonic() + self.settings.replica_stop_seconds
+        while time.monotonic() < deadline:
+            if await self._in_thread(WakeHandle.gone, deployment):
+                return True
+            await asyncio.sleep(ASK_SECONDS)
+        return False
 
-    async def _ready(self, handle: WakeHandle, deployment: str, index: int) -> str:
-        """Its version, once it answers. A replica whose engine failed would say so for ever: it is killed, not adopted again."""
-        try:
-            async with asyncio.timeout(self.settings.replica_start_seconds):
-                return await handle.ready_ref()
-        except (RayError, TimeoutError) as error:
-            await self._in_thread(self._kill, deployment, index)
-            raise FleetUnavailable(f"replica {index} of {deployment} does not start: {error!r}") from error
-
-    async def _version(self, handle: WakeHandle) -> str | None:
-        """What a replica serves; None where it is dead, nothing where it does not say."""
+    async def _asked(self, deployment: str) -> Standing | None:
         try:
             async with asyncio.timeout(self.settings.ray_request_seconds):
-                return await handle.ready_ref()
-        except (RayActorError, OutOfMemoryError):  # the second is how Ray tells that its memory monitor killed the actor
-            return None
-        except (RayError, TimeoutError) as error:
-            # Slow or unreachable is not dead: a new replica under the same name could not be started beside it.
-            log.warning("a replica does not say how it is: %r", error)
-        return ""
+                return await self._in_thread(WakeHandle.standing, deployment)
+        except (TimeoutError, *NOT_ANSWERED) as error:
+            raise FleetUnavailable(f"Ray does not say how the replicas of {deployment} are: {error!r}") from error
 
     async def _connect(self) -> None:
+        """Be in the cluster that answers now. Raises FleetUnavailable."""
+        await self._leave_what_has_gone()
         async with self._connecting:
-            if not ray.is_initialized():
-                await self._in_thread(self._init)
+            await self._in_thread(self._init)
+
+    async def _leave_what_has_gone(self) -> bool:
+        """Is the cluster there that was joined? If not, nothing of it is of use, and Ray would end this process for its sake."""
+        async with self._connecting:
+            if self._cluster and await self._in_thread(cluster_id) == self._cluster:
+                return True
+            if self._cluster:
+                log.error("the Ray cluster at %s has gone, or was started anew", self.settings.ray_address)
+                await self._in_thread(ray.shutdown)
+            self._applications.clear()
+            self._cluster = ""
+            return False
 
     async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a blocking call returns."""
@@ -157,6 +215,20 @@ class RayFleet:
 
     def _init(self) -> None:
         try:
-            ray.init(address=self.settings.ray_address, namespace=names.NAMESPACE, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            if not ray.is_initialized():
+                self._knock()
+                ray.init(address=self.settings.ray_address, namespace=names.NAMESPACE, log_to_driver=False)
+            WakeHandle.open()
+        except (OSError, RuntimeError, ValueError, *NOT_ANSWERED) as error:
             raise FleetUnavailable(f"no Ray at {self.settings.ray_address}: {error}") from error
+        self._cluster = cluster_id()
+
+    def _knock(self) -> None:
+        """Raises OSError where nobody listens: Ray would go on trying for a quarter of an hour."""
+        host, _, port = self.settings.ray_address.rpartition(":")
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=self.settings.ray_request_seconds).close()
+
+
+def _least(replicas: int | Autoscale) -> int:
+    return replicas.min if isinstance(replicas, Autoscale) else replicas

@@ -1,4 +1,8 @@
-"""Deployments' replicas: started in the background, awaited by whoever needs them, given deliveries that they must prove."""
+"""Deployments' replicas: started in the background, awaited by whoever needs them, given deliveries that they must prove.
+
+What a deployment serves is written to its wake file first, and then made so: a controller or a replica that dies in between finds there
+what is to be. A delivery that fails for good is taken out of the file again, and replicas that took it go back by themselves.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from circadian.memory.delivery import Receipt
+from actors.replies import Proof, agree
 from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
@@ -20,6 +22,7 @@ from services.online_plan import is_label
 from services.settings import Settings
 from services.states import FastState, ServingState
 from services.tables import Database, Deployment
+from services.wake_files import WakeFiles, promised
 
 log = logging.getLogger(__name__)
 STARTS = 3
@@ -31,7 +34,7 @@ class Serving:
 
     def __init__(self, settings: Settings, database: Database, fleet: Fleet) -> None:
         self.settings, self.database, self.fleet = settings, database, fleet
-        self.keepers = Background(settings)
+        self.files, self.keepers = WakeFiles(settings), Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
 
     def begin(self, deployment_id: str) -> None:
@@ -46,51 +49,78 @@ class Serving:
         await asyncio.to_thread(self._set, deployment_id, ServingState.PROVISIONING)
         await self._bring_up(deployment_id, anew=True)
 
-    async def deliver(self, deployment_id: str, path: Path) -> list[Receipt]:
-        """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises.
+    async def scale(self, deployment_id: str, replicas: int | None) -> None:
+        """Let so many replicas answer from now on, whatever is started anew meanwhile; None: as many as the deployment's serving says.
+
+        With 0 the deployment answers 503, and takes deliveries all the same: replicas that start later serve them. Raises FleetUnavailable.
+        """
+        async with self._lock(deployment_id):
+            deployment = await asyncio.to_thread(self._deployment, deployment_id)
+            serving = ServingSpec.model_validate(deployment.serving)
+            await asyncio.to_thread(self.files.lend, deployment_id, deployment.active_version, replicas)
+            await self.fleet.scale(deployment.name, serving, serving.replicas if replicas is None else replicas)
+
+    async def deliver(self, deployment_id: str, path: Path) -> list[Proof]:
+        """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises, and the
+        known question as the others do.
 
         A failed try is repeated: a delivery is written whole or not at all, and writing it twice is writing it once. Replicas that
         live may refuse `delivery_attempts` times; for one that died another is awaited up to `replica_start_seconds`.
         Raises DeliveryFailed.
         """
-        promise = promised(path)
-        payload = await asyncio.to_thread(path.read_bytes)
-        deadline, refusals, tries = time.monotonic() + self.settings.replica_start_seconds, 0, 0
-        while True:
-            deployment = await self._awake(deployment_id, deadline)
-            try:
-                async with self._lock(deployment_id), asyncio.timeout(self.settings.delivery_seconds):
-                    receipts = await self.fleet.deliver(deployment.name, payload)
-                verify(receipts, *promise)
-            except (DeliveryFailed, TimeoutError) as error:
-                tries += 1
-                refusals += not (await self.fleet.look(deployment.name)).missing
-                log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
-                if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
-                    raise DeliveryFailed(f"delivery {path.name} to {deployment.name}: {error!r}") from error
-            else:
-                return receipts
-            await asyncio.sleep(pause(self.settings, tries))
+        before = await asyncio.to_thread(self.files.read, deployment_id)
+        try:
+            return await self._deliver(deployment_id, path)
+        except DeliveryFailed:
+            async with self._lock(deployment_id):
+                await asyncio.to_thread(self.files.put_back, deployment_id, before)
+            raise
 
-    async def deliver_online(self, deployment_id: str, path: Path, version: str) -> list[Receipt] | None:
+    async def deliver_online(self, deployment_id: str, path: Path, version: str) -> list[Proof] | None:
         """Give every replica what was learned online for `version`, once; each must prove it.
 
         None, and nothing was delivered, where that does not belong there any more: another version serves, or a night with its own
         fast memory. This is looked up when no other delivery is under way, so it never takes the place of a later one.
         Raises DeliveryFailed, after which it may be tried again.
         """
-        promise, payload = promised(path), await asyncio.to_thread(path.read_bytes)
+        payload = await asyncio.to_thread(path.read_bytes)
         async with self._lock(deployment_id):
-            known, name = await asyncio.to_thread(self._known, deployment_id)
+            known, _ = await asyncio.to_thread(self._known, deployment_id)
             if known.active_version != version or known.dusk or known.state is not ServingState.AWAKE:
                 return None
+            return await self._hand_round(deployment_id, path, payload)
+
+    async def _deliver(self, deployment_id: str, path: Path) -> list[Proof]:
+        promised(path)
+        payload = await asyncio.to_thread(path.read_bytes)
+        deadline, refusals, tries = time.monotonic() + self.settings.replica_start_seconds, 0, 0
+        while True:
+            deployment = await self._awake(deployment_id, deadline)
             try:
-                async with asyncio.timeout(self.settings.delivery_seconds):
-                    receipts = await self.fleet.deliver(name, payload)
-            except TimeoutError as error:
-                raise DeliveryFailed(f"delivery {path.name} to {name} took longer than it may") from error
-        verify(receipts, *promise)
-        return receipts
+                async with self._lock(deployment_id):
+                    return await self._hand_round(deployment_id, path, payload)
+            except DeliveryFailed as error:
+                tries += 1
+                sight = await self.fleet.look(deployment.name)
+                refusals += not (sight.missing or sight.starting)
+                log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
+                if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
+                    raise DeliveryFailed(f"delivery {path.name} to {deployment.name}: {error!r}") from error
+            await asyncio.sleep(pause(self.settings, tries))
+
+    async def _hand_round(self, deployment_id: str, path: Path, payload: bytes) -> list[Proof]:
+        """One try, by whoever holds the lock: the proof of every replica that runs; none where none is to. Raises DeliveryFailed."""
+        deployment = await asyncio.to_thread(self._deployment, deployment_id)
+        state = await asyncio.to_thread(self.files.serve_delivered, deployment_id, deployment.active_version, path)
+        if state.replicas == 0:
+            return []
+        try:
+            async with asyncio.timeout(self.settings.delivery_seconds):
+                proofs = await self.fleet.deliver(deployment.name, payload)
+        except TimeoutError as error:
+            raise DeliveryFailed(f"delivery {path.name} to {deployment.name} took longer than it may") from error
+        verify(proofs, *promised(path))
+        return proofs
 
     async def _keep(self, deployment_id: str) -> None:
         """Consumes what a look at the replicas finds; produces replicas on the active version; ends with the controller.
@@ -112,9 +142,9 @@ class Serving:
         if needed is Care.BRING_UP:
             log.warning("replicas of %s are %s, bringing them up", name, "gone" if sight.missing else before.state.value)
             return await self._bring_up(deployment_id, anew=False)
-        if needed is Care.START_ANEW:
+        if needed is Care.BRING_BACK:
             log.error("%s: replicas serve %s, not %s", name, sorted(sight.versions), after.active_version)
-            return await self._bring_up(deployment_id, anew=True)
+            return await self._bring_up(deployment_id, anew=False)
         if needed is Care.DELIVER_AGAIN:
             await asyncio.to_thread(self._fast_memory_lost, deployment_id)
         return True
@@ -139,9 +169,9 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             if anew:
-                await self.fleet.stop(deployment.name, serving)
-            folder = self.settings.version_folder(deployment.id, deployment.active_version)
-            versions = await self.fleet.start(deployment.name, serving, folder)
+                await self.fleet.stop(deployment.name)
+            await asyncio.to_thread(self._prepare, deployment, anew)
+            versions = await self.fleet.start(deployment.name, serving, self.settings.wake_file(deployment_id))
             # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
             # The row is read again, because a start takes long enough for a dawn.
             known, _ = await asyncio.to_thread(self._known, deployment_id)
@@ -150,6 +180,14 @@ class Serving:
             log.warning("%s: replicas serve %s, not %s", deployment.name, versions, known.active_version)
             anew = True
         raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
+
+    def _prepare(self, deployment: Deployment, anew: bool) -> None:
+        """The wake file, before replicas read it."""
+        if anew:
+            self.files.serve(deployment.id, deployment.active_version)
+        else:
+            known, _ = self._known(deployment.id)
+            self.files.check(deployment.id, known)
 
     async def _awake(self, deployment_id: str, deadline: float) -> Deployment:
         """The deployment, once its replicas answer. Raises DeliveryFailed where they do not come up in time."""
@@ -186,27 +224,19 @@ class Serving:
             registry.set_serving(tx, deployment_id, state, error)
 
 
-def promised(path: Path) -> tuple[str, str]:
-    """Version and checksum that a delivery promises. Raises DeliveryFailed for a file that is none."""
-    try:
-        with safe_open(path, framework="np") as file:
-            meta = file.metadata() or {}
-        return meta["version"], meta["checksum"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DeliveryFailed(f"{path} is not a delivery: {error!r}") from error
-
-
-def verify(receipts: list[Receipt], version: str, checksum: str) -> None:
-    """Raises DeliveryFailed unless there is a receipt, and every one is of this version and checksum."""
-    if not receipts:
+def verify(proofs: list[Proof], version: str, checksum: str) -> None:
+    """Raises DeliveryFailed unless there is a proof, every one is of this version and checksum, and all answer the known question alike."""
+    if not proofs:
         raise DeliveryFailed("no replica answered")
-    for receipt in receipts:
-        if (receipt.version, receipt.checksum) != (version, checksum):
+    for proof in proofs:
+        if (proof.version, proof.checksum) != (version, checksum):
             raise DeliveryFailed(
-                f"a replica holds {receipt.version} with checksum {receipt.checksum[:12]}, promised {version} with {checksum[:12]}"
+                f"a replica holds {proof.version} with checksum {proof.checksum[:12]}, promised {version} with {checksum[:12]}"
             )
+    if not agree([proof.answer for proof in proofs]):
+        raise DeliveryFailed(f"replicas of {version} answer the known question differently: {[proof.answer for proof in proofs]}")
 
 
-def receipts_data(receipts: list[Receipt]) -> dict[str, Any]:
-    """Receipts as the data of an event."""
-    return {"receipts": [asdict(receipt) for receipt in receipts]}
+def receipts_data(proofs: list[Proof]) -> dict[str, Any]:
+    """Proofs as the data of an event."""
+    return {"receipts": [asdict(proof) for proof in proofs]}

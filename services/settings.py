@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     replica_check_seconds: Seconds = 5.0
     """Between two looks whether every replica still lives."""
     replica_stop_seconds: Seconds = 30.0
+    """Until replicas that are put aside must have ended."""
+    replica_drain_seconds: Seconds = 300.0
+    """Until the requests must have ended of a replica that is no longer wanted; what is left then breaks off."""
     answer_seconds: Seconds = 300.0
     """Until a whole completion must have ended, or a stream begun."""
     delivery_seconds: Seconds = 60.0
@@ -120,6 +123,10 @@ class Settings(BaseSettings):
 
     def deployment_folder(self, deployment: str) -> Path:
         return self.home_folder / "deployments" / deployment
+
+    def wake_file(self, deployment: str) -> Path:
+        """What the deployment's replicas serve."""
+        return self.deployment_folder(deployment) / "wake.json"
 
     def version_folder(self, deployment: str, version: str) -> Path:
         return self.deployment_folder(deployment) / "versions" / version

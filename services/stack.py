@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -74,7 +75,7 @@ class StackSpec:
     """What is particular to a local stack."""
 
     num_cpus: int = 4
-    """Logical CPUs of the cluster: one for each replica, rollout worker and learner."""
+    """Logical CPUs of the cluster: one for each replica, rollout worker and learner. Serve's controller takes none."""
     dashboard_port: int | None = None
     """None chooses a free one."""
 
@@ -163,14 +164,15 @@ class Stack:
         self._hold.release()
 
     def environment(self) -> dict[str, str]:
-        """The controller's: its settings, with the key, and what Ray has."""
+        """The controller's: its settings, with the key, and what Ray has. It joins Ray itself: a call to Ray between two clusters fails."""
         secrets = {name: value for name in SECRET_SETTINGS if (value := getattr(self.settings, name))}
         settings = self.settings.model_dump(mode="json", exclude=SECRET_SETTINGS, exclude_defaults=True)
         ours = {f"CIRCADIAN_{name.upper()}": str(value) for name, value in settings.items()}
         ours["CIRCADIAN_HOME"] = str(self.settings.home_folder)
         ours |= {f"CIRCADIAN_{name.upper()}": value.get_secret_value() for name, value in secrets.items()}
         hub = {name: os.environ[name] for name in HUB_TOKENS if name in os.environ}
-        return {**self.ray_environment(), **hub, "RAY_ADDRESS": self.settings.ray_address, **ours}
+        theirs = {"RAY_ADDRESS": self.settings.ray_address, "RAY_ENABLE_AUTO_CONNECT": "0"}
+        return {**self.ray_environment(), **hub, **theirs, **ours}
 
     def ray_environment(self) -> dict[str, str]:
         """Ray's, and so every job's and actor's: nobody's secrets but its own token."""
@@ -192,12 +194,8 @@ class Stack:
         self.api_key, self.key_is_new = generated or given, generated is not None
 
     def _start_ray(self) -> None:
-        host = self.settings.host
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-        command += [f"--node-ip-address={host}", f"--port={self._gcs_port}", f"--num-cpus={self.spec.num_cpus}"]
-        command += [f"--dashboard-host={host}", f"--dashboard-port={self._dashboard_port}", f"--temp-dir={self._temp}"]
-        command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
-        command += [f"{switch}={port}" for switch, port in zip(RAY_SWITCHES, self._ray_ports, strict=True)]
+        ports = [self._gcs_port, self._dashboard_port, *self._ray_ports]
+        command = head_command(self.settings.host, ports, self.spec.num_cpus, self._temp)
         self._start("ray", command, self.ray_environment(), self.settings.ray_stop_seconds)
         headers = {"Authorization": f"Bearer {self._token}"}
         self._await("ray", f"{self.dashboard}/api/version", headers, self.settings.ray_start_seconds)
@@ -238,6 +236,16 @@ class Stack:
 
     def _log(self, name: str) -> Path:
         return self.settings.home_folder / "logs" / f"{name}.log"
+
+
+def head_command(host: str, ports: Sequence[int], num_cpus: int, temp: Path) -> list[str]:
+    """Starts Ray's head, every listener on a port of its own: GCS, dashboard, and those of RAY_SWITCHES."""
+    gcs, dashboard, *others = ports
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--node-ip-address={host}", f"--port={gcs}", f"--num-cpus={num_cpus}"]
+    command += [f"--dashboard-host={host}", f"--dashboard-port={dashboard}", f"--temp-dir={temp}"]
+    command += [f"--object-store-memory={OBJECT_STORE_BYTES}"]
+    return command + [f"{switch}={port}" for switch, port in zip(RAY_SWITCHES, others, strict=True)]
 
 
 def is_secret(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from circadian.specs.base import Fraction, PositiveInt, Resource, Seconds, Spec
-from circadian.specs.cluster import EngineSpec, LearnerSpec, RolloutSpec
+from circadian.specs.cluster import MOST_REPLICAS, Autoscale, EngineSpec, LearnerSpec, RolloutSpec
 from circadian.specs.experience import Experience, Message
 from circadian.specs.learning import (
     BaseJudge,
@@ -23,6 +23,8 @@ from circadian.specs.nursery import NurserySpec
 from circadian.specs.screening import CapsSpec, DuplicatesSpec, RedactionSpec, RuleSpec, ScreeningSpec, TriggersSpec
 
 __all__ = [
+    "MOST_REPLICAS",
+    "Autoscale",
     "BaseJudge",
     "BaseModelRef",
     "CapsSpec",

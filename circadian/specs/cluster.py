@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from circadian.specs.base import PositiveInt, Resource, Seconds, Spec
 
@@ -46,6 +46,25 @@ class EngineSpec(Spec):
     """Bound of a delivery, a change of view or a checksum."""
     generate_seconds: Seconds = 1800.0
     """Bound of one call of sample or read, over all its prompts."""
+
+
+MOST_REPLICAS = 64
+
+
+class Autoscale(Spec):
+    """As many wake replicas as the requests under way call for."""
+
+    min: Annotated[int, Field(ge=1, le=MOST_REPLICAS)] = 1
+    """At least one: the first request after none would wait for an engine's start."""
+    max: Annotated[int, Field(ge=1, le=MOST_REPLICAS)]
+    target_ongoing_requests: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 32.0
+    """Under way at one replica; with more of them another is started. Half of what one engine works on at once."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"replicas.min {self.min} is more than replicas.max {self.max}; give a max of {self.min} or more")
+        return self
 
 
 class RolloutSpec(Spec):

@@ -14,14 +14,16 @@ from typing import Any, Literal
 from fastapi.testclient import TestClient
 
 from actors.learn_chunk import ChunkFailed, FastLevel, learn_chunk
+from actors.replies import Proof
+from actors.wake_state import read_wake
 from circadian.events import EventLog
-from circadian.memory.delivery import Receipt, pack_tensors
+from circadian.memory.delivery import pack_tensors
 from circadian.memory.state import MemoryState
 from circadian.memory.version import found_version, read_record, version_state
-from circadian.specs import ChunkJob, ChunkRecord, MemorySpec, NightJob, OnlineLearningSpec
+from circadian.specs import Autoscale, ChunkJob, ChunkRecord, MemorySpec, NightJob, OnlineLearningSpec
 from services.api.app import create_app
 from services.controller import Controller
-from services.fleet import Body, DeliveryFailed, Reply, Route, ServingSpec, Sight
+from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight
 from services.launcher import JobReport, LauncherUnavailable
 from services.learners import ChunkRefused, LearnerUnavailable
 from services.plan import Job
@@ -37,21 +39,34 @@ class MemoryFleet:
     """Replicas that answer with the last word they were told, and hold what was delivered to them."""
 
     versions: dict[str, list[str]] = field(default_factory=dict)
+    wakes: dict[str, Path] = field(default_factory=dict)
     bodies: list[Body] = field(default_factory=list)
     delivered: list[str] = field(default_factory=list)
     refuses: str = ""
     """Deliveries whose version contains this are refused."""
 
-    async def start(self, deployment: str, serving: ServingSpec, folder: Path) -> list[str]:
-        return self.versions.setdefault(deployment, [read_record(folder).id] * serving.replicas)
+    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
+        state = read_wake(wake)
+        self.wakes[deployment] = wake
+        await self.scale(deployment, serving, serving.replicas if state.replicas is None else state.replicas)
+        self.versions[deployment] = [state.version for _ in self.versions[deployment]]
+        return list(self.versions[deployment])
 
-    async def stop(self, deployment: str, serving: ServingSpec) -> None:
+    async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
+        there = self.versions.get(deployment, [])
+        wanted = replicas.min if isinstance(replicas, Autoscale) else replicas
+        new = [read_wake(self.wakes[deployment]).version] * (wanted - len(there))
+        self.versions[deployment] = [*there[:wanted], *new]
+
+    async def stop(self, deployment: str) -> None:
         self.versions.pop(deployment, None)
 
     async def look(self, deployment: str) -> Sight:
         return Sight(deployment not in self.versions, frozenset(self.versions.get(deployment, ())))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
+        if not self.versions.get(deployment):
+            raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
         self.bodies.append(body)
         text = self._echo(body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
@@ -65,7 +80,7 @@ class MemoryFleet:
             yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': letter}}]})}\n\n"
         yield "data: [DONE]\n\n"
 
-    async def deliver(self, deployment: str, payload: bytes) -> list[Receipt]:
+    async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
         size = int.from_bytes(payload[:8], "little")
         meta = json.loads(payload[8 : 8 + size])["__metadata__"]
         if self.refuses and self.refuses in meta["version"]:
@@ -74,7 +89,7 @@ class MemoryFleet:
             raise DeliveryFailed("there is no replica")
         self.delivered.append(meta["version"])
         self.versions[deployment] = [meta["version"]] * len(self.versions[deployment])
-        return [Receipt(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[deployment]]
+        return [Proof(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[deployment]]
 
     @staticmethod
     def _echo(body: Body) -> str:

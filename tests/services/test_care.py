@@ -32,8 +32,8 @@ def seen(*versions: str) -> Sight:
         (STARTING, seen("ver_1"), STARTING, False, Care.BRING_UP),
         (STARTING, seen("ver_1"), STARTING, True, Care.NONE),
         (STARTING, seen("ver_1"), AWAKE, False, Care.NONE),
-        (AWAKE, seen("ver_0"), AWAKE, False, Care.START_ANEW),
-        (AWAKE, seen("ver_0", "ver_1"), AWAKE, False, Care.START_ANEW),
+        (AWAKE, seen("ver_0"), AWAKE, False, Care.BRING_BACK),
+        (AWAKE, seen("ver_0", "ver_1"), AWAKE, False, Care.BRING_BACK),
         (NIGHT, seen("ver_1+slp_1"), NIGHT, False, Care.NONE),
         (NIGHT, seen("ver_0"), NIGHT, False, Care.NONE),  # its watcher brings them where they belong
         (DUSK, seen("ver_1+slp_1"), DUSK, False, Care.NONE),

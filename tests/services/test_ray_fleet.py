@@ -1,95 +1,203 @@
-"""The fleet on Ray waits without holding threads that others need. (What needs Ray itself is tested end to end.)"""
+"""The fleet on Ray waits without holding threads that others need, and draws the right conclusions from what Serve says.
+
+What needs Serve itself is in tests/actors/test_wake_on_serve.py, and a cluster that is started anew in test_rejoining.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from in_memory import WAIT_SECONDS
 from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.serve.exceptions import RayServeException
 
-from circadian.memory.delivery import Receipt
-from services.fleet import FleetUnavailable
-from services.ray_fleet import RayFleet
+from actors.replies import Proof
+from actors.wake import Standing, WakeHandle
+from actors.wake_state import WakeState, write_wake
+from circadian.memory.delivery import DeliveryRefused
+from circadian.specs import Autoscale
+from services import ray_fleet
+from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec, Sight
+from services.ports import free_ports
+from services.ray_fleet import RayFleet, _Application
 from services.settings import Settings
 
-
-class Silent:
-    """A replica that has not come up yet."""
-
-    def __init__(self) -> None:
-        self.end = threading.Event()
-
-    def ready_ref(self) -> asyncio.Future[str]:
-        return asyncio.get_running_loop().create_future()
-
-    def ready(self, seconds: float) -> str:
-        self.end.wait(seconds)
-        return "ver_1"
+Fleets = Callable[..., RayFleet]
+UP = Standing(running=2)
 
 
-class Takes:
-    """A replica that takes deliveries."""
+class Replicas:
+    """Two replicas, as a handle reaches them."""
 
-    def deliver_ref(self, payload: bytes) -> Any:
-        async def receipt() -> Receipt:
-            return Receipt("ver_1", "sum", len(payload), 1.0)
+    def __init__(self, *, says: Any = ("ver_1", "ver_1"), come: Any = None) -> None:
+        self.says, self.brought = says, come
 
-        return receipt()
+    async def versions(self) -> list[str]:
+        if self.says is None:
+            await asyncio.Event().wait()
+        if isinstance(self.says, Exception):
+            raise self.says
+        return list(self.says)
+
+    async def come(self) -> list[Proof]:
+        if self.brought is not None:
+            raise self.brought
+        return [Proof(version, "sum", 0, 0.0) for version in self.says]
+
+    async def deliver(self, payload: bytes) -> list[Proof]:
+        return [Proof(version, "sum", len(payload), 1.0) for version in self.says]
 
 
-def test_replicas_that_start_do_not_keep_the_database_waiting(settings: Settings) -> None:
+@pytest.fixture
+def wake(tmp_path: Path) -> Path:
+    write_wake(tmp_path / "wake.json", WakeState(folder=str(tmp_path / "ver_1")))
+    return tmp_path / "wake.json"
+
+
+@pytest.fixture
+def told() -> list[Any]:
+    """What Serve was told."""
+    return []
+
+
+@pytest.fixture
+def fleet_of(settings: Settings, wake: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch) -> Fleets:
+    """A fleet between a Serve that says what a test gives it, and these replicas."""
+
+    def make(says: Any = UP, replicas: Any = None, *, started: bool = True, **changed: Any) -> RayFleet:
+        def standing(deployment: str) -> Standing | None:
+            return says() if callable(says) else says
+
+        def run(deployment: str, wake_file: Path, number: Any, *_: Any) -> Any:
+            told.append(number)
+            return replicas
+
+        monkeypatch.setattr(RayFleet, "_init", lambda self: None)
+        monkeypatch.setattr(WakeHandle, "standing", staticmethod(standing))
+        monkeypatch.setattr(WakeHandle, "run", staticmethod(run))
+        monkeypatch.setattr(WakeHandle, "delete", staticmethod(lambda deployment: told.append("delete")))
+        monkeypatch.setattr(WakeHandle, "gone", staticmethod(lambda deployment: True))
+        monkeypatch.setattr(ray_fleet, "cluster_id", lambda: "here")
+        fleet = RayFleet(settings.model_copy(update=changed))
+        fleet._cluster = "here"
+        if started:
+            fleet._applications["toy"] = _Application(wake, 2, replicas)
+        return fleet
+
+    return make
+
+
+def test_replicas_that_start_do_not_keep_the_database_waiting(fleet_of: Fleets, wake: Path) -> None:
+    end = threading.Event()
+
+    def slow() -> Standing:
+        end.wait(WAIT_SECONDS)
+        return Standing()
+
     async def start() -> int:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        fleet, replica = RayFleet(settings), Silent()
-        waiting = [asyncio.create_task(fleet._ready(replica, "toy", i)) for i in range(16)]  # type: ignore[arg-type]
-        fleet._handles["toy"] = [replica]  # type: ignore[list-item]
+        fleet = fleet_of(slow, Replicas())
+        waiting = [asyncio.create_task(fleet.start(f"toy-{i}", ServingSpec(), wake)) for i in range(16)]
         waiting.append(asyncio.create_task(fleet.look("toy")))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
         try:
             return await asyncio.wait_for(asyncio.to_thread(lambda: 1), WAIT_SECONDS)
         finally:
-            replica.end.set()
+            end.set()
             for task in waiting:
                 task.cancel()
 
     assert asyncio.run(start()) == 1
 
 
-def test_a_replica_that_does_not_start_in_time_is_killed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed: list[int] = []
-    monkeypatch.setattr(RayFleet, "_kill", staticmethod(lambda deployment, index: killed.append(index)))
-    fleet = RayFleet(settings.model_copy(update={"replica_start_seconds": 0.01}))
-    with pytest.raises(FleetUnavailable, match="replica 3 of toy"):
-        asyncio.run(fleet._ready(Silent(), "toy", 3))  # type: ignore[arg-type]
-    assert killed == [3]
-
-
-def test_a_replica_that_does_not_say_how_it_is_is_not_missing(settings: Settings) -> None:
-    fleet = RayFleet(settings.model_copy(update={"ray_request_seconds": 0.01}))
-    fleet._handles["toy"] = [Silent()]  # type: ignore[list-item]
-    sight = asyncio.run(fleet.look("toy"))
-    assert (sight.missing, sight.versions) == (False, frozenset())
-
-
-@pytest.mark.parametrize("error", [ActorDiedError(), OutOfMemoryError("the node was running low on memory")])
-def test_a_replica_that_died_or_was_killed_for_memory_is_missing(settings: Settings, error: Exception) -> None:
-    class Dead:
-        async def ready_ref(self) -> str:
-            raise error
-
-    fleet = RayFleet(settings)
-    fleet._handles["toy"] = [Dead()]  # type: ignore[list-item]
+@pytest.mark.parametrize(
+    ("says", "why"), [(Standing(coming=2), "none answers after 0.01 s"), (Standing(failed="no such folder"), "no such folder")]
+)
+def test_replicas_that_do_not_start_are_ended(fleet_of: Fleets, wake: Path, told: list[Any], says: Standing, why: str) -> None:
+    fleet = fleet_of(says, Replicas(), started=False, replica_start_seconds=0.01)
+    with pytest.raises(FleetUnavailable, match=why):
+        asyncio.run(fleet.start("toy", ServingSpec(replicas=2), wake))
+    assert told == [2, "delete"]
     assert asyncio.run(fleet.look("toy")).missing
 
 
-def test_a_delivery_goes_to_every_replica(settings: Settings) -> None:
-    async def deliver() -> list[int]:
-        fleet = RayFleet(settings)
-        fleet._handles["toy"] = [Takes(), Takes()]  # type: ignore[list-item]
-        return [receipt.bytes for receipt in await fleet.deliver("toy", b"abc")]
+def test_one_replica_of_two_is_better_than_none(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
+    fleet = fleet_of(Standing(running=1, coming=1), Replicas(says=["ver_1"]), started=False, replica_start_seconds=0.01)
+    assert asyncio.run(fleet.start("toy", ServingSpec(replicas=2), wake)) == ["ver_1"]
+    assert asyncio.run(fleet.look("toy")) == Sight(False, frozenset({"ver_1"}), starting=True)
+    assert told == [2]
 
-    assert asyncio.run(deliver()) == [3, 3]
+
+def test_a_start_is_of_as_many_as_the_wake_file_lends(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
+    fleet, serving = fleet_of(UP, Replicas(), started=False), ServingSpec(replicas=Autoscale(min=2, max=8))
+    assert asyncio.run(fleet.start("toy", serving, wake)) == ["ver_1"] * 2
+    write_wake(wake, WakeState(folder=str(wake.parent / "ver_1"), replicas=1))
+    asyncio.run(fleet.start("toy", serving, wake))
+    write_wake(wake, WakeState(folder=str(wake.parent / "ver_1"), replicas=0))
+    assert asyncio.run(fleet.start("toy", serving, wake)) == []
+    assert told == [serving.replicas, 1, "delete"]
+    assert not asyncio.run(fleet.look("toy")).missing, "it is meant to be so"
+
+
+def test_replicas_that_cannot_become_what_they_are_to_be_are_ended(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
+    fleet = fleet_of(UP, Replicas(come=DeliveryRefused("read back other things")), started=False)
+    with pytest.raises(FleetUnavailable, match="read back other things"):
+        asyncio.run(fleet.start("toy", ServingSpec(replicas=2), wake))
+    assert told == [2, "delete"]
+
+
+def test_a_replica_that_does_not_say_how_it_is_is_not_missing(fleet_of: Fleets) -> None:
+    fleet = fleet_of(UP, Replicas(says=None), ray_request_seconds=0.05)
+    assert asyncio.run(fleet.look("toy")) == Sight(missing=False)
+
+
+@pytest.mark.parametrize(
+    "error", [ActorDiedError(), OutOfMemoryError("the node was low on memory"), RayServeException("none runs")]
+)
+def test_a_replica_that_dies_during_a_look_is_looked_for_again(fleet_of: Fleets, error: Exception) -> None:
+    assert asyncio.run(fleet_of(UP, Replicas(says=error)).look("toy")) == Sight(missing=False)
+
+
+@pytest.mark.parametrize(("says", "starting"), [(None, False), (Standing(), False), (Standing(coming=1), True)])
+def test_where_none_runs_they_are_missing(fleet_of: Fleets, says: Standing | None, starting: bool) -> None:
+    assert asyncio.run(fleet_of(says, Replicas()).look("toy")) == Sight(missing=True, starting=starting)
+
+
+@pytest.mark.parametrize("answers", ["another", ""])
+def test_a_cluster_that_has_gone_is_left(fleet_of: Fleets, monkeypatch: pytest.MonkeyPatch, answers: str) -> None:
+    left: list[str] = []
+    fleet = fleet_of(UP, Replicas())
+    monkeypatch.setattr(ray, "shutdown", lambda: left.append("left"))
+    monkeypatch.setattr(ray_fleet, "cluster_id", lambda: answers)
+    assert asyncio.run(fleet.look("toy")).missing
+    assert asyncio.run(fleet.look("toy")).missing
+    assert left == ["left"]
+    with pytest.raises(FleetUnavailable, match="no replica"):
+        asyncio.run(fleet.answer("toy", "chat", {}))
+
+
+def test_a_delivery_goes_to_every_replica(fleet_of: Fleets) -> None:
+    assert [proof.bytes for proof in asyncio.run(fleet_of(UP, Replicas()).deliver("toy", b"abc"))] == [3, 3]
+
+
+def test_a_delivery_that_one_of_them_did_not_hear_of_has_failed(fleet_of: Fleets) -> None:
+    with pytest.raises(DeliveryFailed, match="1 of 2"):
+        asyncio.run(fleet_of(UP, Replicas(says=["ver_1"])).deliver("toy", b"abc"))
+
+
+def test_what_was_never_started_cannot_be_scaled(fleet_of: Fleets) -> None:
+    with pytest.raises(FleetUnavailable, match="start it first"):
+        asyncio.run(fleet_of(started=False).scale("toy", ServingSpec(), 1))
+
+
+def test_where_nobody_listens_that_is_said_at_once(settings: Settings) -> None:
+    (port,) = free_ports("127.0.0.1", 1, 0)
+    with pytest.raises(FleetUnavailable, match="no Ray at"):
+        asyncio.run(RayFleet(settings.model_copy(update={"ray_address": f"127.0.0.1:{port}"}))._connect())
