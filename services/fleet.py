@@ -100,12 +100,13 @@ def gpu_memory(gpus: float) -> float:
 
 
 class Fleet(Protocol):
-    """Wake replicas, by deployment name. What they serve stands in the deployment's wake file (actors/wake_state.py), which is written
-    before one of these is asked to make it so."""
+    """Wake replicas, by the id of their deployment. What they serve stands in the deployment's wake file (actors/wake_state.py), which is
+    written before one of these is asked to make it so."""
 
-    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
-        """Make it what the wake file says: start what is missing, bring what lives there, end what is too much. Returns, when they
-        answer, the version of each. Where none comes up all are ended, so that the next try starts them anew. Raises FleetUnavailable."""
+    async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
+        """Make it what the wake file says, under the name by which clients ask for it: start what is missing, bring what lives there, end
+        what is too much. Returns, when they answer, the version of each. Where none comes up all are ended, so that the next try starts them
+        anew. Raises FleetUnavailable."""
 
     async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
         """Let so many answer, 0 included, of a deployment that was started here; does not wait for those that start. Those that are too

@@ -96,7 +96,7 @@ class _Loop:
     async def _advance(self) -> bool:
         """Look, decide, do. True when there is nothing to do until the next poll."""
         known = await asyncio.to_thread(self._known)
-        serves = (await self.serving.fleet.look(known.name)).versions if known.awake else frozenset()
+        serves = (await self.serving.fleet.look(self.deployment_id)).versions if known.awake else frozenset()
         step = plan(
             OnlineSituation(
                 active_version=known.active_version,
@@ -120,7 +120,7 @@ class _Loop:
         elif step is OnlineStep.LEARN:
             if job_file := await asyncio.to_thread(self._plan_chunk, known):
                 self._learner = True
-                self._chunk = asyncio.create_task(self.learners.learn(known.name, job_file, known.recipe.online_learning))
+                self._chunk = asyncio.create_task(self.learners.learn(self.deployment_id, job_file, known.recipe.online_learning))
         elif step is OnlineStep.COMMIT:
             await self._commit(known)
         elif step is OnlineStep.DELIVER:
@@ -133,7 +133,7 @@ class _Loop:
             self._chunk.cancel()
             await asyncio.gather(self._chunk, return_exceptions=True)
             self._chunk = None
-        await self.learners.end(known.name)
+        await self.learners.end(self.deployment_id)
         self._learner = False
 
     async def _commit(self, known: _Known) -> None:

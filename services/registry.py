@@ -50,11 +50,8 @@ def one(tx: Session, table: type[R], kind: str, given: str) -> R:
 # Deployments
 
 
-def deployment(tx: Session, id_or_name: str) -> Deployment:
-    row = tx.scalar(select(Deployment).where((Deployment.id == id_or_name) | (Deployment.name == id_or_name)))
-    if row is None:
-        raise not_found("deployment", id_or_name)
-    return row
+def deployment(tx: Session, id: str) -> Deployment:
+    return one(tx, Deployment, "deployment", id)
 
 
 def deployments(tx: Session) -> list[Deployment]:

@@ -58,7 +58,7 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             await asyncio.to_thread(self.files.lend, deployment_id, deployment.active_version, replicas)
-            await self.fleet.scale(deployment.name, serving, serving.replicas if replicas is None else replicas)
+            await self.fleet.scale(deployment.id, serving, serving.replicas if replicas is None else replicas)
 
     async def deliver(self, deployment_id: str, path: Path) -> list[Proof]:
         """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises, and the
@@ -101,7 +101,7 @@ class Serving:
                     return await self._hand_round(deployment_id, path, payload)
             except DeliveryFailed as error:
                 tries += 1
-                sight = await self.fleet.look(deployment.name)
+                sight = await self.fleet.look(deployment.id)
                 refusals += not (sight.missing or sight.starting)
                 log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
                 if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
@@ -116,7 +116,7 @@ class Serving:
             return []
         try:
             async with asyncio.timeout(self.settings.delivery_seconds):
-                proofs = await self.fleet.deliver(deployment.name, payload)
+                proofs = await self.fleet.deliver(deployment.id, payload)
         except TimeoutError as error:
             raise DeliveryFailed(f"delivery {path.name} to {deployment.name} took longer than it may") from error
         verify(proofs, *promised(path))
@@ -136,7 +136,7 @@ class Serving:
     async def _check(self, deployment_id: str) -> bool:
         """One look, and what follows from it. False when replicas were needed and did not come up."""
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = await self.fleet.look(name)
+        sight = await self.fleet.look(deployment_id)
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:
@@ -169,9 +169,9 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             if anew:
-                await self.fleet.stop(deployment.name)
+                await self.fleet.stop(deployment.id)
             await asyncio.to_thread(self._prepare, deployment, anew)
-            versions = await self.fleet.start(deployment.name, serving, self.settings.wake_file(deployment_id))
+            versions = await self.fleet.start(deployment.id, deployment.name, serving, self.settings.wake_file(deployment_id))
             # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
             # The row is read again, because a start takes long enough for a dawn.
             known, _ = await asyncio.to_thread(self._known, deployment_id)

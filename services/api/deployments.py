@@ -41,7 +41,7 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
     if caller.deployments is not None:
         raise Problem(403, "deployment_not_allowed", "This key is for some deployments; make new ones with a key for all.")
     with control.database.read() as tx:
-        if tx.scalar(select(Deployment.id).where(Deployment.name == body.name)):
+        if tx.scalar(select(Deployment.id).where(Deployment.tenant == caller.tenant, Deployment.name == body.name)):
             raise _name_taken(body.name)
     deployment_id, version_id = new_id("dep"), new_id("ver")
     folder = control.settings.version_folder(deployment_id, version_id)

@@ -76,7 +76,7 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
         return await _stream(control, caller, deployment, route, body, exchange)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
-            reply = await _heard(request, control.fleet.answer(deployment.name, route, body))
+            reply = await _heard(request, control.fleet.answer(deployment.id, route, body))
     except (FleetUnavailable, TimeoutError) as error:
         raise _unavailable(error) from error
     headers = {VERSION_HEADER: reply.version}
@@ -111,7 +111,7 @@ async def _left(request: Request) -> None:
 async def _stream(
     control: Controller, caller: Caller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None
 ) -> Response:
-    pieces = control.fleet.stream(deployment.name, route, body)
+    pieces = control.fleet.stream(deployment.id, route, body)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
             head = await anext(pieces)

@@ -120,17 +120,22 @@ def test_a_sleep_of_another_tenant_is_not_told_by_its_id(service: Service) -> No
     night.end("no_op")
 
 
-def test_no_tenant_gets_a_name_that_another_ones_replicas_answer_to(service: Service) -> None:
-    """Replicas are found by the deployment's name: a second one of that name would be answered by the first one's."""
-    service.deploy()
+def test_tenants_may_use_the_same_name_and_each_is_answered_by_its_own(service: Service) -> None:
+    mine = service.deploy()
     stranger = made(service, tenant="other")["key"]
     body = {"name": "toy", "base_model": {"model": str(service.base)}}
+    theirs = service.client.post("/v1/deployments", json=body, headers=as_key(stranger)).json()
+    assert theirs["id"] != mine["id"]
+    assert service.client.get("/v1/deployments/toy", headers=as_key(stranger)).json()["id"] == theirs["id"]
+    service.until(lambda: service.client.get("/v1/deployments/toy/status", headers=as_key(stranger)).json()["state"] == "awake")
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    for row, headers in ((mine, {}), (theirs, as_key(stranger))):
+        answer = service.client.post("/v1/chat/completions", json=chat, headers=headers)
+        assert answer.headers["x-deployment-version"] == row["active_version"]
     problem(service.client.post("/v1/deployments", json=body, headers=as_key(stranger)), 409, "name_taken")
     row = {"base_model": {}, "memory": {}, "recipe": {}, "serving": {}, "active_version": "ver_x"}
     with pytest.raises(IntegrityError), service.controller.database.write() as tx:
         tx.add(Deployment(tenant="other", id="dep_other", name="toy", **row))
-    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
-    problem(service.client.post("/v1/chat/completions", json=chat, headers=as_key(stranger)), 404, "model_not_found")
 
 
 def test_a_key_for_one_deployment_touches_no_other(service: Service) -> None:
