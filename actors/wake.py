@@ -76,10 +76,12 @@ class WakeHandle:
         num_gpus: float = 0.0,
         engine: EngineSpec | None = None,
         drain_seconds: float = DRAIN_SECONDS,
+        trusted: tuple[str, ...] = (),
     ) -> WakeHandle:
         """Have so many replicas serve what the wake file says, under this model name; those that live go on. Does not wait for them:
         `standing` tells.
 
+        trusted: public keys (hexadecimal), one of which must have signed the version; without any, nothing is verified.
         Replicas that are too many end their requests first. Where anything but their number has changed, they are replaced.
         """
         engine = engine or EngineSpec()
@@ -105,8 +107,8 @@ class WakeHandle:
             **scale,
         )(WakeReplica)
         # Without a version of our own Serve takes a new one at each call and replaces every replica. The switch is Serve's own.
-        code = hashlib.sha256(f"{wake_file} {model} {engine.model_dump_json()}".encode()).hexdigest()
-        bound = replica.options(version=code, _internal=True).bind(str(wake_file), model, engine)
+        code = hashlib.sha256(f"{wake_file} {model} {engine.model_dump_json()} {trusted}".encode()).hexdigest()
+        bound = replica.options(version=code, _internal=True).bind(str(wake_file), model, engine, trusted)
         target = serve.RunTarget(bound, name=names.wake_application(deployment), route_prefix=None)
         (handle,) = serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         return cls(deployment, handle)

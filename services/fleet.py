@@ -105,8 +105,8 @@ class Fleet(Protocol):
 
     async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
         """Make it what the wake file says, under the name by which clients ask for it: start what is missing, bring what lives there, end
-        what is too much. Returns, when they answer, the version of each. Where none comes up all are ended, so that the next try starts them
-        anew. Raises FleetUnavailable."""
+        what is too much. Returns, when they answer, the version of each. Where none comes up all are ended, so that the next try starts
+        them anew. Raises FleetUnavailable."""
 
     async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
         """Let so many answer, 0 included, of a deployment that was started here; does not wait for those that start. Those that are too

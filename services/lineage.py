@@ -23,7 +23,8 @@ def record(tx: Session, version: str, kept: Iterable[str], left_out: Mapping[str
 
 def ancestry(tx: Session, deployment: str, version: str) -> list[str]:
     """The version and its ancestors, the youngest first."""
-    parents = dict(tx.execute(select(Version.id, Version.parent).where(Version.deployment == deployment)).tuples())
+    rows = tx.execute(select(Version.id, Version.parent).where(Version.deployment == deployment))
+    parents = {id: parent for id, parent in rows}  # noqa: C416  # rows are no pairs for dict()
     chain: list[str] = []
     now: str | None = version
     while now is not None and now not in chain:
@@ -35,7 +36,7 @@ def ancestry(tx: Session, deployment: str, version: str) -> list[str]:
 def descendants(tx: Session, deployment: str, versions: Iterable[str]) -> list[str]:
     """These versions and all that came of them, the oldest first."""
     found = set(versions)
-    rows = tx.execute(select(Version.id, Version.parent).where(Version.deployment == deployment).order_by(Version.number)).tuples()
+    rows = tx.execute(select(Version.id, Version.parent).where(Version.deployment == deployment).order_by(Version.number))
     ordered = []
     for id, parent in rows:  # a parent is always older than its children
         if id in found or parent in found:

@@ -32,7 +32,7 @@ from dbos import error as workflow_errors
 from actors import names
 from circadian.memory.version import read_record
 from circadian.specs import NightJob
-from services import fast_registry, registry, tail
+from services import dawn, fast_registry, registry, tail
 from services.background import Background, pause
 from services.durable import Durable, StepFailed
 from services.fleet import DeliveryFailed
@@ -43,6 +43,7 @@ from services.outcome import NightOutcome, night_error, read_outcome, tell, why
 from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
 from services.serving import Serving, receipts_data
 from services.settings import Settings
+from services.signing import Signing
 from services.states import DAWN, FastState, SleepStatus, moved
 from services.strays import Strays
 from services.tables import Database, Json, Sleep
@@ -60,10 +61,17 @@ class Nights:
     """Lives every active sleep through."""
 
     def __init__(
-        self, settings: Settings, database: Database, lease: Lease, durable: Durable, serving: Serving, launcher: Launcher
+        self,
+        settings: Settings,
+        database: Database,
+        lease: Lease,
+        durable: Durable,
+        serving: Serving,
+        launcher: Launcher,
+        signing: Signing,
     ) -> None:
         self.settings, self.database, self.lease, self.durable = settings, database, lease, durable
-        self.serving, self.launcher = serving, launcher
+        self.serving, self.launcher, self.signing = serving, launcher, signing
         self.tasks, self.strays = Background(settings), Strays(settings, lease, launcher)
         self._more = asyncio.Event()
 
@@ -128,7 +136,7 @@ class _Watcher:
 
     def __init__(self, nights: Nights, sleep_id: str) -> None:
         self.settings, self.database, self.lease = nights.settings, nights.database, nights.lease
-        self.serving, self.launcher, self.strays = nights.serving, nights.launcher, nights.strays
+        self.serving, self.launcher, self.signing, self.strays = nights.serving, nights.launcher, nights.signing, nights.strays
         self.sleep_id, self._home_of = sleep_id, nights.home
         self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
         self._unconfirmed = 0
@@ -214,6 +222,8 @@ class _Watcher:
             await self._put_back(sleep, outcome)
         elif step is Step.COMMIT:
             await asyncio.to_thread(self._commit, _left(outcome))
+        elif step is Step.KEEP:
+            await asyncio.to_thread(self._keep, _left(outcome))
         elif step is Step.DAWN:
             await self._dawn(sleep, _left(outcome))
         elif step in ENDS:
@@ -246,7 +256,13 @@ class _Watcher:
             attempts_left=self.settings.night_attempts - sleep.attempt,
             submitted=sleep.submitted,
             in_line=in_line,
+            promotes=self._promotes(sleep),
+            made=outcome is not None and outcome.version is not None,
         )
+
+    def _promotes(self, sleep: Sleep) -> bool:
+        with self.database.read() as tx:
+            return dawn.wish(tx, sleep).mode == "on_pass"
 
     async def _job(self, sleep: Sleep) -> JobReport:
         """The job's state, asked at most every `job_poll_seconds`; before the first attempt there is none to ask for."""
@@ -355,6 +371,10 @@ class _Watcher:
         """The replicas return to the parent: by delivery, or as new replicas where that fails."""
         rest = sleep.rest_delivery or (outcome.deliveries.get("rest") if outcome else None)
         try:
+            if await asyncio.to_thread(self._parent_serves, sleep) is False:
+                # Somebody has gone back to another version meanwhile, and the replicas are brought there by that.
+                await asyncio.to_thread(self._set_fast, FastState.RESTED)
+                return
             if rest is None:
                 raise DeliveryFailed("the night left no delivery that goes back to the parent")
             data = receipts_data(await self.serving.deliver(sleep.deployment, self._home_of(sleep) / rest))
@@ -366,20 +386,37 @@ class _Watcher:
         await asyncio.to_thread(self._set_fast, FastState.RESTED, "deployment.put_back", message, data)
 
     def _commit(self, outcome: NightOutcome) -> None:
+        made = self._made(outcome)
         with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            folder = self.settings.version_folder(sleep.deployment, sleep.child_version)
-            record = read_record(folder)
-            if record.id != sleep.child_version or record.parent != sleep.parent_version:
-                raise ValueError(
-                    f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}"
-                )
-            if registry.commit_promotion(tx, sleep, record, str(folder), outcome.left_out, outcome.returned):
+            if dawn.commit(tx, sleep, made):
                 tail.enter(sleep, DAWN)
                 tell(sleep, outcome)
                 registry.append_event(tx, sleep, "sleep.stage_started", "dawn", {"stage": DAWN})
             elif sleep.status is not SleepStatus.CANCELLING:
                 sleep.error = night_error("parent_changed", f"the deployment no longer serves {sleep.parent_version}")
+
+    def _keep(self, outcome: NightOutcome) -> None:
+        made = self._made(outcome)
+        with self.lease.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status.terminal or sleep.status is SleepStatus.CANCELLING:
+                return
+            tell(sleep, outcome)
+            sleep.outcome = outcome.outcome
+            dawn.keep(tx, sleep, made, dawn.wish(tx, sleep))
+            data = {"outcome": sleep.outcome, "version": made.record.id, "serves": sleep.parent_version}
+            message = f"{made.record.id} is {sleep.outcome}, {sleep.parent_version} serves on"
+            registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, message, data)
+
+    def _made(self, outcome: NightOutcome) -> dawn.Made:
+        """The version, signed as it lies there: whatever changes it from now on is found out."""
+        sleep = self._load()
+        folder = self.settings.version_folder(sleep.deployment, sleep.child_version)
+        record = read_record(folder)
+        if record.id != sleep.child_version or record.parent != sleep.parent_version:
+            raise ValueError(f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}")
+        return dawn.Made(record, str(folder), self.signing.sign(folder), outcome)
 
     async def _dawn(self, sleep: Sleep, outcome: NightOutcome) -> None:
         started = time.monotonic()
@@ -417,7 +454,7 @@ class _Watcher:
     def _undo(self, error: Json) -> None:
         with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            registry.undo_promotion(tx, sleep)
+            dawn.undo(tx, sleep)
             sleep.fast, sleep.error = FastState.SENT, error
 
     def _end(self, status: SleepStatus, outcome: NightOutcome | None) -> None:
@@ -439,6 +476,10 @@ class _Watcher:
             sleep.fast = state
             if kind:
                 registry.append_event(tx, sleep, kind, message, data)
+
+    def _parent_serves(self, sleep: Sleep) -> bool:
+        with self.database.read() as tx:
+            return registry.deployment(tx, sleep.deployment).active_version == sleep.parent_version
 
     def _load(self) -> Sleep:
         with self.database.read() as tx:

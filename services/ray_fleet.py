@@ -56,8 +56,9 @@ class RayFleet:
     the database, which the rest of the controller asks in threads, answers whatever the cluster does.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, trusted: tuple[str, ...] = ()) -> None:
+        """trusted: public keys (hexadecimal) one of which must have signed what a replica starts on; without any, nothing is verified."""
+        self.settings, self.trusted = settings, trusted
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fleet")
         self._applications: dict[str, _Application] = {}
         self._others: dict[str, WakeHandle] = {}
@@ -172,7 +173,9 @@ class RayFleet:
             else:
                 engine = EngineSpec(max_model_len=serving.max_model_len, gpu_memory_utilization=gpu_memory(serving.gpus))
                 resources, drain = (serving.cpus, serving.gpus), self.settings.replica_drain_seconds
-                handle = await self._in_thread(WakeHandle.run, deployment, model, wake, replicas, *resources, engine, drain)
+                handle = await self._in_thread(
+                    WakeHandle.run, deployment, model, wake, replicas, *resources, engine, drain, self.trusted
+                )
         except (*NOT_ANSWERED, ValueError) as error:
             raise FleetUnavailable(f"the replicas of {deployment} cannot be started: {error}") from error
         application = self._applications[deployment] = _Application(model, wake, replicas, handle)

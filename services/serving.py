@@ -18,10 +18,12 @@ from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
 from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
+from services.leader import Lease
 from services.online_plan import is_label
 from services.settings import Settings
+from services.signing import Signing
 from services.states import FastState, ServingState
-from services.tables import Database, Deployment
+from services.tables import Deployment
 from services.wake_files import WakeFiles, promised
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,8 @@ STARTS = 3
 class Serving:
     """What the controller does with the fleet, beside passing questions on."""
 
-    def __init__(self, settings: Settings, database: Database, fleet: Fleet) -> None:
-        self.settings, self.database, self.fleet = settings, database, fleet
+    def __init__(self, settings: Settings, lease: Lease, fleet: Fleet, signing: Signing) -> None:
+        self.settings, self.lease, self.database, self.fleet, self.signing = settings, lease, lease.database, fleet, signing
         self.files, self.keepers = WakeFiles(settings), Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
 
@@ -111,6 +113,9 @@ class Serving:
     async def _hand_round(self, deployment_id: str, path: Path, payload: bytes) -> list[Proof]:
         """One try, by whoever holds the lock: the proof of every replica that runs; none where none is to. Raises DeliveryFailed."""
         deployment = await asyncio.to_thread(self._deployment, deployment_id)
+        version, _ = promised(path)
+        if version.partition("+")[0] != deployment.active_version:
+            raise DeliveryFailed(f"{path.name} makes {version}, and {deployment.name} serves {deployment.active_version} by now")
         state = await asyncio.to_thread(self.files.serve_delivered, deployment_id, deployment.active_version, path)
         if state.replicas == 0:
             return []
@@ -182,7 +187,8 @@ class Serving:
         raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
 
     def _prepare(self, deployment: Deployment, anew: bool) -> None:
-        """The wake file, before replicas read it."""
+        """The version is what was signed, and the wake file says so, before replicas read it. Raises VersionBroken and OSError."""
+        self.signing.verify(self.settings.version_folder(deployment.id, deployment.active_version))
         if anew:
             self.files.serve(deployment.id, deployment.active_version)
         else:
@@ -212,7 +218,7 @@ class Serving:
         return known, row.name
 
     def _fast_memory_lost(self, deployment_id: str) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.fast_memory_lost(tx, deployment_id)
 
     def _deployment(self, deployment_id: str) -> Deployment:
@@ -220,7 +226,7 @@ class Serving:
             return registry.deployment(tx, deployment_id)
 
     def _set(self, deployment_id: str, state: ServingState, error: str | None = None) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.set_serving(tx, deployment_id, state, error)
 
 

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
 from circadian.specs.screening import ScreeningSpec
-from services import fast_registry, registry
+from services import fast_registry, promotion, registry
 from services.api.schemas import SleepTemplate
 from services.errors import Problem
 from services.tables import Deployment, Sleep, new_id
@@ -29,12 +29,15 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
     fast_registry.locked(tx, deployment.id)
     if active := registry.active_sleep(tx, deployment.id):
         raise in_progress(deployment.name, active.id)
+    if running := promotion.running_rollout(tx, deployment.id):
+        raise promotion.in_progress(deployment, running.id)
     recipe = recipe_of(deployment, template)
     row = Sleep(
         id=id or new_id("slp"),
         deployment=deployment.id,
         seed=template.seed,
         recipe=recipe.model_dump(mode="json"),
+        promotion=template.promotion.model_dump(mode="json") if template.promotion else {},
         held_out=list(template.held_out),
         request_sha256=digest,
         parent_version=deployment.active_version,

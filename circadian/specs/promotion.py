@@ -26,6 +26,6 @@ class PromotionSpec(Spec):
     """Who decides that a version serves. One that did not pass its gates is never promoted by any of these."""
 
     mode: Literal["manual", "on_pass", "canary"] = "on_pass"
-    """`manual`: it is kept as a candidate until somebody promotes it. `on_pass`: at dawn. `canary`: at dawn to a share of the clients, later
-    to all."""
+    """`manual`: it is kept as a candidate until somebody promotes it. `on_pass`: at dawn. `canary`: at dawn to a share of the clients,
+    later to all."""
     canary: CanarySpec = CanarySpec()

@@ -31,6 +31,8 @@ class Rollout(Row):
     """immediate or canary."""
     from_version: Mapped[str]
     to_version: Mapped[str]
+    was: Mapped[str]
+    """The status of `to_version` when it began."""
     status: Mapped[str]
     """running, succeeded, failed or aborted."""
     reason: Mapped[str | None] = mapped_column(default=None)
@@ -39,7 +41,15 @@ class Rollout(Row):
     overridden: Mapped[list[Json]] = mapped_column(JSON, default=list)
     """Gates that the version had not passed, and that somebody with the right to passed over."""
     canary: Mapped[Json | None] = mapped_column(default=None)
-    """Of a canary: its share of the traffic and its time, when it began to answer, and what it has answered."""
+    """Of a canary: its share of the traffic, its time and what it may fail."""
+    live_at: Mapped[float | None] = mapped_column(default=None)
+    """When the canary began to answer."""
+    requests: Mapped[int] = mapped_column(default=0)
+    """That the canary was given, over all controllers."""
+    errors: Mapped[int] = mapped_column(default=0)
+    """Of these, that it failed; the active version has answered them."""
+    abort: Mapped[str | None] = mapped_column(default=None)
+    """Why somebody wants it to end."""
     finished_at: Mapped[float | None] = mapped_column(default=None)
     error: Mapped[str | None] = mapped_column(default=None)
     __table_args__ = (

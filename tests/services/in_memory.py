@@ -47,6 +47,8 @@ class MemoryFleet:
     delivered: list[str] = field(default_factory=list)
     refuses: str = ""
     """Deliveries whose version contains this are refused."""
+    fails: str = ""
+    """Replicas whose key ends with this answer nothing."""
 
     async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
         if deployment not in self.models:
@@ -70,8 +72,7 @@ class MemoryFleet:
         return Sight(self._model(deployment) not in self.versions, frozenset(self.versions.get(self._model(deployment), ())))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
-        if not self.versions.get(self._model(deployment)):
-            raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
+        self._check(deployment)
         self.bodies.append(body)
         text = self._echo(body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
@@ -81,6 +82,7 @@ class MemoryFleet:
         )
 
     async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
+        self._check(deployment)
         self.bodies.append(body)
         yield Reply(200, {}, self.versions[self._model(deployment)][0])
         for letter in self._echo(body):
@@ -97,6 +99,10 @@ class MemoryFleet:
         self.delivered.append(meta["version"])
         self.versions[self._model(deployment)] = [meta["version"]] * len(self.versions[self._model(deployment)])
         return [Proof(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[self._model(deployment)]]
+
+    def _check(self, deployment: str) -> None:
+        if not self.versions.get(self._model(deployment)) or (self.fails and deployment.endswith(self.fails)):
+            raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
 
     def _model(self, deployment: str) -> str:
         return self.models.get(deployment, "")
@@ -197,16 +203,18 @@ class Night:
         self.log.emit("sleep.fast_memory", "", delivery=self.delivery("dusk.delivery", label), rest=rest, version=label)
         return label
 
-    def end(self, outcome: str, **more: Any) -> str:
-        """Leave outcome.json, with a version if it is a candidate, and succeed. Returns the version that should serve."""
+    def end(self, outcome: str, made: bool | None = None, **more: Any) -> str:
+        """Leave outcome.json, with a version if it is a candidate (or `made` says so), and succeed. Returns the version that should
+        serve."""
         job, child = self.job, Path(self.job.child)
         written: dict[str, Any] = {"outcome": outcome, "deliveries": {}, "report": {"seconds": 1.0}} | more
-        if outcome == "candidate":
+        if made if made is not None else outcome == "candidate":
             parent = read_record(Path(job.parent))
             found_version(parent.base.model, None, MemorySpec(), child)
             record = read_record(child).model_copy(update={"parent": parent.id})
             (child / "version.json").write_text(record.model_dump_json())
             written |= {"version": child.name}
+        if outcome == "candidate":
             written["deliveries"] = {"dawn": self.delivery("dawn.delivery", child.name)}
         (Path(job.home) / "outcome.json").write_text(json.dumps(written))
         self.launcher.jobs[self.submission] = Job.SUCCEEDED

@@ -15,9 +15,15 @@ from test_errors import problem
 
 from services import audit
 from services.access import SCOPES, Scope
-from services.tables import ApiKey, AuditEvent, Deployment
+from services.tables import ApiKey, AuditEvent, Deployment, Rollout
 
-OF_PATHS = {"feedback": {"reward": 1.0}, "quarantine": {"reason": "doubtful"}, "release": {"reason": "fine"}}
+DOUBTFUL = {"reason": "doubtful"}
+OF_PATHS = {
+    "feedback": {"reward": 1.0},
+    **dict.fromkeys(("quarantine", "release", "reject", "revoke", "rollback"), DOUBTFUL),
+    "promote": {},
+    "abort": {},
+}
 """Bodies that these routes take."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
 FREE = {"/livez", "/readyz", "/version", "/openapi.json"}
@@ -35,6 +41,16 @@ def as_key(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def rollout_of(service: Service) -> str:
+    """A rollout of the deployment's, as the database has it: one that runs would keep others waiting."""
+    version = service.status()["active_version"]
+    row = {"kind": "promotion", "strategy": "immediate", "was": "candidate", "status": "failed", "started_by": "key_1"}
+    with service.controller.database.write() as tx:
+        id = service.client.get("/v1/deployments/toy").json()["id"]
+        tx.add(Rollout(id="roll_1", deployment=id, from_version=version, to_version=version, **row))
+    return "roll_1"
+
+
 def routes(service: Service) -> list[tuple[str, str]]:
     """Every method and path of the interface."""
     paths = service.client.get("/openapi.json").json()["paths"]
@@ -44,7 +60,7 @@ def routes(service: Service) -> list[tuple[str, str]]:
 def asked(service: Service, method: str, path: str, id: str, key: str) -> httpx.Response:
     """A route with this id in it, and a body that says little."""
     said = {"deployment": id, "model": id, "messages": [{"role": "user", "content": "hi"}]}
-    body = OF_PATHS.get(path.rsplit("/", 1)[-1]) or {"post": said, "patch": {}}.get(method)
+    body = OF_PATHS.get(path.rsplit("/", 1)[-1], {"post": said, "patch": {}}.get(method))
     return service.client.request(method, re.sub(r"{\w+}", id, path), json=body, headers=as_key(key))
 
 
@@ -82,6 +98,7 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
         "experiences": [told["id"]],
         "sleeps": [sleep["id"]],
         "versions": [versions[0]["id"]],
+        "rollouts": [rollout_of(service)],
         "api_keys": [own_key],
         "schedules": [service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": EVERY_HOUR}).json()["id"]],
         "webhook_endpoints": [service.client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/"}).json()["id"]],

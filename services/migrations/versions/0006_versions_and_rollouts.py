@@ -53,13 +53,13 @@ def _rollouts() -> None:
         "rollouts",
         *listed(),
         sa.Column("deployment", sa.String(), sa.ForeignKey("deployments.id"), nullable=False, index=True),
-        *(sa.Column(name, sa.String(), nullable=False) for name in ("kind", "strategy", "from_version", "to_version")),
+        *(sa.Column(name, sa.String(), nullable=False) for name in ("kind", "strategy", "from_version", "to_version", "was")),
         *(sa.Column(name, sa.String(), nullable=False) for name in ("status", "started_by")),
         sa.Column("overridden", sa.JSON(), nullable=False),
         sa.Column("canary", sa.JSON()),
-        sa.Column("reason", sa.String()),
-        sa.Column("finished_at", sa.Double()),
-        sa.Column("error", sa.String()),
+        *(sa.Column(name, sa.Integer(), nullable=False) for name in ("requests", "errors")),
+        *(sa.Column(name, sa.Double()) for name in ("live_at", "finished_at")),
+        *(sa.Column(name, sa.String()) for name in ("reason", "error", "abort")),
         sa.UniqueConstraint("id"),
     )
     running = sa.text("status = 'running'")
