@@ -58,6 +58,8 @@ class ServingSpec(Spec):
     cpus: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Of the cluster's CPUs, for each replica."""
     gpus: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    placement: Literal["auto", "dedicated", "unihemispheric", "full"] = "auto"
+    """How nights lie beside the replicas, unless a sleep says otherwise; see services/placement.py."""
     max_model_len: PositiveInt | None = None
     """Tokens of prompt and completion together; None means what the base model allows."""
 
@@ -111,6 +113,9 @@ class Fleet(Protocol):
     async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
         """Let so many answer, 0 included, of a deployment that was started here; does not wait for those that start. Those that are too
         many end their requests first. Raises FleetUnavailable."""
+
+    async def free(self) -> tuple[float, float]:
+        """CPUs and GPUs of the cluster that nobody holds. Raises FleetUnavailable."""
 
     async def stop(self, deployment: str) -> None:
         """End the deployment's replicas, those that do not answer too."""

@@ -22,24 +22,26 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dbos import DBOS, StepOptions
 from dbos import error as workflow_errors
 
 from actors import names
 from circadian.memory.version import read_record
-from circadian.specs import NightJob
+from circadian.specs import Autoscale, NightJob, Recipe
 from services import dawn, fast_registry, registry, tail
 from services.background import Background, pause
 from services.durable import Durable, StepFailed
-from services.fleet import DeliveryFailed
+from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec
 from services.launcher import JobReport, Launcher, LauncherUnavailable
 from services.leader import Deposed, Lease
 from services.online import fast_start
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
+from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
 from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
 from services.serving import Serving, receipts_data
 from services.settings import Settings
@@ -223,10 +225,12 @@ class _Watcher:
         elif step is Step.COMMIT:
             await asyncio.to_thread(self._commit, _left(outcome))
         elif step is Step.KEEP:
+            await self._take_back(sleep)
             await asyncio.to_thread(self._keep, _left(outcome))
         elif step is Step.DAWN:
             await self._dawn(sleep, _left(outcome))
         elif step in ENDS:
+            await self._take_back(sleep)
             await asyncio.to_thread(self._end, ENDS[step], outcome)
         return step.value
 
@@ -294,6 +298,12 @@ class _Watcher:
 
     async def _submit(self, sleep: Sleep, again: bool) -> None:
         """Written before it is done: whatever becomes of the submission, the attempt is one that may run."""
+        try:
+            await self._lend(sleep)
+        except FleetUnavailable as error:
+            log.warning("%s does not begin yet: %s", self.sleep_id, error)
+            await asyncio.sleep(self.settings.poll_seconds)
+            return
         attempt = await asyncio.to_thread(self._begin_attempt, again)
         if attempt is None:
             return
@@ -309,6 +319,49 @@ class _Watcher:
             return
         self._unconfirmed = 0
         await asyncio.to_thread(self._submitted, attempt)
+
+    async def _lend(self, sleep: Sleep) -> None:
+        """Let the replicas lend what the night needs; decided once, and done once until it is taken back. Raises FleetUnavailable."""
+        if sleep.lent:
+            return
+        placed = sleep.placed
+        if placed is None:
+            room = Room(*await self.serving.fleet.free())
+            placed = await asyncio.to_thread(self._place, sleep, room)
+        if placed is None or placed["serving"] is None:
+            return
+        await self.serving.scale(sleep.deployment, placed["serving"])
+        await asyncio.to_thread(self._set_lent, True)
+
+    def _place(self, sleep: Sleep, free: Room) -> Json | None:
+        """Where the night lies; None, and the sleep is condemned, where it can lie nowhere."""
+        with self.lease.write() as tx:
+            deployment, row = registry.deployment(tx, sleep.deployment), registry.locked_sleep(tx, self.sleep_id)
+            serving = ServingSpec.model_validate(deployment.serving)
+            replicas = serving.replicas.min if isinstance(serving.replicas, Autoscale) else serving.replicas
+            night = needed(Recipe.model_validate(row.recipe))
+            try:
+                placed = place(cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free), night)
+            except Unplaceable as error:
+                row.error = night_error("no_capacity", str(error))
+                return None
+            row.placed = asdict(placed)
+            registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
+            return row.placed
+
+    def _set_lent(self, lent: bool) -> None:
+        with self.lease.write() as tx:
+            registry.locked_sleep(tx, self.sleep_id).lent = lent
+
+    async def _take_back(self, sleep: Sleep) -> None:
+        """All replicas serve again; those that lent start beside those that serve, as what the deployment serves then."""
+        if sleep.placed is None or sleep.placed["serving"] is None:
+            return
+        try:
+            await self.serving.scale(sleep.deployment, None)
+        except FleetUnavailable as error:
+            log.warning("%s: its replicas come back when the cluster does: %s", self.sleep_id, error)
+        await asyncio.to_thread(self._set_lent, False)
 
     def _begin_attempt(self, again: bool) -> int | None:
         """The attempt to submit; None where the sleep was cancelled meanwhile."""
@@ -425,6 +478,7 @@ class _Watcher:
         except DeliveryFailed as error:
             await asyncio.to_thread(self._undo, night_error("delivery_failed", str(error)))
             return
+        await self._take_back(sleep)
         data = {"version": sleep.result_version, "parent": sleep.parent_version, **receipts_data(receipts)}
         await asyncio.to_thread(self._succeed, data, time.monotonic() - started)
 
@@ -441,6 +495,7 @@ class _Watcher:
         error, sleep = night_error("controller_error", reason), await asyncio.to_thread(self._load)
         await asyncio.to_thread(self._condemn if sleep.result_version is None else self._undo, error)
         if at_once:
+            await self._take_back(sleep)
             await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
             await self.serving.restart(sleep.deployment)
         return "given up"

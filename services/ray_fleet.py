@@ -89,6 +89,15 @@ class RayFleet:
             raise FleetUnavailable(f"deployment {deployment} has not been started here; start it first")
         await self._run(deployment, application.model, serving, application.wake, replicas)
 
+    async def free(self) -> tuple[float, float]:
+        await self._connect()
+        try:
+            async with asyncio.timeout(self.settings.ray_request_seconds):
+                there = await self._in_thread(ray.available_resources)
+        except (TimeoutError, *NOT_ANSWERED) as error:
+            raise FleetUnavailable(f"Ray does not say what is free: {error!r}") from error
+        return there.get("CPU", 0.0), there.get("GPU", 0.0)
+
     async def stop(self, deployment: str) -> None:
         await self._connect()
         self._applications.pop(deployment, None)

@@ -97,6 +97,8 @@ class SleepTemplate(Body):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     promotion: PromotionSpec | None = None
     """Instead of the deployment's."""
+    placement: Literal["auto", "dedicated", "unihemispheric", "full"] | None = None
+    """How the night lies beside the replicas, instead of as the deployment's serving says."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     metadata: Metadata = {}

@@ -108,6 +108,7 @@ def sleep(row: Sleep) -> View:
         "status": row.status,
         "queue_state": "paused_capacity" if row.waiting else None,
         "waiting": row.waiting,
+        "placement": row.placed,
         "phase": row.phase,
         "outcome": row.outcome,
         "error": row.error,

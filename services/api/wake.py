@@ -20,6 +20,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from services import registry
 from services.access import Caller
 from services.api import views
 from services.api.asking import asked
@@ -39,7 +40,7 @@ T = TypeVar("T")
 router = APIRouter(prefix="/v1", tags=["wake"])
 Speaks = Annotated[Caller, needs("inference:write")]
 VERSION_HEADER, EXPERIENCE_HEADER, STATUS_HEADER = "x-deployment-version", "x-experience-id", "x-experience-status"
-RETRY_SECONDS = "5"
+RETRY_SECONDS, ASLEEP_SECONDS = "5", "60"
 STREAM_END = "data: [DONE]"
 
 
@@ -103,7 +104,7 @@ async def _whole(request: Request, control: Controller, deployment: Deployment, 
         async with asyncio.timeout(control.settings.answer_seconds):
             return await _heard(request, control.fleet.answer(deployment.id, route, body))
     except (FleetUnavailable, TimeoutError) as error:
-        raise _unavailable(error) from error
+        raise await run_in_threadpool(_why, control, deployment, error) from error
 
 
 def _canary(deployment: Deployment, body: Body) -> str | None:
@@ -173,7 +174,7 @@ async def _begun(control: Controller, deployment: Deployment, route: Route, body
         async with asyncio.timeout(control.settings.answer_seconds):
             head = await anext(pieces)
     except (FleetUnavailable, TimeoutError, StopAsyncIteration) as error:
-        raise _unavailable(error) from error
+        raise await run_in_threadpool(_why, control, deployment, error) from error
     assert isinstance(head, Reply)
     return pieces, head
 
@@ -226,6 +227,16 @@ def _store(control: Controller, caller: Caller, deployment: Deployment, exchange
     """What became of the exchange: the client has its answer in any case."""
     taken = take_in(control, deployment, exchange.experience(answer), Said(caller.key, subject=exchange.subject), exchange.metadata)
     return taken.status
+
+
+def _why(control: Controller, deployment: Deployment, error: BaseException) -> Problem:
+    """Nobody answers: because all sleep, or for another reason."""
+    with control.database.read() as tx:
+        sleep = registry.active_sleep(tx, deployment.id)
+    if sleep is None or not sleep.lent or sleep.placed is None or sleep.placed["serving"] != 0:
+        return _unavailable(error)
+    detail = f"{deployment.name} is asleep ({sleep.id}), and all of its replicas with it; ask again later."
+    return Problem(503, "deployment_asleep", detail, headers={"Retry-After": ASLEEP_SECONDS})
 
 
 def _unavailable(error: BaseException) -> Problem:

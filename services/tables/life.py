@@ -137,6 +137,12 @@ class Sleep(Row):
     recipe: Mapped[Json]
     promotion: Mapped[Json] = mapped_column(default=dict)
     """As of the deployment, for this sleep; empty: as the deployment's."""
+    placement: Mapped[str | None] = mapped_column(default=None)
+    """That was asked for; None: as its deployment's."""
+    placed: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """How it lies beside the replicas, once that was decided."""
+    lent: Mapped[bool] = mapped_column(default=False)
+    """Replicas have been asked to lend what they hold, and not been asked to come back."""
     held_out: Mapped[list[str]]
     request_sha256: Mapped[str]
     parent_version: Mapped[str]

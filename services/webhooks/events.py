@@ -17,6 +17,7 @@ from typing import Any
 EVENTS = {
     "sleep.queued": "a sleep was asked for",
     "sleep.waiting": "it waits for other nights",
+    "sleep.placed": "where its night lies beside the replicas that serve",
     "sleep.started": "its night was submitted",
     "sleep.stage_started": "a stage of the night began",
     "sleep.stage_finished": "a stage is sealed",

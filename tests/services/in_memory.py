@@ -47,6 +47,8 @@ class MemoryFleet:
     delivered: list[str] = field(default_factory=list)
     refuses: str = ""
     """Deliveries whose version contains this are refused."""
+    room: tuple[float, float] = (64.0, 0.0)
+    """CPUs and GPUs that nobody holds."""
     fails: str = ""
     """Replicas whose key ends with this answer nothing."""
 
@@ -64,6 +66,9 @@ class MemoryFleet:
         wanted = replicas.min if isinstance(replicas, Autoscale) else replicas
         new = [read_wake(self.wakes[self._model(deployment)]).version] * (wanted - len(there))
         self.versions[self._model(deployment)] = [*there[:wanted], *new]
+
+    async def free(self) -> tuple[float, float]:
+        return self.room
 
     async def stop(self, deployment: str) -> None:
         self.versions.pop(self._model(deployment), None)

@@ -1,4 +1,5 @@
-"""What becomes of versions: which experiences each keeps, promotion by hand, canaries and rollbacks; names that are a tenant's own."""
+"""What becomes of versions: which experiences each keeps, promotion by hand, canaries and rollbacks; where nights lie; names that are a
+tenant's own."""
 
 from __future__ import annotations
 
@@ -40,10 +41,13 @@ def upgrade() -> None:
         table.create_unique_constraint("uq_deployments_tenant_name", ["tenant", "name"])
     with op.batch_alter_table("sleeps") as table:
         table.add_column(sa.Column("promotion", sa.JSON(), nullable=False, server_default="{}"))
+        table.add_column(sa.Column("placement", sa.String()))
+        table.add_column(sa.Column("placed", sa.JSON()))
+        table.add_column(sa.Column("lent", sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table("versions") as table:
         table.add_column(sa.Column("gates", sa.JSON(), nullable=False, server_default="[]"))
         table.add_column(sa.Column("signature", sa.JSON()))
-    for name, column in (("deployments", "promotion"), ("sleeps", "promotion"), ("versions", "gates")):
+    for name, column in (("deployments", "promotion"), ("sleeps", "promotion"), ("sleeps", "lent"), ("versions", "gates")):
         with op.batch_alter_table(name) as table:
             table.alter_column(column, server_default=None)
 
