@@ -76,6 +76,9 @@ class MemoryFleet:
     async def look(self, deployment: str) -> Sight:
         return Sight(self._model(deployment) not in self.versions, frozenset(self.versions.get(self._model(deployment), ())))
 
+    async def serves(self, deployment: str) -> bool:
+        return bool(self.versions.get(self._model(deployment)))
+
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         self._check(deployment)
         self.bodies.append(body)
