@@ -115,5 +115,7 @@ def written(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:.3f}".rstrip("0").rstrip(".")
     if isinstance(value, list):
-        return " ".join(written("", item) for item in value)
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+        return ("; " if any(isinstance(item, dict) for item in value) else " ").join(written("", item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {written(name, inner)}" for name, inner in value.items())
+    return str(value)
