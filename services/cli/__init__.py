@@ -1,15 +1,8 @@
 """`circadian`: a local service, and everything that a service does over REST, from the command line.
 
 Every verb that asks a service takes `--url`, `--key` and `--json`; with `--json` each object is a line of JSON on standard output, as the
-service sent it, and nothing else is. What goes wrong is told on standard error, and by the exit status:
-
-    0    done
-    1    what was asked for has failed: a night, a rollout, a start
-    2    the command line is wrong
-    3    the service refuses it: there is no such thing, things have changed, a value cannot be
-    4    the key is missing, or may not do this
-    5    nothing answers, or not now; trying again later may help
-    130  Ctrl-C
+service sent it, and nothing else is. What goes wrong is told on standard error, and by the exit status
+(shared.py, EXITS).
 
 This package is imported at each start, so whatever takes long to import (Ray, torch, httpx, rich) is imported by the verb that needs it.
 """

@@ -93,7 +93,7 @@ def _show(events: Iterable[Event], as_json: bool) -> None:
 def _tell_end(ended: Sleep, as_json: bool) -> None:
     """Ends the command with a status of failure where the night has not succeeded."""
     if ended.status != "succeeded":
-        fail(f"{ended.status}: {ended.error.message if ended.error else ''}")
+        fail(f"{ended.status}: {ended.error.message if ended.error else ''}", as_json=as_json)
     if not as_json:
         say(f"{ended.outcome or ended.status}" + (f": {ended.result_version}" if ended.result_version else ""))
 
@@ -151,7 +151,7 @@ def dreams(
         contexts = [context.sent() for context in client.sleeps.curriculum(id).data]
     found = [dream.sent() for dream in answers]
     if not found:
-        fail(f"{id} has not dreamt; give its recipe a `dreaming`")
+        fail(f"{id} has not dreamt; give its recipe a `dreaming`", as_json=as_json)
     if picture is not None:
         from services.dream_picture import draw_dreams
 

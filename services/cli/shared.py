@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_USE, REFUSED, NO_ACCESS, NOT_NOW = 1, 2, 3, 4, 5
 INTERRUPTED = 130
+EXITS = {
+    0: "done",
+    FAILED: "what was asked for has failed: a night, a rollout, a start",
+    WRONG_USE: "the command line is wrong, or a file that it names",
+    REFUSED: "the service refuses it: there is no such thing, things have changed, a value cannot be",
+    NO_ACCESS: "the key is missing, or may not do this",
+    NOT_NOW: "nothing answers, or not now; trying again later may help",
+    INTERRUPTED: "Ctrl-C",
+}
+"""What the exit status of a command means."""
 DEFAULT_URL = "http://127.0.0.1:8700"
 NO_KEY = (
     "no API key: `export CIRCADIAN_API_KEY=...` (or --key). The first `circadian up` of a home printed it, once; the service keeps only "
@@ -85,9 +95,12 @@ def _told(error: ApiError) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(error, name))}
 
 
-def fail(text: str, status: int = FAILED) -> NoReturn:
+def fail(text: str, status: int = FAILED, as_json: bool = False) -> NoReturn:
     """Error texts are not ours: no markup."""
-    warn(text)
+    if as_json:
+        line({"error": {"code": "failed", "message": text}}, err=True)
+    else:
+        warn(text)
     raise typer.Exit(status)
 
 

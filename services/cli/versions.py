@@ -150,4 +150,4 @@ def _end(client: Circadian, rollout: Rollout, detach: bool, as_json: bool, secon
     else:
         facts(rollout, False, ROLLOUT)
     if rollout.ended and rollout.status != "succeeded":
-        fail(f"{rollout.id} {rollout.status}: {rollout.error or rollout.reason or ''}")
+        fail(f"{rollout.id} {rollout.status}: {rollout.error or rollout.reason or ''}", as_json=as_json)

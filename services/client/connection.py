@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
 from typing import Any
 
 import httpx
@@ -16,6 +18,12 @@ CONNECTIONS = 64
 LIMITS = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
 
 
+@cache
+def tls() -> ssl.SSLContext:
+    """Read once: the list of authorities is long."""
+    return httpx.create_ssl_context()
+
+
 def options(url: str, key: str, seconds: float) -> dict[str, Any]:
     """Of an httpx client. Raises Unreachable for what is no URL."""
     try:
@@ -26,4 +34,4 @@ def options(url: str, key: str, seconds: float) -> dict[str, Any]:
     except UnicodeEncodeError as error:
         raise Unreachable("the key has characters that no key has; copy it again") from error
     timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
-    return {"base_url": url, "headers": headers, "timeout": timeout, "limits": LIMITS}
+    return {"base_url": url, "headers": headers, "timeout": timeout, "limits": LIMITS, "verify": tls()}

@@ -16,6 +16,7 @@ from served import Served, served
 from typer.testing import CliRunner
 
 from services.cli import app
+from services.cli.page import page
 from services.cli.shared import FAILED, NO_ACCESS, NOT_NOW, REFUSED, WRONG_USE
 from services.settings import Settings
 
@@ -336,3 +337,9 @@ def test_a_wrong_command_line_asks_nothing_of_the_service(command: str, said: st
 def test_url_and_key_come_from_the_environment(service: Served) -> None:
     result = CliRunner().invoke(app, ["status", "toy", "--json"], env={"CIRCADIAN_URL": service.url, "CIRCADIAN_API_KEY": KEY})
     assert json.loads(result.stdout)["state"]
+
+
+def test_the_page_of_verbs_is_true() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert page(written) == written, "run: python -m services.cli.page docs/cli.md"
+    assert all(f"| `{verb}` |" in written for verb in ("up", "promote", "schedule create", "keys rotate"))
