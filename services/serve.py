@@ -22,6 +22,7 @@ from services.learners import RayLearners
 from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.settings import Settings
+from services.signing import Signing
 
 
 def main() -> None:
@@ -31,7 +32,9 @@ def main() -> None:
     settings = Settings()
     try:
         with _hold(settings), listening(settings.host, settings.port) as sock:
-            controller = Controller(settings, RayFleet(settings), RayLauncher(settings), RayLearners())
+            controller = Controller(
+                settings, RayFleet(settings, Signing(settings).trusted_hex), RayLauncher(settings), RayLearners()
+            )
             if key := controller.keys.provide():
                 Console().print(f"API key, shown this once: {key}", soft_wrap=True)
             config = uvicorn.Config(

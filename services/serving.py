@@ -18,10 +18,12 @@ from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
 from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
+from services.leader import Lease
 from services.online_plan import is_label
 from services.settings import Settings
+from services.signing import Signing
 from services.states import FastState, ServingState
-from services.tables import Database, Deployment
+from services.tables import Deployment
 from services.wake_files import WakeFiles, promised
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,8 @@ STARTS = 3
 class Serving:
     """What the controller does with the fleet, beside passing questions on."""
 
-    def __init__(self, settings: Settings, database: Database, fleet: Fleet) -> None:
-        self.settings, self.database, self.fleet = settings, database, fleet
+    def __init__(self, settings: Settings, lease: Lease, fleet: Fleet, signing: Signing) -> None:
+        self.settings, self.lease, self.database, self.fleet, self.signing = settings, lease, lease.database, fleet, signing
         self.files, self.keepers = WakeFiles(settings), Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
 
@@ -58,7 +60,7 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             await asyncio.to_thread(self.files.lend, deployment_id, deployment.active_version, replicas)
-            await self.fleet.scale(deployment.name, serving, serving.replicas if replicas is None else replicas)
+            await self.fleet.scale(deployment.id, serving, serving.replicas if replicas is None else replicas)
 
     async def deliver(self, deployment_id: str, path: Path) -> list[Proof]:
         """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises, and the
@@ -101,7 +103,7 @@ class Serving:
                     return await self._hand_round(deployment_id, path, payload)
             except DeliveryFailed as error:
                 tries += 1
-                sight = await self.fleet.look(deployment.name)
+                sight = await self.fleet.look(deployment.id)
                 refusals += not (sight.missing or sight.starting)
                 log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
                 if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
@@ -111,12 +113,15 @@ class Serving:
     async def _hand_round(self, deployment_id: str, path: Path, payload: bytes) -> list[Proof]:
         """One try, by whoever holds the lock: the proof of every replica that runs; none where none is to. Raises DeliveryFailed."""
         deployment = await asyncio.to_thread(self._deployment, deployment_id)
+        version, _ = promised(path)
+        if version.partition("+")[0] != deployment.active_version:
+            raise DeliveryFailed(f"{path.name} makes {version}, and {deployment.name} serves {deployment.active_version} by now")
         state = await asyncio.to_thread(self.files.serve_delivered, deployment_id, deployment.active_version, path)
         if state.replicas == 0:
             return []
         try:
             async with asyncio.timeout(self.settings.delivery_seconds):
-                proofs = await self.fleet.deliver(deployment.name, payload)
+                proofs = await self.fleet.deliver(deployment.id, payload)
         except TimeoutError as error:
             raise DeliveryFailed(f"delivery {path.name} to {deployment.name} took longer than it may") from error
         verify(proofs, *promised(path))
@@ -136,7 +141,7 @@ class Serving:
     async def _check(self, deployment_id: str) -> bool:
         """One look, and what follows from it. False when replicas were needed and did not come up."""
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = await self.fleet.look(name)
+        sight = await self.fleet.look(deployment_id)
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:
@@ -169,9 +174,9 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             if anew:
-                await self.fleet.stop(deployment.name)
+                await self.fleet.stop(deployment.id)
             await asyncio.to_thread(self._prepare, deployment, anew)
-            versions = await self.fleet.start(deployment.name, serving, self.settings.wake_file(deployment_id))
+            versions = await self.fleet.start(deployment.id, deployment.name, serving, self.settings.wake_file(deployment_id))
             # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
             # The row is read again, because a start takes long enough for a dawn.
             known, _ = await asyncio.to_thread(self._known, deployment_id)
@@ -182,7 +187,8 @@ class Serving:
         raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
 
     def _prepare(self, deployment: Deployment, anew: bool) -> None:
-        """The wake file, before replicas read it."""
+        """The version is what was signed, and the wake file says so, before replicas read it. Raises VersionBroken and OSError."""
+        self.signing.verify(self.settings.version_folder(deployment.id, deployment.active_version))
         if anew:
             self.files.serve(deployment.id, deployment.active_version)
         else:
@@ -212,7 +218,7 @@ class Serving:
         return known, row.name
 
     def _fast_memory_lost(self, deployment_id: str) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.fast_memory_lost(tx, deployment_id)
 
     def _deployment(self, deployment_id: str) -> Deployment:
@@ -220,7 +226,7 @@ class Serving:
             return registry.deployment(tx, deployment_id)
 
     def _set(self, deployment_id: str, state: ServingState, error: str | None = None) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.set_serving(tx, deployment_id, state, error)
 
 

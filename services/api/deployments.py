@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -21,7 +22,7 @@ from services.errors import Problem
 from services.founding import found
 from services.online import period
 from services.states import deployment_state
-from services.tables import Deployment, FastMemory, new_id
+from services.tables import Deployment, FastMemory, Json, new_id
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 Reads = Annotated[Caller, needs("deployments:read")]
@@ -41,13 +42,13 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
     if caller.deployments is not None:
         raise Problem(403, "deployment_not_allowed", "This key is for some deployments; make new ones with a key for all.")
     with control.database.read() as tx:
-        if tx.scalar(select(Deployment.id).where(Deployment.name == body.name)):
+        if tx.scalar(select(Deployment.id).where(Deployment.tenant == caller.tenant, Deployment.name == body.name)):
             raise _name_taken(body.name)
     deployment_id, version_id = new_id("dep"), new_id("ver")
     folder = control.settings.version_folder(deployment_id, version_id)
     record = found(body.base_model, body.memory, folder)
     try:
-        return _insert(control, caller, body, deployment_id, record, str(folder))
+        return _insert(control, caller, body, deployment_id, record, folder, control.signing.sign(folder))
     except IntegrityError as error:
         # Another request took the name since we looked.
         shutil.rmtree(control.settings.deployment_folder(deployment_id))
@@ -55,7 +56,13 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
 
 
 def _insert(
-    control: Controller, caller: Caller, body: DeploymentCreate, deployment_id: str, record: VersionRecord, folder: str
+    control: Controller,
+    caller: Caller,
+    body: DeploymentCreate,
+    deployment_id: str,
+    record: VersionRecord,
+    folder: Path,
+    signature: Json,
 ) -> Deployment:
     row = Deployment(
         id=deployment_id,
@@ -66,6 +73,7 @@ def _insert(
         recipe=body.recipe.model_dump(mode="json"),
         serving=body.serving.model_dump(),
         screening=body.screening.model_dump(mode="json"),
+        promotion=body.promotion.model_dump(mode="json"),
         active_version=record.id,
         fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,
@@ -73,7 +81,7 @@ def _insert(
     with control.database.write() as tx:
         tx.add(row)
         tx.flush()
-        registry.add_version(tx, deployment_id, record, folder, "active", None)
+        registry.add_version(tx, deployment_id, record, str(folder), "active", None, signature=signature)
         audit.note(tx, caller, "deployment_created", deployment_id, name=body.name, base_model=row.base_model)
     return row
 
