@@ -33,6 +33,7 @@ Id = Annotated[str, typer.Argument(help="Id of a sleep.")]
 SLEEPS = ("id", "status", "phase", "outcome", "result_version", "attempt", "created_at")
 SLEEP = ("id", "status", "phase", "outcome", "result_version", "waiting", "error.message")
 ReportFormat = Literal["table", "markdown", "html"]
+Promotion = Literal["manual", "on_pass", "canary"]
 
 
 @app.command(rich_help_panel=NIGHTS)
@@ -41,6 +42,7 @@ def sleep(
     seed: Annotated[int, typer.Option(help="Of everything random in the night.")] = 0,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of a recipe, instead of the deployment's own.")] = None,
     id: Annotated[str | None, typer.Option(help="Your own for the sleep (slp_...): asked again, the first one is watched.")] = None,
+    promotion: Annotated[Promotion | None, typer.Option(help="What becomes of a version that passes its gates.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Begin it, and do not watch.")] = False,
     key: Key = None,
     url: Url = DEFAULT_URL,
@@ -49,7 +51,8 @@ def sleep(
     """Send a deployment to sleep and watch the night."""
     own = json_file(recipe, "--recipe") if recipe else None
     with asking(url, key, as_json) as client:
-        begun = client.sleeps.create(name, seed=seed, recipe=own, id=id)
+        mode = None if promotion is None else {"mode": promotion}
+        begun = client.sleeps.create(name, seed=seed, recipe=own, id=id, promotion=mode)
         if as_json:
             emit(begun)
         elif detach:
@@ -173,17 +176,29 @@ def dreams(
 
 
 @app.command(rich_help_panel=NIGHTS)
-def cancel(id: Id, key: Key = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def cancel(
+    id: Id,
+    at_checkpoint: Annotated[bool, typer.Option("--at-checkpoint", help="Where a retry loses nothing.")] = False,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
     """Stop a night; its deployment goes on as the version that fell asleep."""
     with asking(url, key, as_json) as client:
-        facts(client.sleeps.cancel(id), as_json, SLEEP)
+        facts(client.sleeps.cancel(id, mode="checkpoint" if at_checkpoint else None), as_json, SLEEP)
 
 
 @app.command(rich_help_panel=NIGHTS)
-def pause(id: Id, key: Key = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Let a night stand still, and give back what it holds."""
+def pause(
+    id: Id,
+    now: Annotated[bool, typer.Option("--now", help="At once; what is newer than its last checkpoint is done again.")] = False,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Let a night stand still at its next checkpoint, and give back what it holds."""
     with asking(url, key, as_json) as client:
-        facts(client.sleeps.pause(id), as_json, SLEEP)
+        facts(client.sleeps.pause(id, checkpoint="latest" if now else None), as_json, SLEEP)
 
 
 @app.command(rich_help_panel=NIGHTS)
@@ -194,7 +209,13 @@ def resume(id: Id, key: Key = None, url: Url = DEFAULT_URL, as_json: AsJson = Fa
 
 
 @app.command(rich_help_panel=NIGHTS)
-def retry(id: Id, key: Key = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Try a night again that has failed."""
+def retry(
+    id: Id,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Use nothing of what it has done before.")] = False,
+    key: Key = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Try a night again that failed or was cancelled."""
     with asking(url, key, as_json) as client:
-        facts(client.sleeps.retry(id), as_json, SLEEP)
+        facts(client.sleeps.retry(id, begin="start" if from_start else None), as_json, SLEEP)

@@ -13,7 +13,7 @@ from services.cli.shared import DEFAULT_URL, MOST, AsJson, Key, Most, SomeDeploy
 
 app = typer.Typer(no_args_is_help=True, help="What versions are asked, to be judged.")
 Id = Annotated[str, typer.Argument(help="Id of a probe.")]
-COLUMNS = ("id", "deployment", "kind", "name", "threshold", "created_at")
+COLUMNS = ("id", "deployment", "kind", "n", "scorer", "threshold", "max_regression", "visibility", "created_at")
 RUN = ("id", "probe", "version", "status", "score", "ci95", "n", "error")
 
 

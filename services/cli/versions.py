@@ -30,7 +30,7 @@ app = typer.Typer()
 VERSION_ID, ROLLOUT_ID = "ver_", "roll_"
 """What ids begin with; names of deployments have no underscore."""
 VERSION_COLUMNS = ("id", "status", "parent", "sleep", "created_at")
-VERSION = ("id", "deployment", "status", "parent", "sleep", "digest", "created_at")
+VERSION = ("id", "deployment", "status", "parent", "sleep", "digest", "created_at", "rollout")
 ROLLOUT_COLUMNS = ("id", "kind", "strategy", "status", "from_version", "to_version", "reason", "created_at")
 ROLLOUT = ("id", "kind", "strategy", "status", "from_version", "to_version", "reason", "error", "canary")
 GATES = ("name", "passed", "value", "limit", "message")
@@ -65,7 +65,7 @@ def versions(
 @app.command(rich_help_panel=VERSIONS)
 def promote(
     id: Id,
-    canary: Annotated[float | None, typer.Option(min=0.0, max=100.0, help="Percent of requests that it answers first.")] = None,
+    canary: Annotated[float | None, typer.Option(min=0.0, max=100.0, help="Percent of the clients that it answers first.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="For which it does so.")] = CANARY_SECONDS,
     expected: Expected = None,
     override_gates: Annotated[
@@ -77,7 +77,7 @@ def promote(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Let a deployment serve a version: at once, or some of its requests first."""
+    """Let a deployment serve a version: at once, or some of its clients first."""
     some = None if canary is None else {"percent": canary, "seconds": seconds}
     with asking(url, key, as_json) as client:
         begun = client.versions.promote(

@@ -205,6 +205,8 @@ class Version(Object):
     lineage: Any = None
     gates: list[Gate] | None = None
     signature: Any = None
+    rollout: str | None = None
+    """Of a revocation, where the version served."""
 
 
 class Canary(Answer):

@@ -11,6 +11,9 @@ from services.client import answers
 from services.client.calls import Call, Json, Resource, S, at, delete, following, get, given, listing, nothing, patch, post, verb
 
 ReportFormat = Literal["text/markdown", "text/html"]
+CancelMode = Literal["checkpoint", "immediate"]
+PauseMode = Literal["save", "latest"]
+RetryFrom = Literal["last_checkpoint", "start"]
 
 
 class Deployments(Resource[S]):
@@ -102,7 +105,7 @@ class Sleeps(Resource[S]):
 
     @verb
     def create(self, deployment: str, *, idempotency_key: str | None = None, **more: Any) -> Call[answers.Sleep]:
-        """Begin a night. `more`: id, recipe, teachers, seed, held_out, metadata."""
+        """Begin a night. `more`: id, recipe, teachers, seed, held_out, promotion, metadata."""
         return post(at("sleeps"), answers.Sleep, {"deployment": deployment} | given(**more), key=idempotency_key)
 
     @listing
@@ -120,21 +123,23 @@ class Sleeps(Resource[S]):
         return Call("GET", at("sleeps", id, "events"), nothing, params={"after_seq": after})
 
     @verb
-    def cancel(self, id: str) -> Call[answers.Sleep]:
-        return post(at("sleeps", id, "cancel"), answers.Sleep)
+    def cancel(self, id: str, *, mode: CancelMode | None = None) -> Call[answers.Sleep]:
+        """At once, or (`checkpoint`) where a retry loses nothing."""
+        return post(at("sleeps", id, "cancel"), answers.Sleep, given(mode=mode) or None)
 
     @verb
-    def pause(self, id: str) -> Call[answers.Sleep]:
-        return post(at("sleeps", id, "pause"), answers.Sleep)
+    def pause(self, id: str, *, checkpoint: PauseMode | None = None) -> Call[answers.Sleep]:
+        """Once its next checkpoint is saved, or (`latest`) at once, to go on from the last one."""
+        return post(at("sleeps", id, "pause"), answers.Sleep, given(checkpoint=checkpoint) or None)
 
     @verb
     def resume(self, id: str) -> Call[answers.Sleep]:
         return post(at("sleeps", id, "resume"), answers.Sleep)
 
     @verb
-    def retry(self, id: str) -> Call[answers.Sleep]:
-        """One that failed, in another attempt."""
-        return post(at("sleeps", id, "retry"), answers.Sleep)
+    def retry(self, id: str, *, begin: RetryFrom | None = None) -> Call[answers.Sleep]:
+        """One that failed or was cancelled, in another attempt: from its last checkpoint on, or from the start."""
+        return post(at("sleeps", id, "retry"), answers.Sleep, None if begin is None else {"from": begin})
 
     @verb
     def report(self, id: str) -> Call[answers.Report]:
@@ -175,10 +180,9 @@ class Versions(Resource[S]):
         override_gates: bool | None = None,
         reason: str | None = None,
     ) -> Call[answers.Rollout]:
-        """At once, or with `canary` ({percent, seconds}) to some requests first."""
-        strategy = "immediate" if canary is None else "canary"
+        """At once, or with `canary` ({percent, seconds, ...}) for some of the clients first."""
         more = given(canary=canary, expected_active_version=expected_active_version, override_gates=override_gates, reason=reason)
-        return post(at("versions", id, "promote"), answers.Rollout, {"strategy": strategy} | more)
+        return post(at("versions", id, "promote"), answers.Rollout, more)
 
     @verb
     def reject(self, id: str, reason: str) -> Call[answers.Version]:

@@ -26,6 +26,19 @@ from services.settings import Settings
 LOOPBACK = "127.0.0.1"
 
 
+def quick(home: Path) -> Settings:
+    """Settings of a service that several tests share."""
+    return Settings(
+        home=home,
+        api_key=KEY,
+        poll_seconds=0.02,
+        job_poll_seconds=0.02,
+        replica_check_seconds=0.1,
+        workflow_poll_seconds=0.05,
+        traffic_seconds=0.05,
+    )
+
+
 @dataclass
 class Served(Service):
     """A service at a URL."""

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from in_memory import KEY, Night
 from scripted import Says, scripted
-from served import Served, served
+from served import Served, quick, served
 from typer.testing import CliRunner
 
 from services.cli import app
 from services.cli.page import page
 from services.cli.shared import FAILED, NO_ACCESS, NOT_NOW, REFUSED, WRONG_USE
-from services.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -39,9 +38,7 @@ SHELLS = {"bash": "complete -o default -F", "zsh": "#compdef circadian", "fish":
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Served]:
-    home = tmp_path_factory.mktemp("home")
-    quick = {"poll_seconds": 0.02, "job_poll_seconds": 0.02, "replica_check_seconds": 0.1, "workflow_poll_seconds": 0.05}
-    with served(Settings(home=home, api_key=KEY, traffic_seconds=0.05, **quick), base) as service:  # type: ignore[arg-type]
+    with served(quick(tmp_path_factory.mktemp("home")), base) as service:
         service.deploy()
         yield service
 

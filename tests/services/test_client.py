@@ -14,7 +14,7 @@ import httpx
 import pytest
 from in_memory import KEY
 from scripted import Says, scripted
-from served import Served, served
+from served import Served, quick, served
 
 from services.client import (
     ApiError,
@@ -33,7 +33,6 @@ from services.client.calls import IDEMPOTENCY
 from services.client.chat import Broken
 from services.client.errors import NotSent
 from services.client.streams import CONNECT_ATTEMPTS
-from services.settings import Settings
 
 SLEEP = {"id": "slp_1", "object": "sleep", "deployment": "dep_1", "status": "queued", "links": {"events": "x"}}
 AT_ONCE = Patience(first_seconds=0.0)
@@ -42,9 +41,7 @@ HEAVY = ("torch", "ray", "fastapi", "sqlalchemy", "openai", "circadian", "pipeli
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Served]:
-    home = tmp_path_factory.mktemp("home")
-    quick = {"poll_seconds": 0.02, "job_poll_seconds": 0.02, "replica_check_seconds": 0.1, "workflow_poll_seconds": 0.05}
-    with served(Settings(home=home, api_key=KEY, **quick), base) as service:  # type: ignore[arg-type]
+    with served(quick(tmp_path_factory.mktemp("home")), base) as service:
         service.deploy()
         yield service
 
