@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from typing import Any
 
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import World
-from services.client import Client
+from services.client import Circadian
+from services.client.answers import Rollout
 from services.demo import live
 from services.settings import Settings
 from services.stack import Stack, StackSpec
@@ -67,9 +68,9 @@ def live_through(home: Path, facts: int = 16, seed: int = 0) -> Lived:
     lines_file = home / "load.jsonl"
     with Stack(Settings(home=home / "home", port=0), StackSpec(num_cpus=4)) as stack:
         assert stack.api_key is not None
-        client = Client(stack.url, stack.api_key)
+        client = Circadian(stack.url, stack.api_key)
         serving = {"replicas": 2, "placement": "unihemispheric"}
-        client.post("/v1/deployments", {"name": MODEL, "base_model": {"model": str(WEIGHTS)}, "serving": serving})
+        client.deployments.create(MODEL, {"model": str(WEIGHTS)}, serving=serving)
         client.awake(MODEL, stack.settings.replica_start_seconds)
         live(day, client, MODEL)
         windows: dict[str, list[Window]] = {"before": [], "night": [], "promotion": []}
@@ -77,9 +78,10 @@ def live_through(home: Path, facts: int = 16, seed: int = 0) -> Lived:
             time.sleep(BEFORE_SECONDS)
             began = time.time()
             windows["before"].append((began - BEFORE_SECONDS + 2 * MARGIN_SECONDS, began))
-            sleep = client.post("/v1/sleeps", {"deployment": MODEL, "seed": seed, "held_out": [p.question for p in day.probes()]})
-            events = list(client.events(sleep["id"]))
-            ended = client.get(f"/v1/sleeps/{sleep['id']}")
+            held_out = [probe.question for probe in day.probes()]
+            sleep = client.sleeps.create(MODEL, seed=seed, held_out=held_out).sent()
+            events = [event.sent() for event in client.sleeps.watch(sleep["id"])]
+            ended = client.sleeps.get(sleep["id"]).sent()
             if ended["outcome"] != "promoted":
                 raise RuntimeError(f"the night ended {ended['status']} ({ended['outcome']}): {ended['error']}")
             at = {event["data"].get("stage"): event["created_at"] for event in events if event["type"] == "sleep.stage_started"}
@@ -95,20 +97,20 @@ def live_through(home: Path, facts: int = 16, seed: int = 0) -> Lived:
     return Lived(lines, windows, versions, stages, ended["placement"])
 
 
-def _by_hand(client: Client, parent: str, child: str) -> Iterator[Window]:
+def _by_hand(client: Circadian, parent: str, child: str) -> Iterator[Window]:
     for _ in range(TURNS):
-        yield _rolled(client, f"/v1/deployments/{MODEL}/rollback", {"to_version": parent, "reason": "measured"})
-        yield _rolled(client, f"/v1/versions/{child}/promote", {"reason": "measured"})
+        yield _rolled(client, lambda: client.deployments.rollback(MODEL, "measured", to_version=parent))
+        yield _rolled(client, lambda: client.versions.promote(child, reason="measured"))
 
 
-def _rolled(client: Client, path: str, body: dict[str, Any]) -> Window:
+def _rolled(client: Circadian, begun: Callable[[], Rollout]) -> Window:
     begin = time.time()
-    rollout = client.post(path, body)
-    while rollout["status"] == "running":
+    rollout = begun()
+    while not rollout.ended:
         time.sleep(0.02)
-        rollout = client.get(f"/v1/rollouts/{rollout['id']}")
-    if rollout["status"] != "succeeded":
-        raise RuntimeError(f"{rollout['kind']} {rollout['status']}: {rollout['error']}")
+        rollout = client.rollouts.get(rollout.id)
+    if rollout.status != "succeeded":
+        raise RuntimeError(f"{rollout.kind} {rollout.status}: {rollout.error}")
     end = time.time()
     time.sleep(PAUSE_SECONDS)
     return _around(begin, end)

@@ -21,7 +21,7 @@ import httpx
 from actors.names import vllm_environment
 from benchmarks.service.life import MODEL
 from circadian.nursery.ship import WEIGHTS
-from services.client import Client
+from services.client import Circadian
 from services.ports import free_ports
 from services.settings import Settings
 from services.stack import Stack, StackSpec
@@ -68,8 +68,8 @@ def gateway(home: Path) -> dict[str, Any]:
     """Whole answers through controller and Serve, and of vLLM's OpenAI server on the same folder."""
     with Stack(Settings(home=home / "home", port=0), StackSpec(num_cpus=2)) as stack:
         assert stack.api_key is not None
-        client = Client(stack.url, stack.api_key)
-        made = client.post("/v1/deployments", {"name": MODEL, "base_model": {"model": str(WEIGHTS)}})
+        client = Circadian(stack.url, stack.api_key)
+        made = client.deployments.create(MODEL, {"model": str(WEIGHTS)}).sent()
         client.awake(MODEL, stack.settings.replica_start_seconds)
         folder = stack.settings.version_folder(made["id"], made["active_version"])
         (port,) = free_ports("127.0.0.1", 1, 7)
