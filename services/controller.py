@@ -13,6 +13,7 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.background import Background
+from services.deleting import Deletions
 from services.durable import Durable
 from services.fleet import Fleet
 from services.home import private_folder
@@ -48,6 +49,7 @@ class Controller:
         self.leader = Leader(self.lease, self._lead, self._step_down)
         self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher)
         self.online = Online(settings, self.database, self.serving, learners)
+        self.deletions = Deletions(settings, self.lease, self.serving, self.online)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
@@ -74,12 +76,13 @@ class Controller:
         for deployment in await asyncio.to_thread(self._found):
             self.begin(deployment)
         self.tasks.start("begin deployments", self._begin_all)
+        self.tasks.start("delete deployments", self.deletions.run)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin deployments"):
+        for task in ("send webhooks", "look at schedules", "delete deployments", "begin deployments"):
             await self.tasks.end(task)
         await self.online.close()
         await self.nights.close()
