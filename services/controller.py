@@ -21,6 +21,7 @@ from services.keys import Keys
 from services.launcher import Launcher
 from services.leader import Leader, Lease
 from services.learners import Learners
+from services.metrics import Metrics
 from services.nights import Nights
 from services.online import Online
 from services.outbox import Outbox
@@ -51,6 +52,7 @@ class Controller:
         self.online = Online(settings, self.database, self.serving, learners)
         self.deletions = Deletions(settings, self.lease, self.serving, self.online)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.metrics = Metrics(self.database, self.serving, self.leader)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.tasks = Background(settings)

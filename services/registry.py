@@ -84,6 +84,12 @@ def set_serving(tx: Session, deployment_id: str, state: ServingState, error: str
     tx.execute(update(Deployment).where(Deployment.id == deployment_id).values(state=state, error=error))
 
 
+def parents(tx: Session, deployments: Sequence[Deployment]) -> dict[str, str | None]:
+    """Of the versions that serve: the one that each came from."""
+    active = [row.active_version for row in deployments]
+    return dict(tx.execute(select(Version.id, Version.parent).where(Version.id.in_(active))).all())
+
+
 def add_version(tx: Session, deployment_id: str, record: VersionRecord, folder: str, status: str, sleep: str | None) -> Version:
     row = Version(
         id=record.id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from actors.replies import Proof, agree
 from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
-from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
+from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec, Sight
 from services.online_plan import is_label
 from services.settings import Settings
 from services.states import FastState, ServingState
@@ -39,6 +40,10 @@ class Serving:
         self._up: dict[str, asyncio.Lock] = {}
         self._started: dict[str, ServingSpec] = {}
         """As what each deployment's replicas were started here."""
+        self.sights: dict[str, Sight] = {}
+        """The last look at each deployment's replicas, by its name."""
+        self.deliveries: Counter[str] = Counter()
+        """Deliveries, by what came of them."""
 
     def begin(self, deployment_id: str) -> None:
         """Start a deployment's replicas and keep them running, in the background; its state tells how far they are."""
@@ -54,6 +59,7 @@ class Serving:
         async with self._lock(deployment_id):
             await self.fleet.stop(name)
         self._started.pop(deployment_id, None)
+        self.sights.pop(name, None)
 
     async def close(self) -> None:
         await self.keepers.close()
@@ -84,8 +90,11 @@ class Serving:
         """
         before = await asyncio.to_thread(self.files.read, deployment_id)
         try:
-            return await self._deliver(deployment_id, path)
+            proofs = await self._deliver(deployment_id, path)
+            self.deliveries["proved"] += 1
+            return proofs
         except DeliveryFailed:
+            self.deliveries["failed"] += 1
             async with self._lock(deployment_id):
                 await asyncio.to_thread(self.files.put_back, deployment_id, before)
             raise
@@ -153,7 +162,7 @@ class Serving:
             log.info("%s is to be served otherwise, bringing its replicas there", deployment_id)
             return await self._bring_up(deployment_id, anew=False)
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = await self.fleet.look(name)
+        sight = self.sights[name] = await self.fleet.look(name)
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:

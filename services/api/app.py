@@ -30,7 +30,7 @@ def create_app(controller: Controller) -> FastAPI:
     app.state.controller = controller
     app.add_middleware(Repeats, database=controller.database, keys=controller.keys)
     app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, metrics=controller.metrics)
     errors.install(app)
     app.include_router(health.router)
     for module in (deployments, wake, experiences, sleeps, versions, schedules, webhooks, keys, audit, usage):

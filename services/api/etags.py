@@ -44,7 +44,7 @@ def told(row: Row) -> dict[str, str]:
 
 
 def unchanged(tx: Session, row: Row, if_match: str | None) -> None:
-    """Hold the object until the transaction ends. Raises Problem: 412 where `If-Match` does not name what it is now, 404 where it is gone."""
+    """Hold the object until the transaction ends. Raises Problem: 412 where `If-Match` names something else, 404 where it is gone."""
     table: Any = type(row)
     held = select(table).where(table.number == row.number).with_for_update(of=table, key_share=True)
     if tx.scalar(held.execution_options(populate_existing=True)) is None:

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from services import registry
 from services.access import Caller
 from services.api import views
 from services.api.asking import asked
@@ -51,17 +52,28 @@ async def completion(request: Request, control: ControllerDep, caller: Speaks) -
 def models(control: ControllerDep, caller: Speaks) -> views.View:
     with control.database.read() as tx:
         rows = tx.scalars(select(Deployment).where(of_caller(caller, Deployment.id)).order_by(Deployment.number)).all()
-    return {"object": "list", "data": [_model(row) for row in rows]}
+        parents = registry.parents(tx, rows)
+    return {"object": "list", "data": [_model(row, parents) for row in rows]}
 
 
-def _model(row: Deployment) -> views.View:
+@router.get("/models/{id}")
+def model(id: str, control: ControllerDep, caller: Speaks) -> views.View:
+    """A deployment as the model that clients ask for. `root` is its base model, `parent` the version that the one that serves came from."""
+    with control.database.read() as tx:
+        row = tx.scalar(select(Deployment).where(Deployment.name == id, of_caller(caller, Deployment.id)))
+        if row is None:
+            raise _no_model(id)
+        return _model(row, registry.parents(tx, [row]))
+
+
+def _model(row: Deployment, parents: dict[str, str | None]) -> views.View:
     return {
         "id": row.name,
         "object": "model",
         "created": int(row.created_at),
         "owned_by": "circadian",
         "root": row.base_model["model"],
-        "parent": None,
+        "parent": parents.get(row.active_version),
         "version": row.active_version,
     }
 
@@ -157,10 +169,14 @@ def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
     with control.database.read() as tx:
         found = tx.scalars(select(Deployment).where(Deployment.name == model, of_caller(caller, Deployment.id))).all()
     if not found:
-        raise Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
+        raise _no_model(model)
     if found[0].state is not ServingState.AWAKE:
         raise _unavailable(FleetUnavailable(f"deployment {found[0].name} is {found[0].state.value}"))
     return found[0]
+
+
+def _no_model(model: str) -> Problem:
+    return Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
 
 
 def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str) -> str:

@@ -62,7 +62,8 @@ class MemoryFleet:
         self.versions.pop(deployment, None)
 
     async def look(self, deployment: str) -> Sight:
-        return Sight(deployment not in self.versions, frozenset(self.versions.get(deployment, ())))
+        there = self.versions.get(deployment, [])
+        return Sight(deployment not in self.versions, frozenset(there), running=len(there))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         if not self.versions.get(deployment):
