@@ -40,11 +40,7 @@ MERGE_PATCH: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            kind: {
-                "schema": {"$ref": "#/components/schemas/DeploymentPatch"},
-                "example": {"serving": {"replicas": 2}, "metadata": {"team": "night"}},
-            }
-            for kind in (MERGE_PATCH_TYPE, "application/json")
+            kind: {"schema": {"$ref": "#/components/schemas/DeploymentPatch"}} for kind in (MERGE_PATCH_TYPE, "application/json")
         },
     }
 }

@@ -182,7 +182,9 @@ def curriculum(id: str, control: ControllerDep, caller: Reads) -> views.View:
     return views.page([{"object": "dream.context", "id": f"{line['round']}/{line['context']}"} | line for line in lines], False)
 
 
-@router.get("/{id}/events", response_model=None)
+@router.get(
+    "/{id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+)
 def events(
     id: str,
     request: Request,

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from services import registry
 from services.access import Caller
 from services.api import views
-from services.api.asking import asked
+from services.api.asking import asked, described
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
 from services.controller import Controller
@@ -36,14 +36,20 @@ Speaks = Annotated[Caller, needs("inference:write")]
 VERSION_HEADER, EXPERIENCE_HEADER, STATUS_HEADER = "x-deployment-version", "x-experience-id", "x-experience-status"
 RETRY_SECONDS = "5"
 STREAM_END = "data: [DONE]"
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's object, or with `stream` its pieces",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", openapi_extra=described("chat"), responses=ANSWERS)
 async def chat(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "chat")
 
 
-@router.post("/completions")
+@router.post("/completions", openapi_extra=described("completion"), responses=ANSWERS)
 async def completion(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "completion")
 
