@@ -49,7 +49,7 @@ def test_no_route_but_health_answers_without_a_key(service: Service) -> None:
             answer = service.client.request(method, path.replace("{id}", "x").replace("{id_or_name}", "x"), json={})
             if answer.status_code != 401:
                 open_routes.add(path)
-    assert open_routes == {"/livez", "/readyz", "/version"}
+    assert open_routes == {"/livez", "/startupz", "/readyz", "/version"}
     assert len(paths) > 15
 
 
