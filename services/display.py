@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 QUIET = frozenset({"sleep.stage_started", "sleep.stage_finished", "sleep.stage_resumed", "sleep.progress"})
 """Events that the bars show."""
+SILENT = frozenset({"sleep.checkpoint_saved"})
+"""Events of which there are many, and that matter to nobody who watches."""
 
 
 class NightDisplay:
@@ -32,6 +34,8 @@ class NightDisplay:
 
     def show(self, event: dict[str, Any]) -> None:
         kind, data = event["type"], event["data"]
+        if kind in SILENT:
+            return
         if kind not in QUIET:
             self._progress.console.print(f"{kind:<28} {event['message']}", highlight=False, markup=False)
         elif kind == "sleep.progress":

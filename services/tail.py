@@ -18,6 +18,8 @@ from services.states import FastState, moved, status_in_phase
 from services.tables import Sleep
 
 log = logging.getLogger(__name__)
+SEALED = ("sleep.stage_finished", "sleep.checkpoint_saved")
+"""After which the next attempt need do nothing again."""
 MOST_BYTES_AT_ONCE = 1 << 20
 """Of one look, and the rest of the line: a long file must not hold the database's write lock for long."""
 
@@ -78,6 +80,8 @@ def note(sleep: Sleep, kind: str, data: dict[str, Any]) -> None:
     """What an event of the night changes about its sleep."""
     if kind in ("sleep.stage_started", "sleep.stage_resumed"):
         enter(sleep, data["stage"])
+    elif kind in SEALED:
+        sleep.stop_at = None  # a night that is to stop loses nothing now
     elif kind == "sleep.progress":
         sleep.progress = progress(data)
     elif kind == "sleep.fast_memory":

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
+from services.budget import Budget
 from services.fleet import ServingSpec
+from services.selection import Selection
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 """OpenAI's limits: pairs, characters of a key, characters of a value."""
@@ -95,6 +97,10 @@ class SleepTemplate(Body):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
+    selection: Selection = Selection()
+    """Which of the waiting experiences; all of them unless given."""
+    budget: Budget = Budget()
+    """What it may spend; a night that spends more is ended, and fails."""
     metadata: Metadata = {}
 
 
@@ -102,3 +108,5 @@ class SleepCreate(SleepTemplate):
     deployment: str
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
+    dry_run: bool = False
+    """Say what the night would do and cost, and begin none."""

@@ -14,6 +14,7 @@ from services.tables.life import (
     Learned,
     Sleep,
     StrayJob,
+    Taken,
     Version,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "SchemaBehind",
     "Sleep",
     "StrayJob",
+    "Taken",
     "Traffic",
     "Version",
     "WebhookDelivery",

@@ -190,7 +190,7 @@ class Night:
     def end(self, outcome: str, **more: Any) -> str:
         """Leave outcome.json, with a version if it is a candidate, and succeed. Returns the version that should serve."""
         job, child = self.job, Path(self.job.child)
-        written: dict[str, Any] = {"outcome": outcome, "deliveries": {}, "report": {"seconds": 1.0}} | more
+        written: dict[str, Any] = {"outcome": outcome, "attempt": job.attempt, "deliveries": {}, "report": {"seconds": 1.0}} | more
         if outcome == "candidate":
             parent = read_record(Path(job.parent))
             found_version(parent.base.model, None, MemorySpec(), child)
