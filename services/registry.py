@@ -162,8 +162,9 @@ def forget_stray_job(tx: Session, job: str) -> None:
 
 
 def locked_sleep(tx: Session, sleep_id: str) -> Sleep:
-    """The sleep, held until the transaction ends (SQLite holds the whole database instead)."""
-    return tx.scalars(select(Sleep).where(Sleep.id == sleep_id).with_for_update()).one()
+    """The sleep as it is now, whatever was read before, held until the transaction ends (SQLite holds the whole database instead)."""
+    locked = select(Sleep).where(Sleep.id == sleep_id).with_for_update().execution_options(populate_existing=True)
+    return tx.scalars(locked).one()
 
 
 def fast_memory_lost(tx: Session, deployment_id: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from circadian.events import FILE
 from services.leader import Lease
-from services.registry import append_event, locked_sleep, one
+from services.registry import append_event, goes_on, locked_sleep, one
 from services.states import FastState, moved, status_in_phase
 from services.tables import Sleep
 
@@ -79,6 +79,8 @@ def ingest_all(lease: Lease, sleep: Sleep, home: Path) -> None:
 def note(sleep: Sleep, kind: str, data: dict[str, Any]) -> None:
     """What an event of the night changes about its sleep."""
     if kind in ("sleep.stage_started", "sleep.stage_resumed"):
+        if goes_on(sleep):  # said by the attempt before, when it was over
+            return
         enter(sleep, data["stage"])
     elif kind in SEALED:
         sleep.stop_at = None  # a night that is to stop loses nothing now
