@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from circadian.specs import PositiveInt, Recipe, Seconds, Spec
+from circadian.specs import PositiveInt, Seconds, Spec
 from services.tables import Json, Sleep
 
 TOO_LONG, EXCEEDED = "night_too_long", "budget_exceeded"
@@ -41,10 +41,9 @@ class Spent(Spec):
         return {name: round(value, 3) for name, value in self.model_dump().items()}
 
 
-def gpus(recipe: Recipe) -> float:
-    """That a night holds: learners and rollout workers are there at the same time."""
-    learner, rollouts = recipe.learner, recipe.rollouts
-    return learner.workers * learner.gpus_per_worker + rollouts.workers * rollouts.gpus_per_worker
+def gpus(recipe: Json) -> float:
+    """That a night holds: learners and rollout workers are there at the same time. recipe: as it is stored, perhaps by another release."""
+    return sum(part["workers"] * part["gpus_per_worker"] for part in (recipe["learner"], recipe["rollouts"]))
 
 
 def spent(sleep: Sleep, now: float) -> Spent:
@@ -53,7 +52,7 @@ def spent(sleep: Sleep, now: float) -> Spent:
         return Spent(wall_seconds=0.0, gpu_seconds=0.0)
     until = min(moment for moment in (sleep.paused_at, sleep.finished_at, now) if moment is not None)
     wall = max(0.0, until - sleep.began_at - sleep.paused_seconds)
-    return Spent(wall_seconds=wall, gpu_seconds=wall * gpus(Recipe.model_validate(sleep.recipe)))
+    return Spent(wall_seconds=wall, gpu_seconds=wall * gpus(sleep.recipe))
 
 
 def overrun(sleep: Sleep, night_seconds: float, now: float) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from services.api import (
     keys,
     schedules,
     sleep_changes,
+    sleep_files,
     sleeps,
     usage,
     versions,
@@ -46,7 +47,20 @@ def create_app(controller: Controller) -> FastAPI:
     app.add_middleware(RequestId)
     errors.install(app)
     app.include_router(health.router)
-    for module in (deployments, wake, experiences, sleeps, sleep_changes, versions, schedules, webhooks, keys, audit, usage):
+    for module in (
+        deployments,
+        wake,
+        experiences,
+        sleeps,
+        sleep_changes,
+        sleep_files,
+        versions,
+        schedules,
+        webhooks,
+        keys,
+        audit,
+        usage,
+    ):
         app.include_router(module.router)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authenticated)])

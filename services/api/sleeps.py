@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from services import audit, dreams, registry
+from services import audit, dreams, dry_run, registry
 from services.access import Caller
 from services.api import views
 from services.api.etags import etag, known, not_modified
@@ -45,11 +45,23 @@ MOST_EVENTS = 1000
 
 @router.post("", status_code=202)
 async def create(body: SleepCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
-    """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep."""
+    """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep. With `dry_run` it says
+    what the night would do and cost, and nothing is begun."""
+    if body.dry_run:
+        response.status_code = 200
+        return await run_in_threadpool(_dry_run, control, caller, body)
     row = await run_in_threadpool(_create, control, caller, body)
     control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{row.id}"
     return views.sleep(row)
+
+
+def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.View:
+    _check_teachers(control, caller, body)
+    with control.database.read() as tx:
+        deployment = the_deployment(tx, caller, body.deployment)
+        known_now = dry_run.looked_ahead(tx, deployment, body)
+    return dry_run.plan(control.settings, deployment, body, *known_now)
 
 
 def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
@@ -136,15 +148,6 @@ async def get(
         if over:
             return not_modified(tag)
         await asyncio.sleep(min(control.settings.poll_seconds, max(0.0, deadline - time.monotonic())))
-
-
-@router.get("/{id}/report")
-def report(id: str, control: ControllerDep, caller: Reads) -> views.View:
-    row = _sleep(control, caller, id)
-    if row.report is None:
-        raise Problem(409, "report_not_ready", f"Sleep {id} is {row.status.value}; its report comes with its outcome.")
-    told = {"outcome": row.outcome, "version": row.result_version, **row.report, "left_out": row.left_out}
-    return {"object": "sleep.report", "sleep": row.id, **told}
 
 
 @router.get("/{id}/dreams")

@@ -102,6 +102,7 @@ class MemoryLauncher:
 
     jobs: dict[str, Job] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
     submissions: int = 0
     unreachable: bool = False
     """The cluster answers nothing."""
@@ -125,6 +126,11 @@ class MemoryLauncher:
         if self.unreachable:
             raise LauncherUnavailable("no answer")
         self.jobs[submission_id] = Job.STOPPED
+
+    async def logs(self, submission_id: str) -> str:
+        if self.unreachable:
+            raise LauncherUnavailable("no answer")
+        return self.said.get(submission_id, "")
 
 
 @dataclass

@@ -17,7 +17,14 @@ from services import audit
 from services.access import SCOPES, Scope
 from services.tables import ApiKey, AuditEvent, Deployment
 
-OF_PATHS = {"feedback": {"reward": 1.0}, "quarantine": {"reason": "doubtful"}, "release": {"reason": "fine"}}
+OF_PATHS: dict[str, dict[str, Any]] = {
+    "feedback": {"reward": 1.0},
+    "quarantine": {"reason": "doubtful"},
+    "release": {"reason": "fine"},
+    "cancel": {"mode": "immediate"},
+    "pause": {"checkpoint": "latest"},
+    "retry": {"from": "start"},
+}
 """Bodies that these routes take."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
 FREE = {"/livez", "/readyz", "/version", "/openapi.json"}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
 down_revision = "0005"
 
-AT_FIRST = {
+AT_FIRST: dict[str, tuple[sa.types.TypeEngine[Any], Any]] = {
     "selection": (sa.JSON(), "{}"),
     "budget": (sa.JSON(), "{}"),
     "failures": (sa.Integer(), "0"),
     "life": (sa.Integer(), "0"),
+    "paused_seconds": (sa.Double(), "0"),
+    "starts_over": (sa.Boolean(), sa.false()),
 }
-AT_FIRST |= {"paused_seconds": (sa.Double(), "0"), "starts_over": (sa.Boolean(), sa.false())}
 ONE_ACTIVE = "one_active_sleep_per_deployment"
 ACTIVE = "status IN ('queued', 'preparing', 'running', 'evaluating', 'pausing', 'paused', 'cancelling')"
 
