@@ -15,10 +15,8 @@ from the registry and the night's folder, not from what somebody remembers.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -32,26 +30,31 @@ from dbos import error as workflow_errors
 
 from actors import names
 from circadian.memory.version import read_record
-from circadian.specs import Autoscale, NightJob, Recipe
-from services import dawn, fast_registry, registry, tail
+from circadian.specs import Autoscale, Recipe
+from services import dawn, registry, tail
+from services.attempts import backoff, empty_home, write_job
 from services.background import Background, pause
+from services.budget import EXCEEDED, overrun
 from services.durable import Durable, StepFailed
 from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec
 from services.launcher import JobReport, Launcher, LauncherUnavailable
 from services.leader import Deposed, Lease
-from services.online import fast_start
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
 from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
 from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
 from services.serving import Serving, receipts_data
 from services.settings import Settings
 from services.signing import Signing
-from services.states import DAWN, FastState, SleepStatus, moved
+from services.states import DAWN, HELD, FastState, SleepStatus, moved
 from services.strays import Strays
 from services.tables import Database, Json, Sleep
 
 log = logging.getLogger(__name__)
 ENDED = "ended"
+LIFE = ":"
+"""Between a sleep's id, which has none in it, and the number of its life."""
+LOOKS = (Step.WAIT, Step.QUEUE, Step.BACK_OFF, Step.STOP_JOB)
+"""What is done while looking: there is nothing that it would change before the next look."""
 ENDS = {
     Step.END_CANCELLED: SleepStatus.CANCELLED,
     Step.END_FAILED: SleepStatus.FAILED,
@@ -97,15 +100,15 @@ class Nights:
         """Consumes active sleeps; produces a workflow for each, which is begun once; waits for the next poll, or a sleep of this one's."""
         while True:
             self._more.clear()
-            for sleep in await asyncio.to_thread(self._active):
-                await self.durable.start(sleep_through, sleep)
+            for key in await asyncio.to_thread(self._active):
+                await self.durable.start(sleep_through, key)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.poll_seconds):
                     await self._more.wait()
 
     def _active(self) -> list[str]:
         with self.database.read() as tx:
-            return registry.active_sleeps(tx)
+            return [key_of(id, life) for id, life in registry.active_sleeps(tx)]
 
     def home(self, sleep: Sleep) -> Path:
         return self.settings.sleep_folder(sleep.deployment, sleep.id)
@@ -116,10 +119,16 @@ _open: list[Nights] = []
 
 
 @DBOS.workflow(name="sleep")
-async def sleep_through(sleep_id: str) -> str:
-    """The durable workflow of a sleep. Returns its last status."""
+async def sleep_through(key: str) -> str:
+    """The durable workflow of a sleep, or of one of its lives. Returns its last status."""
     nights = _open[-1]
-    return await nights.durable.run(_Watcher(nights, sleep_id).run())
+    sleep_id, _, life = key.partition(LIFE)
+    return await nights.durable.run(_Watcher(nights, sleep_id, int(life or 0)).run())
+
+
+def key_of(sleep_id: str, life: int) -> str:
+    """A workflow that has ended does not run again, so a sleep that is retried has another one."""
+    return f"{sleep_id}{LIFE}{life}" if life else sleep_id
 
 
 class _Watcher:
@@ -136,10 +145,10 @@ class _Watcher:
     Whichever it was, `_end` leaves a job that may still run to strays.py.
     """
 
-    def __init__(self, nights: Nights, sleep_id: str) -> None:
+    def __init__(self, nights: Nights, sleep_id: str, life: int) -> None:
         self.settings, self.database, self.lease = nights.settings, nights.database, nights.lease
         self.serving, self.launcher, self.signing, self.strays = nights.serving, nights.launcher, nights.signing, nights.strays
-        self.sleep_id, self._home_of = sleep_id, nights.home
+        self.sleep_id, self.life, self._home_of = sleep_id, life, nights.home
         self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
         self._unconfirmed = 0
         """Submissions in a row whose answer did not come."""
@@ -185,7 +194,7 @@ class _Watcher:
         unreachable = 0
         while True:
             sleep = await asyncio.to_thread(self._load)
-            if sleep.status.terminal:
+            if sleep.status.terminal or sleep.life != self.life:
                 return ENDED
             try:
                 step = await self._next(sleep)
@@ -200,26 +209,33 @@ class _Watcher:
     async def _next(self, sleep: Sleep) -> Step | None:
         """One look. None where there is nothing to do until the next one."""
         step, sleep, _ = await self._look(sleep)
-        if sleep.began_at is not None and time.time() - sleep.began_at > self.settings.night_seconds and _may_fail(sleep):
-            reason = f"the night took longer than {self.settings.night_seconds} s"
-            await asyncio.to_thread(self._condemn, night_error("night_too_long", reason))
+        limit = overrun(sleep, self.settings.night_seconds, time.time()) if _may_fail(sleep) else None
+        if limit is not None:
+            code, reason = limit
+            await asyncio.to_thread(self._condemn, night_error(code, reason, "user" if code == EXCEEDED else "server"))
             return None
         if step is Step.QUEUE:
             await asyncio.to_thread(self._queue)
+        elif step is Step.BACK_OFF:
+            await asyncio.to_thread(self._back_off)
         elif step is Step.STOP_JOB:
             await self.launcher.stop(names.night_job(sleep.id, sleep.attempt))
-        return None if step in (Step.WAIT, Step.QUEUE, Step.STOP_JOB) else step
+        return None if step in LOOKS else step
 
     async def take(self, step: Step) -> str:
         """Do what was decided, where that is still what there is to do: a leader before this one may have done it and died."""
         now, sleep, outcome = await self._look(await asyncio.to_thread(self._load))
-        if now is not step:
+        if now is not step or sleep.life != self.life:
             return f"{step.value} was done before"
         log.info("%s: %s", self.sleep_id, step.value)
         if step in (Step.SUBMIT, Step.SUBMIT_AGAIN):
             await self._submit(sleep, again=step is Step.SUBMIT_AGAIN)
         elif step is Step.DELIVER_FAST:
             await self._deliver_fast(sleep)
+        elif step is Step.PAUSE:
+            await self._take_back(sleep)
+            await asyncio.to_thread(self._pause)
+            self.strays.look()
         elif step is Step.PUT_BACK:
             await self._put_back(sleep, outcome)
         elif step is Step.COMMIT:
@@ -242,8 +258,8 @@ class _Watcher:
         if sleep.status.terminal:
             return Step.WAIT, sleep, None
         ended = report.job not in RUNNING_JOBS or sleep.result_version is not None
-        outcome = read_outcome(self._home_of(sleep)) if ended else None
-        queued = sleep.status is SleepStatus.QUEUED and not sleep.attempt
+        outcome = read_outcome(self._home_of(sleep), sleep.attempt) if ended else None
+        queued = sleep.status is SleepStatus.QUEUED and registry.waits(sleep)
         in_line = bool(await asyncio.to_thread(self._ahead)) if queued else False
         return plan(self._situation(sleep, report, outcome, in_line)), sleep, outcome
 
@@ -257,11 +273,15 @@ class _Watcher:
             fast=sleep.fast,
             committed=sleep.result_version is not None,
             condemned=sleep.error is not None,
-            attempts_left=self.settings.night_attempts - sleep.attempt,
+            attempts_left=self.settings.night_attempts - 1 - sleep.failures,
             submitted=sleep.submitted,
             in_line=in_line,
             promotes=self._promotes(sleep),
             made=outcome is not None and outcome.version is not None,
+            again=registry.goes_on(sleep),
+            may_stop=sleep.stop_at is None or time.time() >= sleep.stop_at,
+            retry="none" if sleep.retry_at is None else "waiting" if time.time() < sleep.retry_at else "due",
+            users_fault=outcome is not None and outcome.error is not None and outcome.error.category == "user",
         )
 
     def _promotes(self, sleep: Sleep) -> bool:
@@ -269,9 +289,9 @@ class _Watcher:
             return dawn.wish(tx, sleep).mode == "on_pass"
 
     async def _job(self, sleep: Sleep) -> JobReport:
-        """The job's state, asked at most every `job_poll_seconds`; before the first attempt there is none to ask for."""
+        """The job's state, asked at most every `job_poll_seconds`; before the first attempt, and in a pause, there is none to ask for."""
         now = time.monotonic()
-        if not sleep.attempt:
+        if not sleep.attempt or sleep.status is SleepStatus.PAUSED:
             self._unreachable_since = now
         elif now - self._asked_at >= self.settings.job_poll_seconds:
             self._asked_at = now
@@ -304,11 +324,13 @@ class _Watcher:
             await asyncio.to_thread(self._wait_for, f"waits for the cluster: {error}")
             await asyncio.sleep(self.settings.job_poll_seconds)
             return
+        if sleep.starts_over:
+            await asyncio.to_thread(empty_home, self.settings, sleep)
         attempt = await asyncio.to_thread(self._begin_attempt, again)
         if attempt is None:
             return
         self._report, self._asked_at = JobReport(Job.LOST), -math.inf
-        job_file, name = await asyncio.to_thread(self._write_job, sleep, attempt)
+        job_file, name = await asyncio.to_thread(write_job, self.settings, self.database, sleep, attempt)
         metadata = {"sleep_id": sleep.id, "deployment": name, "phase": "night"}
         try:
             await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
@@ -368,39 +390,18 @@ class _Watcher:
         await asyncio.to_thread(self._set_lent, False)
 
     def _begin_attempt(self, again: bool) -> int | None:
-        """The attempt to submit; None where the sleep was cancelled meanwhile."""
+        """The attempt to submit; None where the sleep was cancelled or paused meanwhile."""
         with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            if sleep.status is SleepStatus.CANCELLING:
+            sleep, now = registry.locked_sleep(tx, self.sleep_id), time.time()
+            if sleep.status in HELD:
                 return None
             if again or not sleep.attempt:
-                sleep.attempt, sleep.submitted = sleep.attempt + 1, False
-            sleep.began_at, sleep.waiting = sleep.began_at or time.time(), None
+                sleep.failures += sleep.status is not SleepStatus.QUEUED
+                sleep.attempt, sleep.submitted, sleep.starts_over = sleep.attempt + 1, False, False
+            if sleep.began_at is not None and sleep.paused_at is not None:
+                sleep.paused_seconds += now - sleep.paused_at
+            sleep.began_at, sleep.waiting, sleep.retry_at, sleep.paused_at = sleep.began_at or now, None, None, None
             return sleep.attempt
-
-    def _write_job(self, sleep: Sleep, attempt: int) -> tuple[Path, str]:
-        home = self._home_of(sleep)
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.database.read() as tx:
-            experiences = registry.taken_experiences(tx, sleep.id)
-            deployment = registry.deployment(tx, sleep.deployment)
-            learned = fast_registry.learned(tx, sleep.deployment) if deployment.fast else ()
-        job = NightJob(
-            sleep=sleep.id,
-            attempt=attempt,
-            deployment=sleep.deployment,
-            seed=sleep.seed,
-            parent=str(self.settings.version_folder(sleep.deployment, sleep.parent_version)),
-            child=str(self.settings.version_folder(sleep.deployment, sleep.child_version)),
-            home=str(home),
-            experiences=str(home / "experiences.jsonl"),
-            fast=fast_start(self.settings, deployment.fast, learned, sleep.parent_version),
-            held_out=tuple(sleep.held_out),
-            recipe=sleep.recipe,  # type: ignore[arg-type]  # a dict that pydantic reads
-        )
-        _write(home / "experiences.jsonl", "".join(json.dumps(row.body) + "\n" for row in experiences))
-        _write(home / "job.json", job.model_dump_json(indent=2))
-        return home / "job.json", deployment.name
 
     def _submitted(self, attempt: int) -> None:
         with self.lease.write() as tx:
@@ -411,6 +412,33 @@ class _Watcher:
             job = names.night_job(sleep.id, attempt)
             registry.append_event(
                 tx, sleep, "sleep.started", f"night submitted, attempt {attempt}", {"job": job, "attempt": attempt}
+            )
+
+    def _back_off(self) -> None:
+        """The last attempt failed, and there will be another one."""
+        with self.lease.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status in HELD or sleep.retry_at is not None:
+                return
+            seconds = backoff(self.settings, sleep.failures)
+            error = why(self._report, read_outcome(self._home_of(sleep), sleep.attempt))
+            sleep.retry_at = time.time() + seconds
+            text = f"attempt {sleep.attempt} failed, the next one begins in {seconds:g} s: {error['message']}"
+            told = {"attempt": sleep.attempt, "seconds": seconds, "error": error}
+            registry.append_event(tx, sleep, "sleep.retrying", text, told, level="warning")
+
+    def _pause(self) -> None:
+        """Its job has ended, by the cluster's word, or is lost: one that turns up after all must not run beside the next attempt's."""
+        with self.lease.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status is not SleepStatus.PAUSING:
+                return
+            if sleep.attempt and self._report.job not in ENDED_JOBS:
+                registry.add_stray_job(tx, names.night_job(sleep.id, sleep.attempt), sleep.id)
+            sleep.status, sleep.submitted = moved(sleep.status, SleepStatus.PAUSED), sleep.attempt > 0
+            sleep.paused_at, sleep.stop_at, sleep.retry_at, sleep.waiting = sleep.paused_at or time.time(), None, None, None
+            registry.append_event(
+                tx, sleep, "sleep.paused", f"the sleep is paused in {sleep.phase or 'no stage yet'}", {"stage": sleep.phase}
             )
 
     async def _deliver_fast(self, sleep: Sleep) -> None:
@@ -497,6 +525,8 @@ class _Watcher:
 
     async def _give_up(self, reason: str, at_once: bool) -> str:
         error, sleep = night_error("controller_error", reason), await asyncio.to_thread(self._load)
+        if sleep.status.terminal or sleep.life != self.life:
+            return "it has ended"
         await asyncio.to_thread(self._condemn if sleep.result_version is None else self._undo, error)
         if at_once:
             await self._take_back(sleep)
@@ -554,11 +584,3 @@ def _left(outcome: NightOutcome | None) -> NightOutcome:
 def _may_fail(sleep: Sleep) -> bool:
     """Nothing is committed, and no error was recorded yet."""
     return sleep.result_version is None and sleep.error is None
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: the night may be reading."""
-    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    staging.rename(path)

@@ -127,7 +127,7 @@ def _cancel_active(tx: Session, deployment: Deployment) -> bool:
     if active is None or active.result_version is not None or active.status is SleepStatus.CANCELLING:
         return False
     sleep = registry.locked_sleep(tx, active.id)
-    sleep.status = moved(sleep.status, SleepStatus.CANCELLING)
+    sleep.status, sleep.stop_at = moved(sleep.status, SleepStatus.CANCELLING), None
     registry.append_event(tx, sleep, "sleep.cancelling", "a schedule begins another sleep in its place")
     audit.note_own(tx, deployment.tenant, "sleep_cancelled", sleep.id)
     return True

@@ -87,7 +87,15 @@ class Settings(BaseSettings):
     night_seconds: Seconds = 24 * 3600.0
     """A night that runs longer, from its first submission on, is stopped and fails."""
     night_attempts: Annotated[int, Field(ge=1)] = 3
-    """Ray jobs a sleep may use when they are killed or lost; each resumes at the stage the last one was in."""
+    """Ray jobs a sleep may use when they are killed, lost or fail of what is not its user's fault; each resumes at the stage the last
+    one was in. Those that go on after a pause, or begin because an operator asks for it, come on top."""
+    retry_seconds: Seconds = 5.0
+    """Between an attempt that failed and the next one; doubled each time."""
+    longest_retry_seconds: Seconds = 300.0
+    checkpoint_seconds: Seconds = 900.0
+    """A night that is to stop at its next checkpoint is stopped after so long without one; it loses what came after the last one."""
+    most_log_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
+    """Of a night's log, its end, that are told at once."""
     watcher_failures: Annotated[int, Field(ge=1)] = 5
     """Consecutive failures of the controller itself, each waited out longer, after which a sleep is given up."""
     longest_pause_seconds: Seconds = 30.0

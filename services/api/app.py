@@ -11,7 +11,22 @@ from typing import Any
 from fastapi import Depends, FastAPI
 
 from services import errors
-from services.api import audit, deployments, docs, experiences, health, keys, schedules, sleeps, usage, versions, wake, webhooks
+from services.api import (
+    audit,
+    deployments,
+    docs,
+    experiences,
+    health,
+    keys,
+    schedules,
+    sleep_changes,
+    sleep_files,
+    sleeps,
+    usage,
+    versions,
+    wake,
+    webhooks,
+)
 from services.api.limits import BodyCheck, RequestId
 from services.api.openapi import describe
 from services.api.repeats import Repeats
@@ -36,7 +51,20 @@ def create_app(controller: Controller) -> FastAPI:
     errors.install(app)
     app.include_router(health.router)
     app.include_router(docs.router)
-    for module in (deployments, wake, experiences, sleeps, versions, schedules, webhooks, keys, audit, usage):
+    for module in (
+        deployments,
+        wake,
+        experiences,
+        sleeps,
+        sleep_changes,
+        sleep_files,
+        versions,
+        schedules,
+        webhooks,
+        keys,
+        audit,
+        usage,
+    ):
         app.include_router(module.router)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authenticated)])

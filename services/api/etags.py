@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Header
+from fastapi import Header, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -55,3 +56,18 @@ def unchanged(tx: Session, row: Row, if_match: str | None) -> None:
     raise Problem(
         412, "etag_mismatch", f"{row.id} has changed meanwhile: it is {now}, not {if_match}. Get it again, and decide anew."
     )
+
+
+def tag_of(view: Any) -> str:
+    """Of an object as it is told, all of it: for who waits for news."""
+    return f'"{hashlib.sha256(json.dumps(view, sort_keys=True, default=str).encode()).hexdigest()[:DIGITS]}"'
+
+
+def known(tag: str, if_none_match: str | None) -> bool:
+    """Whether a client has it; `*` has any."""
+    given = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    return "*" in given or tag in given
+
+
+def not_modified(tag: str) -> Response:
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from circadian.specs import BaseModelRef, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
+from services.budget import Budget
 from services.fleet import ServingSpec
+from services.selection import Selection
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 """OpenAI's limits: pairs, characters of a key, characters of a value."""
@@ -101,6 +103,10 @@ class SleepTemplate(Body):
     """How the night lies beside the replicas, instead of as the deployment's serving says."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
+    selection: Selection = Selection()
+    """Which of the waiting experiences; all of them unless given."""
+    budget: Budget = Budget()
+    """What it may spend; a night that spends more is ended, and fails."""
     metadata: Metadata = {}
 
 
@@ -108,3 +114,5 @@ class SleepCreate(SleepTemplate):
     deployment: str
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
+    dry_run: bool = False
+    """Say what the night would do and cost, and begin none."""

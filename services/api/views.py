@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from circadian.specs import Experience
+from services.budget import spent
 from services.online_plan import label
-from services.states import DeploymentState
+from services.states import DeploymentState, SleepStatus
 from services.tables import (
     ApiKey,
     AuditEvent,
@@ -26,6 +28,8 @@ from services.tables import (
 )
 
 View = dict[str, Any]
+LINKS = ("events", "report", "dreams", "curriculum", "checkpoints", "artifacts", "metrics", "logs")
+"""Of a sleep."""
 
 
 def _head(kind: str, row: Row) -> View:
@@ -113,13 +117,18 @@ def sleep(row: Sleep) -> View:
         "outcome": row.outcome,
         "error": row.error,
         "attempt": row.attempt,
+        "retry_at": row.retry_at,
+        "paused_at": int(row.paused_at) if row.paused_at and row.status is SleepStatus.PAUSED else None,
         "seed": row.seed,
         "recipe": row.recipe,
+        "selection": row.selection,
+        "budget": row.budget,
+        "spent": spent(row, time.time()).told() if row.finished_at else None,
         "parent_version": row.parent_version,
         "result_version": row.result_version,
         "left_out": row.left_out,
         "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
-        "links": {name: f"/v1/sleeps/{row.id}/{name}" for name in ("events", "report", "dreams", "curriculum")},
+        "links": {name: f"/v1/sleeps/{row.id}/{name}" for name in LINKS},
     }
 
 

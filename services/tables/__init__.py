@@ -15,6 +15,7 @@ from services.tables.life import (
     Learned,
     Sleep,
     StrayJob,
+    Taken,
     Version,
 )
 from services.tables.rollouts import Lineage, Rollout
@@ -42,6 +43,7 @@ __all__ = [
     "SchemaBehind",
     "Sleep",
     "StrayJob",
+    "Taken",
     "Traffic",
     "Version",
     "WebhookDelivery",

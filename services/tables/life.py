@@ -153,13 +153,31 @@ class Sleep(Row):
     child_version: Mapped[str]
     result_version: Mapped[str | None] = mapped_column(default=None)
     began_at: Mapped[float | None] = mapped_column(default=None)
-    """When the first attempt was to be submitted."""
+    """When the first attempt was to be submitted, or, of one that was retried, the first one since."""
     attempt: Mapped[int] = mapped_column(default=0)
     """Of the night, from 1 on; written before its job is submitted, so that a submission whose answer is lost is not forgotten."""
     submitted: Mapped[bool] = mapped_column(default=False)
     """The cluster has confirmed this attempt's job."""
     waiting: Mapped[str | None] = mapped_column(default=None)
     """Why a queued sleep does not begin."""
+    selection: Mapped[Json] = mapped_column(default=dict)
+    """Which experiences were asked for; empty: all that wait."""
+    budget: Mapped[Json] = mapped_column(default=dict)
+    """What the night may spend; empty: as much as it takes."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Attempts that were followed by another one because they failed, since the sleep was asked for or retried."""
+    life: Mapped[int] = mapped_column(default=0)
+    """Times it was retried by hand; each has a durable workflow of its own."""
+    retry_at: Mapped[float | None] = mapped_column(default=None)
+    """When the next attempt of a night that failed begins."""
+    stop_at: Mapped[float | None] = mapped_column(default=None)
+    """When the job of a night that is to stop is stopped though nothing was sealed meanwhile; None: at once."""
+    paused_at: Mapped[float | None] = mapped_column(default=None)
+    """Since when it stands still: paused, or in line again."""
+    paused_seconds: Mapped[float] = mapped_column(default=0.0)
+    """Of earlier pauses, since `began_at`."""
+    starts_over: Mapped[bool] = mapped_column(default=False)
+    """The next attempt begins with an empty home."""
     left_out: Mapped[Json] = mapped_column(default=dict)
     """Of the experiences that the night could not learn, how many for which reason."""
     progress: Mapped[Json] = mapped_column(default=dict)
@@ -180,6 +198,14 @@ class Sleep(Row):
             postgresql_where=text(_ACTIVE_SQL),
         ),
     )
+
+
+class Taken(Base):
+    """An experience that a sleep was begun on; kept when the sleep has given it back, so that the same sleep can be tried again."""
+
+    __tablename__ = "taken_experiences"
+    sleep: Mapped[str] = mapped_column(primary_key=True)
+    experience: Mapped[str] = mapped_column(primary_key=True)
 
 
 class StrayJob(Base):

@@ -47,6 +47,7 @@ def settings(tmp_path: Path) -> Settings:
         replica_check_seconds=0.1,
         online_poll_seconds=0.02,
         longest_pause_seconds=0.2,
+        retry_seconds=0.02,
         watcher_failures=3,
         workflow_poll_seconds=0.05,
     )

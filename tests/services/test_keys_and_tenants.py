@@ -18,11 +18,14 @@ from services.access import SCOPES, Scope
 from services.tables import ApiKey, AuditEvent, Deployment, Rollout
 
 DOUBTFUL = {"reason": "doubtful"}
-OF_PATHS = {
+OF_PATHS: dict[str, dict[str, Any]] = {
     "feedback": {"reward": 1.0},
     **dict.fromkeys(("quarantine", "release", "reject", "revoke", "rollback"), DOUBTFUL),
     "promote": {},
     "abort": {},
+    "cancel": {"mode": "immediate"},
+    "pause": {"checkpoint": "latest"},
+    "retry": {"from": "start"},
 }
 """Bodies that these routes take."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
