@@ -12,6 +12,8 @@ from services.client.answers import Event
 
 QUIET = frozenset({"sleep.stage_started", "sleep.stage_finished", "sleep.stage_resumed", "sleep.progress"})
 """Events that the bars show."""
+SILENT = frozenset({"sleep.checkpoint_saved"})
+"""Events of which there are many, and that matter to nobody who watches."""
 GATES = frozenset({"sleep.gate_passed", "sleep.gate_failed"})
 
 
@@ -35,6 +37,8 @@ class NightDisplay:
 
     def show(self, event: Event) -> None:
         kind, data = event.type, event.data
+        if kind in SILENT:
+            return
         if kind not in QUIET:
             told = f"{kind:<28} {event.message}{measured(data) if kind in GATES else ''}"
             self._progress.console.print(told, highlight=False, markup=False, soft_wrap=True)
