@@ -13,6 +13,7 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.background import Background
+from services.deleting import Deletions
 from services.durable import Durable
 from services.fleet import Fleet
 from services.home import private_folder
@@ -20,6 +21,7 @@ from services.keys import Keys
 from services.launcher import Launcher
 from services.leader import Leader, Lease
 from services.learners import Learners
+from services.metrics import Metrics
 from services.nights import Nights
 from services.online import Online
 from services.outbox import Outbox
@@ -51,7 +53,9 @@ class Controller:
         self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher, self.signing)
         self.rollouts = Rollouts(settings, self.lease, self.serving, self.signing)
         self.online = Online(settings, self.lease, self.serving, learners)
+        self.deletions = Deletions(settings, self.lease, self.serving, self.online)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.metrics = Metrics(self.database, self.serving, self.leader)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.tasks = Background(settings)
@@ -79,12 +83,13 @@ class Controller:
             self.begin(deployment)
         self.tasks.start("begin deployments", self._begin_all)
         self.tasks.start("begin rollouts", self.rollouts.run)
+        self.tasks.start("delete deployments", self.deletions.run)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin rollouts", "begin deployments"):
+        for task in ("send webhooks", "look at schedules", "begin rollouts", "delete deployments", "begin deployments"):
             await self.tasks.end(task)
         await self.rollouts.close()
         await self.online.close()

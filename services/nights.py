@@ -301,8 +301,8 @@ class _Watcher:
         try:
             await self._lend(sleep)
         except FleetUnavailable as error:
-            log.warning("%s does not begin yet: %s", self.sleep_id, error)
-            await asyncio.sleep(self.settings.poll_seconds)
+            await asyncio.to_thread(self._wait_for, f"waits for the cluster: {error}")
+            await asyncio.sleep(self.settings.job_poll_seconds)
             return
         attempt = await asyncio.to_thread(self._begin_attempt, again)
         if attempt is None:
@@ -326,8 +326,7 @@ class _Watcher:
             return
         placed = sleep.placed
         if placed is None:
-            room = Room(*await self.serving.fleet.free())
-            placed = await asyncio.to_thread(self._place, sleep, room)
+            placed = await asyncio.to_thread(self._place, sleep, Room(*await self.serving.fleet.free()))
         if placed is None or placed["serving"] is None:
             return
         await self.serving.scale(sleep.deployment, placed["serving"])
@@ -346,8 +345,13 @@ class _Watcher:
                 row.error = night_error("no_capacity", str(error))
                 return None
             row.placed = asdict(placed)
-            registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
+            if placed.serving is not None:
+                registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
             return row.placed
+
+    def _wait_for(self, waiting: str) -> None:
+        with self.lease.write() as tx:
+            registry.locked_sleep(tx, self.sleep_id).waiting = waiting
 
     def _set_lent(self, lent: bool) -> None:
         with self.lease.write() as tx:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
@@ -55,11 +55,36 @@ def deployment(tx: Session, id: str) -> Deployment:
 
 
 def deployments(tx: Session) -> list[Deployment]:
-    return list(tx.scalars(select(Deployment).order_by(Deployment.number)))
+    """Those that are to be served."""
+    return list(tx.scalars(select(Deployment).where(Deployment.deleting_at.is_(None)).order_by(Deployment.number)))
+
+
+def is_there(tx: Session, deployment_id: str) -> bool:
+    """Whether the deployment is to be served."""
+    return bool(tx.scalar(select(exists().where(Deployment.id == deployment_id, Deployment.deleting_at.is_(None)))))
+
+
+def held(tx: Session, deployment_id: str) -> Deployment:
+    """The deployment as it is now, which nobody changes or deletes until the transaction ends. Raises Problem where it is being deleted."""
+    row = tx.scalar(
+        select(Deployment)
+        .where(Deployment.id == deployment_id)
+        .with_for_update(of=Deployment, key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if row is None or row.deleting_at is not None:
+        raise not_found("deployment", deployment_id)
+    return row
 
 
 def set_serving(tx: Session, deployment_id: str, state: ServingState, error: str | None = None) -> None:
     tx.execute(update(Deployment).where(Deployment.id == deployment_id).values(state=state, error=error))
+
+
+def parents(tx: Session, deployments: Sequence[Deployment]) -> dict[str, str | None]:
+    """Of the versions that serve: the one that each came from."""
+    active = [row.active_version for row in deployments]
+    return dict(tx.execute(select(Version.id, Version.parent).where(Version.id.in_(active))).all())
 
 
 def add_version(

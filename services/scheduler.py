@@ -59,7 +59,8 @@ class Scheduler:
 
     def _all(self) -> list[str]:
         with self.lease.database.read() as tx:
-            return list(tx.scalars(select(Schedule.id).order_by(Schedule.number)))
+            there = select(Deployment.id).where(Deployment.deleting_at.is_(None))
+            return list(tx.scalars(select(Schedule.id).where(Schedule.deployment.in_(there)).order_by(Schedule.number)))
 
 
 def _act(tx: Session, row: Schedule, now: float) -> bool:

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     """Folder of the database, the versions and the nights."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where Prometheus finds this controller's metrics, without a key, so never where clients can reach it; None: nowhere."""
     database_url: str = ""
     """SQLAlchemy URL; empty means a SQLite file in the home folder."""
     api_key: SecretStr | None = None

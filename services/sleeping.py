@@ -27,6 +27,7 @@ def needs_experiences(recipe: Recipe) -> bool:
 def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: str | None = None, digest: str = "") -> Sleep:
     """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
     second active one that was begun at the same time (IntegrityError)."""
+    deployment = registry.held(tx, deployment.id)
     fast_registry.locked(tx, deployment.id)
     if active := registry.active_sleep(tx, deployment.id):
         raise in_progress(deployment.name, active.id)

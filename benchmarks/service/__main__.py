@@ -19,12 +19,12 @@ from benchmarks.page import DOCS, put
 from benchmarks.service.life import live_through, summary
 from benchmarks.service.memory import memory
 from benchmarks.service.picture import draw
+from benchmarks.service.tables import PAGE, tables
 from benchmarks.service.throughput import gateway, intake
 from tests.postgres import binaries, new_database, postgres
 
 RESULT = Path(__file__).parents[1] / "results" / "service.json"
-PAGE, PICTURE = DOCS / "service-speed.md", DOCS / "pictures" / "service-night.png"
-WINDOWS = ("before", "night", "promotion")
+PICTURE = DOCS / "pictures" / "service-night.png"
 PARTS = ("life", "gateway", "intake", "memory")
 
 
@@ -40,7 +40,7 @@ def main(part: Annotated[list[str], typer.Option(help="only these; the others st
         with tempfile.TemporaryDirectory(prefix="cdn-") as home:
             found |= {"life": _life, "gateway": _gateway, "intake": _intake, "memory": _memory}[name](Path(home))
         RESULT.write_text(json.dumps(found, indent=2) + "\n")
-        put(PAGE, "make bench-service", table(found))
+        put(PAGE, "make bench-service", tables(found))
 
 
 def machine() -> dict[str, Any]:
@@ -67,39 +67,6 @@ def _intake(home: Path) -> dict[str, Any]:
 
 def _memory(home: Path) -> dict[str, Any]:
     return {"memory": memory(home)}
-
-
-def table(found: dict[str, Any]) -> str:
-    """As it stands in the page."""
-    rows = ["| | |", "|---|---|"]
-    if "failed_requests" in found:
-        rows += [
-            f"| requests of a night in unihemispheric placement, with a promotion at dawn, then {found['rollout_ms']['n']} rollbacks and "
-            f"promotions by hand | {found['requests']} |",
-            f"| **of these failed** | **{found['failed_requests']}** |",
-            *(
-                f"| p50 / p99, {name} | {found[f'p50_{name}_ms']} / {found[f'p99_{name}_ms']} ms |"
-                for name in ("before", "night", "promotion")
-            ),
-            f"| a rollback or a promotion, until every replica has proved it | {found['rollout_ms']['median']} ms (longest "
-            f"{found['rollout_ms']['longest']} ms) |",
-        ]
-    if gate := found.get("gateway"):
-        rates = gate["requests_per_second"]
-        rows += [
-            f"| requests a second through the gateway, vLLM's server alone, ratio | {rates['gateway']:g}, {rates['vllm']:g}, "
-            f"{gate['ratio']} |"
-        ]
-    for name, told in found.get("experiences", {}).items():
-        rows += [f"| experiences a second, screened and on disk, {name} | {told['per_second']:g} |"]
-    if held := found.get("memory"):
-        rows += [
-            f"| controller with {held['deployments']:,} deployments and {held['experiences']:,} experiences, empty | "
-            f"{held['full']['mib']:g} MiB, {held['empty']['mib']:g} MiB |",
-            f"| a deployment's status, 100 of its experiences (p50, then) | {held['full']['status_p50_ms']:g} ms, "
-            f"{held['full']['list_p50_ms']:g} ms |",
-        ]
-    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
 
 from services import errors
-from services.api import audit, deployments, experiences, health, keys, schedules, sleeps, usage, versions, wake, webhooks
+from services.api import audit, deployments, docs, experiences, health, keys, schedules, sleeps, usage, versions, wake, webhooks
 from services.api.limits import BodyCheck, RequestId
+from services.api.openapi import describe
 from services.api.repeats import Repeats
 from services.api.shared import authenticated
 from services.controller import Controller
@@ -30,9 +32,10 @@ def create_app(controller: Controller) -> FastAPI:
     app.state.controller = controller
     app.add_middleware(Repeats, database=controller.database, keys=controller.keys)
     app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, metrics=controller.metrics)
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(docs.router)
     for module in (deployments, wake, experiences, sleeps, versions, schedules, webhooks, keys, audit, usage):
         app.include_router(module.router)
 
@@ -40,4 +43,5 @@ def create_app(controller: Controller) -> FastAPI:
     def openapi() -> dict[str, Any]:
         return app.openapi()
 
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # as FastAPI wants it
     return app

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from services import audit, dreams, registry
 from services.access import Caller
-from services.api import views
+from services.api import etags, views
 from services.api.schemas import SleepCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
@@ -104,7 +104,11 @@ def list_all(
 
 @router.get("/{id}")
 async def get(
-    id: str, control: ControllerDep, caller: Reads, wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0
+    id: str,
+    control: ControllerDep,
+    caller: Reads,
+    response: Response,
+    wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0,
 ) -> views.View:
     """The sleep; with `wait` as soon as it has ended, or after that many seconds."""
     longest = control.settings.longest_wait_seconds
@@ -114,6 +118,7 @@ async def get(
     while True:
         row = await run_in_threadpool(_sleep, control, caller, id)
         if row.status.terminal or time.monotonic() >= deadline:
+            response.headers.update(etags.told(row))
             return views.sleep(row)
         await asyncio.sleep(min(control.settings.poll_seconds, max(0.0, deadline - time.monotonic())))
 
@@ -177,7 +182,9 @@ def curriculum(id: str, control: ControllerDep, caller: Reads) -> views.View:
     return views.page([{"object": "dream.context", "id": f"{line['round']}/{line['context']}"} | line for line in lines], False)
 
 
-@router.get("/{id}/events", response_model=None)
+@router.get(
+    "/{id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+)
 def events(
     id: str,
     request: Request,

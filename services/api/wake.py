@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from services import registry
 from services.access import Caller
 from services.api import views
-from services.api.asking import asked
+from services.api.asking import asked, described
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
 from services.canary import canary_key, is_asked
@@ -42,14 +42,20 @@ Speaks = Annotated[Caller, needs("inference:write")]
 VERSION_HEADER, EXPERIENCE_HEADER, STATUS_HEADER = "x-deployment-version", "x-experience-id", "x-experience-status"
 RETRY_SECONDS, ASLEEP_SECONDS = "5", "60"
 STREAM_END = "data: [DONE]"
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's object, or with `stream` its pieces",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", openapi_extra=described("chat"), responses=ANSWERS)
 async def chat(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "chat")
 
 
-@router.post("/completions")
+@router.post("/completions", openapi_extra=described("completion"), responses=ANSWERS)
 async def completion(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "completion")
 
@@ -58,17 +64,28 @@ async def completion(request: Request, control: ControllerDep, caller: Speaks) -
 def models(control: ControllerDep, caller: Speaks) -> views.View:
     with control.database.read() as tx:
         rows = tx.scalars(select(Deployment).where(of_caller(caller, Deployment.id)).order_by(Deployment.number)).all()
-    return {"object": "list", "data": [_model(row) for row in rows]}
+        parents = registry.parents(tx, rows)
+    return {"object": "list", "data": [_model(row, parents) for row in rows]}
 
 
-def _model(row: Deployment) -> views.View:
+@router.get("/models/{id}")
+def model(id: str, control: ControllerDep, caller: Speaks) -> views.View:
+    """A deployment as the model that clients ask for. `root` is its base model, `parent` the version that the one that serves came from."""
+    with control.database.read() as tx:
+        row = tx.scalar(select(Deployment).where(Deployment.name == id, of_caller(caller, Deployment.id)))
+        if row is None:
+            raise _no_model(id)
+        return _model(row, registry.parents(tx, [row]))
+
+
+def _model(row: Deployment, parents: dict[str, str | None]) -> views.View:
     return {
         "id": row.name,
         "object": "model",
         "created": int(row.created_at),
         "owned_by": "circadian",
         "root": row.base_model["model"],
-        "parent": None,
+        "parent": parents.get(row.active_version),
         "version": row.active_version,
     }
 
@@ -214,13 +231,17 @@ def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
     with control.database.read() as tx:
         found = tx.scalars(select(Deployment).where(Deployment.name == name, of_caller(caller, Deployment.id))).all()
     if not found:
-        raise Problem(404, "model_not_found", f"There is no deployment {name!r}; see GET /v1/models.", param="model")
+        raise _no_model(name)
     if version and found[0].active_version != version:
         detail = f"{name} serves {found[0].active_version}, not {version}; ask for that, or promote the other."
         raise Problem(404, "model_not_found", detail, param="model")
     if found[0].state is not ServingState.AWAKE:
         raise _unavailable(FleetUnavailable(f"deployment {found[0].name} is {found[0].state.value}"))
     return found[0]
+
+
+def _no_model(model: str) -> Problem:
+    return Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
 
 
 def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str) -> str:

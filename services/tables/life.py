@@ -34,6 +34,10 @@ class Deployment(Row):
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
+    deleting_at: Mapped[float | None] = mapped_column(default=None)
+    """When its deletion was asked for: from then on nothing of it is found but itself; see services/deleting.py."""
+    forgotten_at: Mapped[float | None] = mapped_column(default=None)
+    """When all that it had was deleted but its folder; its name is another's to take."""
     fast: Mapped[FastMemory | None] = relationship(lazy="joined")
     """Of one that learns online."""
     __table_args__ = (UniqueConstraint("tenant", "name"),)

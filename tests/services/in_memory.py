@@ -74,7 +74,8 @@ class MemoryFleet:
         self.versions.pop(self._model(deployment), None)
 
     async def look(self, deployment: str) -> Sight:
-        return Sight(self._model(deployment) not in self.versions, frozenset(self.versions.get(self._model(deployment), ())))
+        there = self.versions.get(self._model(deployment), [])
+        return Sight(self._model(deployment) not in self.versions, frozenset(there), running=len(there))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         self._check(deployment)
