@@ -12,6 +12,8 @@ from services.client.answers import Event
 
 QUIET = frozenset({"sleep.stage_started", "sleep.stage_finished", "sleep.stage_resumed", "sleep.progress"})
 """Events that the bars show."""
+SILENT = frozenset({"sleep.checkpoint_saved"})
+"""Events of which there are many, and that matter to nobody who watches."""
 GATES = frozenset({"sleep.gate_passed", "sleep.gate_failed"})
 SILENT = frozenset({"sleep.checkpoint_saved"})
 """Events of which there are many, and that matter to nobody who watches."""

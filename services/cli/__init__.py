@@ -1,8 +1,7 @@
 """`circadian`: a local service, and everything that a service does over REST, from the command line.
 
 Every verb that asks a service takes `--url`, `--key` and `--json`; with `--json` each object is a line of JSON on standard output, as the
-service sent it, and nothing else is. What goes wrong is told on standard error, and by the exit status
-(shared.py, EXITS).
+service sent it, and nothing else is. What goes wrong is told on standard error, and by the exit status (EXITS in shared.py).
 
 This package is imported at each start, so whatever takes long to import (Ray, torch, httpx, rich) is imported by the verb that needs it.
 """
