@@ -24,6 +24,7 @@ from services.nights import Nights
 from services.online import Online
 from services.outbox import Outbox
 from services.probe import RayProbe
+from services.probe_runs import ProbeRuns
 from services.rates import Rates
 from services.scheduler import Scheduler
 from services.serving import Serving
@@ -49,6 +50,7 @@ class Controller:
         self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher)
         self.online = Online(settings, self.database, self.serving, learners)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.probe_runs = ProbeRuns(settings, self.lease, fleet)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.tasks = Background(settings)
@@ -76,10 +78,11 @@ class Controller:
         self.tasks.start("begin deployments", self._begin_all)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
+        self.tasks.start("run probes", self.probe_runs.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin deployments"):
+        for task in ("run probes", "send webhooks", "look at schedules", "begin deployments"):
             await self.tasks.end(task)
         await self.online.close()
         await self.nights.close()

@@ -322,6 +322,7 @@ class _Watcher:
             home=str(home),
             experiences=str(home / "experiences.jsonl"),
             fast=fast_start(self.settings, deployment.fast, learned, sleep.parent_version),
+            probes=sleep.probes,  # type: ignore[arg-type]  # dicts that pydantic reads
             held_out=tuple(sleep.held_out),
             recipe=sleep.recipe,  # type: ignore[arg-type]  # a dict that pydantic reads
         )

@@ -36,6 +36,8 @@ class NightOutcome(BaseModel):
     """Experiences that could not be learned: id to reason."""
     returned: tuple[str, ...] = ()
     """Experiences that are neither learned nor left out: the next night is offered them again."""
+    gates: tuple[Json, ...] = ()
+    """What the candidate was held against: `name`, `passed`, `value`, `limit`, `message` of each."""
     report: Json = {}
     error: NightError | None = None
     """Where the outcome is `failed`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
 from circadian.specs.screening import ScreeningSpec
 from services import fast_registry, registry
-from services.api.schemas import SleepTemplate
+from services.api.schemas import GateOverride, SleepTemplate
 from services.errors import Problem
+from services.probing import for_night
 from services.tables import Deployment, Sleep, new_id
 
 
@@ -23,7 +26,15 @@ def needs_experiences(recipe: Recipe) -> bool:
     return not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks)
 
 
-def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: str | None = None, digest: str = "") -> Sleep:
+def begin(
+    tx: Session,
+    deployment: Deployment,
+    template: SleepTemplate,
+    *,
+    id: str | None = None,
+    digest: str = "",
+    gates: Sequence[GateOverride] = (),
+) -> Sleep:
     """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
     second active one that was begun at the same time (IntegrityError)."""
     fast_registry.locked(tx, deployment.id)
@@ -36,6 +47,7 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
         seed=template.seed,
         recipe=recipe.model_dump(mode="json"),
         held_out=list(template.held_out),
+        probes=[probe.model_dump(mode="json") for probe in for_night(tx, deployment.id, gates)],
         request_sha256=digest,
         parent_version=deployment.active_version,
         child_version=new_id("ver"),

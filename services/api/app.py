@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 
 from services import errors
-from services.api import audit, deployments, experiences, health, keys, schedules, sleeps, usage, versions, wake, webhooks
+from services.api import audit, deployments, experiences, health, keys, probes, schedules, sleeps, usage, versions, wake, webhooks
 from services.api.limits import BodyCheck, RequestId
 from services.api.repeats import Repeats
 from services.api.shared import authenticated
@@ -33,7 +33,7 @@ def create_app(controller: Controller) -> FastAPI:
     app.add_middleware(RequestId)
     errors.install(app)
     app.include_router(health.router)
-    for module in (deployments, wake, experiences, sleeps, versions, schedules, webhooks, keys, audit, usage):
+    for module in (deployments, wake, experiences, sleeps, versions, schedules, probes, webhooks, keys, audit, usage):
         app.include_router(module.router)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authenticated)])

@@ -16,6 +16,7 @@ from services.tables.life import (
     StrayJob,
     Version,
 )
+from services.tables.probes import Probe, ProbeRun
 
 __all__ = [
     "ApiKey",
@@ -31,6 +32,8 @@ __all__ = [
     "Json",
     "Leadership",
     "Learned",
+    "Probe",
+    "ProbeRun",
     "Repeatable",
     "Row",
     "Schedule",

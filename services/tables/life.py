@@ -131,6 +131,8 @@ class Sleep(Row):
     seed: Mapped[int] = mapped_column(default=0)
     recipe: Mapped[Json]
     held_out: Mapped[list[str]]
+    probes: Mapped[list[Json]] = mapped_column(JSON, default=list)
+    """What its candidate is held against, as it was when the sleep began."""
     request_sha256: Mapped[str]
     parent_version: Mapped[str]
     child_version: Mapped[str]
