@@ -26,6 +26,7 @@ from services.nights import Nights
 from services.online import Online
 from services.outbox import Outbox
 from services.probe import RayProbe
+from services.probe_runs import ProbeRuns
 from services.rates import Rates
 from services.rollouts import Rollouts
 from services.scheduler import Scheduler
@@ -56,6 +57,7 @@ class Controller:
         self.deletions = Deletions(settings, self.lease, self.serving, self.online)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
         self.metrics = Metrics(self.database, self.serving, self.leader)
+        self.probe_runs = ProbeRuns(settings, self.lease, fleet)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.tasks = Background(settings)
@@ -86,10 +88,12 @@ class Controller:
         self.tasks.start("delete deployments", self.deletions.run)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
+        self.tasks.start("run probes", self.probe_runs.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin rollouts", "delete deployments", "begin deployments"):
+        leading = ("run probes", "send webhooks", "look at schedules", "begin rollouts", "delete deployments", "begin deployments")
+        for task in leading:
             await self.tasks.end(task)
         await self.rollouts.close()
         await self.online.close()

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
     """Between two looks at the schedules."""
+    probe_seconds: Seconds = 1.0
+    """Between two looks at the runs of probes that wait."""
+    probe_patience_seconds: Seconds = 900.0
+    """A run waits so long for a deployment that does not answer, from the time when it was asked for."""
+    probe_answers_at_once: Annotated[int, Field(ge=1)] = 4
+    """Questions that a run asks at the same time."""
     webhook_seconds: Seconds = 1.0
     """Between two looks at what is to be sent to webhooks."""
     webhooks: Reach = Reach()

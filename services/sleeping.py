@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
 from services import fast_registry, placement, promotion, registry
-from services.api.schemas import SleepTemplate
+from services.api.schemas import GateOverride, SleepTemplate
 from services.errors import Problem
 from services.fleet import ServingSpec
+from services.probing import for_night
 from services.selection import Chosen, choose, take
 from services.tables import Deployment, Sleep, new_id
 
@@ -24,7 +27,15 @@ def needs_experiences(recipe: Recipe) -> bool:
     return not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks)
 
 
-def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: str | None = None, digest: str = "") -> Sleep:
+def begin(
+    tx: Session,
+    deployment: Deployment,
+    template: SleepTemplate,
+    *,
+    id: str | None = None,
+    digest: str = "",
+    gates: Sequence[GateOverride] = (),
+) -> Sleep:
     """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
     second active one that was begun at the same time (IntegrityError)."""
     deployment = registry.held(tx, deployment.id)
@@ -38,6 +49,7 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
         promotion=template.promotion.model_dump(mode="json") if template.promotion else {},
         placement=template.placement,
         held_out=list(template.held_out),
+        probes=[probe.model_dump(mode="json") for probe in for_night(tx, deployment.id, gates)],
         request_sha256=digest,
         selection=template.selection.model_dump(mode="json", exclude_none=True),
         budget=template.budget.model_dump(mode="json", exclude_none=True),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from circadian.specs import BaseModelRef, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
+from circadian.specs import BaseModelRef, Fraction, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
 from services.budget import Budget
@@ -110,8 +110,20 @@ class SleepTemplate(Body):
     metadata: Metadata = {}
 
 
+class GateOverride(Body):
+    """Another limit for one probe, in one sleep."""
+
+    probe: str
+    min: Fraction | None = None
+    """Instead of the probe's threshold."""
+    max_regression: Fraction | None = None
+    """Instead of the probe's."""
+
+
 class SleepCreate(SleepTemplate):
     deployment: str
+    gates: Annotated[tuple[GateOverride, ...], Field(max_length=64)] = ()
+    """Probes that the candidate is held against, beside all of the deployment's that have a limit of their own."""
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
     dry_run: bool = False

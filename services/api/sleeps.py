@@ -103,7 +103,7 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
-    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest)
+    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest, gates=body.gates)
     audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment)
     return row
 

@@ -18,6 +18,7 @@ from services.tables.life import (
     Taken,
     Version,
 )
+from services.tables.probes import Probe, ProbeRun
 from services.tables.rollouts import Lineage, Rollout
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "Leadership",
     "Learned",
     "Lineage",
+    "Probe",
+    "ProbeRun",
     "Repeatable",
     "Rollout",
     "Row",

@@ -148,6 +148,8 @@ class Sleep(Row):
     lent: Mapped[bool] = mapped_column(default=False)
     """Replicas have been asked to lend what they hold, and not been asked to come back."""
     held_out: Mapped[list[str]]
+    probes: Mapped[list[Json]] = mapped_column(JSON, default=list)
+    """What its candidate is held against, as it was when the sleep began."""
     request_sha256: Mapped[str]
     parent_version: Mapped[str]
     child_version: Mapped[str]
