@@ -40,6 +40,15 @@ class NightOutcome(BaseModel):
     error: NightError | None = None
     """Where the outcome is `failed`."""
 
+    @property
+    def gates(self) -> list[Json]:
+        """What the gate measured, one entry each; of a night that was not judged none."""
+        gate = self.report.get("gate") or {}
+        failed = [
+            {"name": "night", "passed": False, "value": None, "limit": None, "message": why} for why in gate.get("reasons") or ()
+        ]
+        return gate.get("gates") or failed
+
 
 def read_outcome(home: Path) -> NightOutcome | None:
     """None where the night has not left one."""

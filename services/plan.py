@@ -45,8 +45,10 @@ class Step(StrEnum):
     """The replicas get the new version and prove it."""
     END_CANCELLED = "end_cancelled"
     END_FAILED = "end_failed"
+    KEEP = "keep"
+    """The night made a version that does not serve: a candidate, or one that its gate refused. The sleep ends."""
     END_UNCHANGED = "end_unchanged"
-    """The night ran, and made no version (gate, or nothing to learn)."""
+    """The night ran, and made no version: there was nothing to learn."""
 
 
 Outcome = Literal["candidate", "rejected", "no_op", "failed"]
@@ -66,6 +68,10 @@ class Situation:
     outcome: Outcome | None = None
     fast: FastState = FastState.NONE
     committed: bool = False
+    promotes: bool = True
+    """A version that passes is to serve at dawn."""
+    made: bool = False
+    """The night has left a version."""
     condemned: bool = False
     """An error was recorded that the sleep cannot survive."""
     attempts_left: int = 0
@@ -93,8 +99,10 @@ def plan(now: Situation) -> Step:
         # Killed, or lost with its cluster, before it could say anything: the next attempt resumes from the sealed stages.
         again = now.job in (Job.LOST, Job.FAILED) and now.attempts_left > 0
         return Step.SUBMIT_AGAIN if again else _wind_up(now, Step.END_FAILED)
-    if now.outcome == "candidate":
+    if now.outcome == "candidate" and now.promotes:
         return Step.COMMIT
+    if now.made and now.outcome in ("candidate", "rejected"):
+        return _wind_up(now, Step.KEEP)
     return _wind_up(now, Step.END_FAILED if now.outcome == "failed" else Step.END_UNCHANGED)
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from services import audit, registry, traffic
+from services import audit, promotion, registry, traffic
 from services.api.schemas import SleepTemplate
 from services.errors import Problem
 from services.leader import Lease
@@ -97,7 +97,7 @@ def known(tx: Session, row: Schedule, deployment: Deployment, spec: ScheduleSpec
         pending_needed=needs_experiences(recipe_of(deployment, template)),
         seconds_since_request=since_request,
         requests_per_second=rate,
-        sleep_active=active is not None,
+        sleep_active=active is not None or promotion.running_rollout(tx, deployment.id) is not None,
         last_sleep_began_at=max((sleep.created_at for sleep in (active, last) if sleep), default=None),
     )
 

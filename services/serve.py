@@ -22,6 +22,7 @@ from services.learners import RayLearners
 from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.settings import Settings
+from services.signing import Signing
 
 
 def main() -> None:
@@ -31,7 +32,9 @@ def main() -> None:
     settings = Settings()
     try:
         with _hold(settings), listening(settings.host, settings.port) as sock:
-            controller = Controller(settings, RayFleet(settings), RayLauncher(settings), RayLearners())
+            controller = Controller(
+                settings, RayFleet(settings, Signing(settings).trusted_hex), RayLauncher(settings), RayLearners()
+            )
             if settings.metrics_port:
                 controller.metrics.listen(settings.metrics_host, settings.metrics_port)
             if key := controller.keys.provide():

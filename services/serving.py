@@ -20,10 +20,12 @@ from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
 from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec, Sight
+from services.leader import Lease
 from services.online_plan import is_label
 from services.settings import Settings
+from services.signing import Signing
 from services.states import FastState, ServingState
-from services.tables import Database, Deployment
+from services.tables import Deployment
 from services.wake_files import WakeFiles, promised
 
 log = logging.getLogger(__name__)
@@ -34,14 +36,14 @@ STARTS = 3
 class Serving:
     """What the controller does with the fleet, beside passing questions on."""
 
-    def __init__(self, settings: Settings, database: Database, fleet: Fleet) -> None:
-        self.settings, self.database, self.fleet = settings, database, fleet
+    def __init__(self, settings: Settings, lease: Lease, fleet: Fleet, signing: Signing) -> None:
+        self.settings, self.lease, self.database, self.fleet, self.signing = settings, lease, lease.database, fleet, signing
         self.files, self.keepers = WakeFiles(settings), Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
         self._started: dict[str, ServingSpec] = {}
         """As what each deployment's replicas were started here."""
         self.sights: dict[str, Sight] = {}
-        """The last look at each deployment's replicas, by its name."""
+        """The last look at each deployment's replicas."""
         self.deliveries: Counter[str] = Counter()
         """Deliveries, by what came of them."""
 
@@ -49,7 +51,7 @@ class Serving:
         """Start a deployment's replicas and keep them running, in the background; its state tells how far they are."""
         self.keepers.start(f"keep {deployment_id}", lambda: self._keep(deployment_id))
 
-    async def end(self, deployment_id: str, name: str) -> None:
+    async def end(self, deployment_id: str) -> None:
         """Look after a deployment no more, and end its replicas. Raises FleetUnavailable."""
         with suppress(TimeoutError):
             # A call that is on its way to the cluster would start replicas behind the one that ends them.
@@ -57,9 +59,9 @@ class Serving:
                 pass
         await self.keepers.end(f"keep {deployment_id}")
         async with self._lock(deployment_id):
-            await self.fleet.stop(name)
+            await self.fleet.stop(deployment_id)
         self._started.pop(deployment_id, None)
-        self.sights.pop(name, None)
+        self.sights.pop(deployment_id, None)
 
     async def close(self) -> None:
         await self.keepers.close()
@@ -78,7 +80,7 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             await asyncio.to_thread(self.files.lend, deployment_id, deployment.active_version, replicas)
-            await self.fleet.scale(deployment.name, serving, serving.replicas if replicas is None else replicas)
+            await self.fleet.scale(deployment.id, serving, serving.replicas if replicas is None else replicas)
 
     async def deliver(self, deployment_id: str, path: Path) -> list[Proof]:
         """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises, and the
@@ -124,7 +126,7 @@ class Serving:
                     return await self._hand_round(deployment_id, path, payload)
             except DeliveryFailed as error:
                 tries += 1
-                sight = await self.fleet.look(deployment.name)
+                sight = await self.fleet.look(deployment.id)
                 refusals += not (sight.missing or sight.starting)
                 log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
                 if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
@@ -134,12 +136,15 @@ class Serving:
     async def _hand_round(self, deployment_id: str, path: Path, payload: bytes) -> list[Proof]:
         """One try, by whoever holds the lock: the proof of every replica that runs; none where none is to. Raises DeliveryFailed."""
         deployment = await asyncio.to_thread(self._deployment, deployment_id)
+        version, _ = promised(path)
+        if version.partition("+")[0] != deployment.active_version:
+            raise DeliveryFailed(f"{path.name} makes {version}, and {deployment.name} serves {deployment.active_version} by now")
         state = await asyncio.to_thread(self.files.serve_delivered, deployment_id, deployment.active_version, path)
         if state.replicas == 0:
             return []
         try:
             async with asyncio.timeout(self.settings.delivery_seconds):
-                proofs = await self.fleet.deliver(deployment.name, payload)
+                proofs = await self.fleet.deliver(deployment.id, payload)
         except TimeoutError as error:
             raise DeliveryFailed(f"delivery {path.name} to {deployment.name} took longer than it may") from error
         verify(proofs, *promised(path))
@@ -162,7 +167,7 @@ class Serving:
             log.info("%s is to be served otherwise, bringing its replicas there", deployment_id)
             return await self._bring_up(deployment_id, anew=False)
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = self.sights[name] = await self.fleet.look(name)
+        sight = self.sights[deployment_id] = await self.fleet.look(deployment_id)
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:
@@ -198,9 +203,9 @@ class Serving:
             serving = ServingSpec.model_validate(deployment.serving)
             self._started[deployment_id] = serving
             if anew:
-                await self.fleet.stop(deployment.name)
+                await self.fleet.stop(deployment.id)
             await asyncio.to_thread(self._prepare, deployment, anew)
-            versions = await self.fleet.start(deployment.name, serving, self.settings.wake_file(deployment_id))
+            versions = await self.fleet.start(deployment.id, deployment.name, serving, self.settings.wake_file(deployment_id))
             # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
             # The row is read again, because a start takes long enough for a dawn.
             known, _ = await asyncio.to_thread(self._known, deployment_id)
@@ -211,7 +216,8 @@ class Serving:
         raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
 
     def _prepare(self, deployment: Deployment, anew: bool) -> None:
-        """The wake file, before replicas read it."""
+        """The version is what was signed, and the wake file says so, before replicas read it. Raises VersionBroken and OSError."""
+        self.signing.verify(self.settings.version_folder(deployment.id, deployment.active_version))
         if anew:
             self.files.serve(deployment.id, deployment.active_version)
         else:
@@ -250,7 +256,7 @@ class Serving:
         return started is not None and started != ServingSpec.model_validate(self._deployment(deployment_id).serving)
 
     def _fast_memory_lost(self, deployment_id: str) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.fast_memory_lost(tx, deployment_id)
 
     def _deployment(self, deployment_id: str) -> Deployment:
@@ -258,7 +264,7 @@ class Serving:
             return registry.deployment(tx, deployment_id)
 
     def _set(self, deployment_id: str, state: ServingState, error: str | None = None) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.set_serving(tx, deployment_id, state, error)
 
 

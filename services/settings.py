@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     """The one valid key; without it a key is generated at the first start."""
     key_pepper: SecretStr | None = None
     """What keys are hashed with; without it one is generated at the first start. All controllers of a database share it."""
+    signing_key_file: Path | None = None
+    """Of the secret that versions are signed with; empty means a file in the home folder, made at the first start."""
+    trusted_signing_keys: tuple[str, ...] = ()
+    """Public keys (hexadecimal) that have signed versions before this one, and are still trusted."""
     database_migrates: bool = True
     """Whether a controller that starts brings the schema up to date; false where `python -m services.migrate` does."""
     lease_seconds: Seconds = 15.0
@@ -130,6 +134,14 @@ class Settings(BaseSettings):
     def wake_file(self, deployment: str) -> Path:
         """What the deployment's replicas serve."""
         return self.deployment_folder(deployment) / "wake.json"
+
+    def canary_file(self, deployment: str) -> Path:
+        """What the replica of the deployment's canary serves."""
+        return self.deployment_folder(deployment) / "canary.json"
+
+    def rollout_file(self, deployment: str, rollout: str) -> Path:
+        """The delivery of a rollout, while it runs."""
+        return self.deployment_folder(deployment) / f"{rollout}.delivery"
 
     def version_folder(self, deployment: str, version: str) -> Path:
         return self.deployment_folder(deployment) / "versions" / version

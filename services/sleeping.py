@@ -6,9 +6,10 @@ from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
 from circadian.specs.screening import ScreeningSpec
-from services import fast_registry, registry
+from services import fast_registry, placement, promotion, registry
 from services.api.schemas import SleepTemplate
 from services.errors import Problem
+from services.fleet import ServingSpec
 from services.tables import Deployment, Sleep, new_id
 
 
@@ -30,12 +31,20 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
     fast_registry.locked(tx, deployment.id)
     if active := registry.active_sleep(tx, deployment.id):
         raise in_progress(deployment.name, active.id)
-    recipe = recipe_of(deployment, template)
+    if running := promotion.running_rollout(tx, deployment.id):
+        raise promotion.in_progress(deployment, running.id)
+    recipe, serving = recipe_of(deployment, template), ServingSpec.model_validate(deployment.serving)
+    try:
+        placement.check(template.placement or serving.placement, serving)
+    except placement.Unplaceable as error:
+        raise Problem(422, "validation_failed", f"placement: {error}", param="placement") from error
     row = Sleep(
         id=id or new_id("slp"),
         deployment=deployment.id,
         seed=template.seed,
         recipe=recipe.model_dump(mode="json"),
+        promotion=template.promotion.model_dump(mode="json") if template.promotion else {},
+        placement=template.placement,
         held_out=list(template.held_out),
         request_sha256=digest,
         parent_version=deployment.active_version,

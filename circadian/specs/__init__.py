@@ -20,6 +20,7 @@ from circadian.specs.learning import (
 from circadian.specs.memory import BaseModelRef, ExpertRecord, Level, MemorySpec, VersionRecord
 from circadian.specs.night import ChunkJob, ChunkRecord, FastStart, GateSpec, NightJob, Recipe, TeacherSpec
 from circadian.specs.nursery import NurserySpec
+from circadian.specs.promotion import CanarySpec, PromotionSpec
 from circadian.specs.screening import CapsSpec, DuplicatesSpec, RedactionSpec, RuleSpec, ScreeningSpec, TriggersSpec
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Autoscale",
     "BaseJudge",
     "BaseModelRef",
+    "CanarySpec",
     "CapsSpec",
     "ChunkJob",
     "ChunkRecord",
@@ -52,6 +54,7 @@ __all__ = [
     "NurserySpec",
     "OnlineLearningSpec",
     "PositiveInt",
+    "PromotionSpec",
     "Recipe",
     "RedactionSpec",
     "Resource",

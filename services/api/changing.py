@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from circadian.specs import Recipe
+from circadian.specs import PromotionSpec, Recipe
 from circadian.specs.screening import ScreeningSpec
 from services.api.schemas import Body, Metadata
 from services.fleet import ServingSpec
@@ -21,6 +21,8 @@ class DeploymentPatch(Body):
     """Parts of it, for example `{"replicas": 2}`."""
     recipe: Patch = None
     """Parts of how it sleeps unless a sleep says otherwise, and of how it learns online."""
+    promotion: Patch = None
+    """Parts of what becomes of versions that its nights make."""
     screening: Patch = None
     """Parts of what is done with what comes in before it is stored."""
     metadata: Patch = None
@@ -32,6 +34,7 @@ class Changed(Body):
 
     serving: ServingSpec = ServingSpec()
     recipe: Recipe = Recipe()
+    promotion: PromotionSpec = PromotionSpec()
     screening: ScreeningSpec = ScreeningSpec()
     metadata: Metadata = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -13,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
 from circadian.specs import VersionRecord
-from services import audit, fast_registry, registry
+from services import audit, fast_registry, promotion, registry
 from services.access import Caller
 from services.api import etags, views
 from services.api.changing import COLUMNS, MERGE_PATCH, Changed, DeploymentPatch, merged
@@ -35,9 +36,8 @@ from services.errors import Problem, faults
 from services.fleet import ServingSpec
 from services.founding import found
 from services.online import period
-from services.sleeping import in_progress
 from services.states import deployment_state
-from services.tables import Deployment, FastMemory, new_id
+from services.tables import Deployment, FastMemory, Json, new_id
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 Reads = Annotated[Caller, needs("deployments:read")]
@@ -57,13 +57,13 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
     if caller.deployments is not None:
         raise Problem(403, "deployment_not_allowed", "This key is for some deployments; make new ones with a key for all.")
     with control.database.read() as tx:
-        if tx.scalar(select(Deployment.id).where(Deployment.name == body.name)):
+        if tx.scalar(select(Deployment.id).where(Deployment.tenant == caller.tenant, Deployment.name == body.name)):
             raise _name_taken(body.name)
     deployment_id, version_id = new_id("dep"), new_id("ver")
     folder = control.settings.version_folder(deployment_id, version_id)
     record = found(body.base_model, body.memory, folder)
     try:
-        return _insert(control, caller, body, deployment_id, record, str(folder))
+        return _insert(control, caller, body, deployment_id, record, folder, control.signing.sign(folder))
     except IntegrityError as error:
         # Another request took the name since we looked.
         shutil.rmtree(control.settings.deployment_folder(deployment_id))
@@ -71,7 +71,13 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
 
 
 def _insert(
-    control: Controller, caller: Caller, body: DeploymentCreate, deployment_id: str, record: VersionRecord, folder: str
+    control: Controller,
+    caller: Caller,
+    body: DeploymentCreate,
+    deployment_id: str,
+    record: VersionRecord,
+    folder: Path,
+    signature: Json,
 ) -> Deployment:
     row = Deployment(
         id=deployment_id,
@@ -82,6 +88,7 @@ def _insert(
         recipe=body.recipe.model_dump(mode="json"),
         serving=body.serving.model_dump(),
         screening=body.screening.model_dump(mode="json"),
+        promotion=body.promotion.model_dump(mode="json"),
         active_version=record.id,
         fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,
@@ -89,7 +96,7 @@ def _insert(
     with control.database.write() as tx:
         tx.add(row)
         tx.flush()
-        registry.add_version(tx, deployment_id, record, folder, "active", None)
+        registry.add_version(tx, deployment_id, record, str(folder), "active", None, signature=signature)
         audit.note(tx, caller, "deployment_created", deployment_id, name=body.name, base_model=row.base_model)
     return row
 
@@ -119,8 +126,8 @@ def change(
 ) -> views.View:
     """A merge patch (RFC 7396): what is given takes the place of what was there, field by field; null is the default.
 
-    Replicas are brought to a changed `serving` in the background; while a night is active it is refused, because the night counts on them.
-    A changed recipe is for the sleeps that begin from then on.
+    Replicas are brought to a changed `serving` in the background; while a night or a rollout is under way it is refused, because that
+    counts on them. A changed recipe is for the sleeps that begin from then on.
     """
     with control.database.write() as tx:
         row = the_deployment(tx, caller, id_or_name)
@@ -128,9 +135,8 @@ def change(
         registry.held(tx, row.id)
         now = {name: getattr(row, COLUMNS.get(name, name)) for name in Changed.model_fields}
         after = _valid(merged(now, body.model_dump(exclude_unset=True)))
-        active = registry.active_sleep(tx, row.id)
-        if active and after.serving != ServingSpec.model_validate(row.serving):
-            raise in_progress(row.name, active.id)
+        if after.serving != ServingSpec.model_validate(row.serving):
+            promotion.check_free(tx, row)
         for name, value in after.model_dump(mode="json").items():
             setattr(row, COLUMNS.get(name, name), value)
         audit.note(tx, caller, "deployment_changed", row.id, fields=sorted(body.model_fields_set))
@@ -154,8 +160,7 @@ def remove(id_or_name: str, control: ControllerDep, caller: Admin, response: Res
         row = the_deployment(tx, caller, id_or_name, deleting=True)
         etags.unchanged(tx, row, if_match)
         if row.deleting_at is None:
-            if active := registry.active_sleep(tx, row.id):
-                raise in_progress(row.name, active.id)
+            promotion.check_free(tx, row)
             row.deleting_at = time.time()
             audit.note(tx, caller, "deployment_deleted", row.id, name=row.name)
         response.headers["Location"] = f"/v1/deployments/{row.id}"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe, TeacherSpec
+from circadian.specs import BaseModelRef, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
 from services.fleet import ServingSpec
@@ -51,6 +51,8 @@ class DeploymentCreate(Body):
     wake: WakeMode = "at_dusk"
     """When its fast level learns: all of the day when a night begins, or while it serves, whenever level 0's period is full."""
     serving: ServingSpec = ServingSpec()
+    promotion: PromotionSpec = PromotionSpec()
+    """What becomes of versions that its nights make, unless a sleep says otherwise."""
     screening: ScreeningSpec = ScreeningSpec()
     """What is done with what comes in before it is stored."""
     metadata: Metadata = {}
@@ -93,6 +95,10 @@ class SleepTemplate(Body):
     teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] | None = None
     """Other models to learn from, instead of the recipe's; with any, a sleep needs no experiences."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    promotion: PromotionSpec | None = None
+    """Instead of the deployment's."""
+    placement: Literal["auto", "dedicated", "unihemispheric", "full"] | None = None
+    """How the night lies beside the replicas, instead of as the deployment's serving says."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     metadata: Metadata = {}

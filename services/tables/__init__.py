@@ -1,4 +1,5 @@
-"""Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
+"""Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, keys and audit in access.py;
+database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
@@ -16,6 +17,7 @@ from services.tables.life import (
     StrayJob,
     Version,
 )
+from services.tables.rollouts import Lineage, Rollout
 
 __all__ = [
     "ApiKey",
@@ -31,7 +33,9 @@ __all__ = [
     "Json",
     "Leadership",
     "Learned",
+    "Lineage",
     "Repeatable",
+    "Rollout",
     "Row",
     "Schedule",
     "ScheduleRun",

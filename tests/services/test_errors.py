@@ -74,7 +74,7 @@ def test_an_unknown_id_is_not_found(service: Service, kind: str) -> None:
 
 
 def test_what_is_not_built_is_not_found(service: Service) -> None:
-    problem(service.client.get("/v1/rollouts"), 404, "route_not_found")
+    problem(service.client.get("/v1/naps"), 404, "route_not_found")
     problem(service.client.delete("/v1/deployments"), 405, "method_not_allowed")
 
 

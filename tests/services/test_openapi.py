@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as how
-from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
+from in_memory import KEY, MemoryFleet, MemoryLauncher
 from schemathesis.generation.modes import GenerationMode
 from schemathesis.specs.openapi import checks
 from served import Served, served
 
-from services.api.examples import EXAMPLES
 from services.api.openapi import operations
 from services.settings import Settings
 
