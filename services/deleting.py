@@ -25,6 +25,7 @@ from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from services import audit
+from services.canary import canary_key
 from services.fleet import FleetUnavailable
 from services.leader import Lease
 from services.learners import LearnerUnavailable
@@ -69,6 +70,8 @@ class Deletions:
             if deployment.forgotten_at is None:
                 await self.online.end(deployment.id)
                 await self.serving.end(deployment.id)
+                if self.settings.canary_file(deployment.id).exists():  # of a rollout that has ended
+                    await self.serving.fleet.stop(canary_key(deployment.id))
                 if not await asyncio.to_thread(self._forget, deployment):
                     return
             await asyncio.to_thread(self._remove, deployment)

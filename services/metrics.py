@@ -10,7 +10,7 @@ controllers is right. A database that does not answer leaves the looked-up value
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -21,7 +21,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from services import registry
-from services.access import FIRST_TENANT
 from services.fleet import Sight
 from services.leader import Leader
 from services.ports import PortInUse, is_free
@@ -91,7 +90,7 @@ class _LookedUp(Collector):
         yield deliveries
         try:
             with self.database.read() as tx:
-                found = list(_of_registry(tx, dict(self.serving.sights))) if self.leader.leads else []
+                found = list(_looked_up(tx, self.serving.sights)) if self.leader.leads else []
         except SQLAlchemyError:
             yield GaugeMetricFamily("circadian_database_up", "Whether the database answers", 0.0)
             return
@@ -99,17 +98,11 @@ class _LookedUp(Collector):
         yield from found
 
 
-def label(deployment: Deployment) -> str:
-    """Its name; of tenants but the first with theirs before it, because two may have chosen the same one."""
-    return deployment.name if deployment.tenant == FIRST_TENANT else f"{deployment.tenant}/{deployment.name}"
-
-
-def _of_registry(tx: Session, sights: dict[str, Sight]) -> Iterator[Metric]:
-    names = {deployment.id: label(deployment) for deployment in registry.deployments(tx)}
-    replicas = GaugeMetricFamily("circadian_replicas", "Wake replicas that answer", labels=("deployment",))
-    for id, sight in sights.items():
-        if id in names:
-            replicas.add_metric((names[id],), sight.running)
+def _looked_up(tx: Session, sights: Mapping[str, Sight]) -> Iterator[Metric]:
+    names = {deployment.id: (deployment.tenant, deployment.name) for deployment in registry.deployments(tx)}
+    replicas = _gauge("circadian_replicas", "Wake replicas that answer")
+    for id, name in names.items():
+        replicas.add_metric(name, sights[id].running if id in sights else 0)
     yield replicas
     sleeps = GaugeMetricFamily("circadian_sleeps", "Sleeps, by status", labels=("status",))
     counted = dict(tx.execute(select(Sleep.status, func.count()).group_by(Sleep.status)).all())
@@ -119,30 +112,33 @@ def _of_registry(tx: Session, sights: dict[str, Sight]) -> Iterator[Metric]:
     webhooks = GaugeMetricFamily(
         "circadian_webhook_deliveries", "Webhook deliveries of the last week, by status", labels=("status",)
     )
-    for state, count in tx.execute(select(WebhookDelivery.status, func.count()).group_by(WebhookDelivery.status)):
-        webhooks.add_metric((state,), count)
+    for state, deliveries in tx.execute(select(WebhookDelivery.status, func.count()).group_by(WebhookDelivery.status)):
+        webhooks.add_metric((state,), deliveries)
     yield webhooks
-    age = GaugeMetricFamily(
-        "circadian_active_version_age_seconds", "Since the version that serves was made", labels=("deployment",)
-    )
-    born = select(Deployment, Version.created_at).join(Version, Version.id == Deployment.active_version)
-    for deployment, created_at in tx.execute(born.where(Deployment.deleting_at.is_(None))):
-        age.add_metric((label(deployment),), time.time() - created_at)
+    age = _gauge("circadian_active_version_age_seconds", "Since the version that serves was made")
+    born = select(Deployment.id, Version.created_at).join(Version, Version.id == Deployment.active_version)
+    for id, created_at in tx.execute(born.where(Deployment.id.in_(names))):
+        age.add_metric(names[id], time.time() - created_at)
     yield age
     yield from _pending(tx, names)
 
 
-def _pending(tx: Session, names: dict[str, str]) -> Iterator[Metric]:
+def _gauge(name: str, text: str) -> GaugeMetricFamily:
+    """Of each deployment: its name is its tenant's own."""
+    return GaugeMetricFamily(name, text, labels=("tenant", "deployment"))
+
+
+def _pending(tx: Session, names: dict[str, tuple[str, str]]) -> Iterator[Metric]:
     """What the next night is offered."""
     waits = (ExperienceRow.status == "pending", ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None))
     pending = case((waits[0] & waits[1] & waits[2], 1), else_=0)
     sums = (func.sum(pending), func.sum(pending * ExperienceRow.tokens))
     rows = tx.execute(select(ExperienceRow.deployment, *sums).group_by(ExperienceRow.deployment))
     found = {deployment: (count, tokens) for deployment, count, tokens in rows}
-    experiences = GaugeMetricFamily("circadian_pending_experiences", "That no version keeps yet", labels=("deployment",))
-    tokens = GaugeMetricFamily("circadian_pending_tokens", "Of these experiences", labels=("deployment",))
+    experiences = _gauge("circadian_pending_experiences", "That no version keeps yet")
+    tokens = _gauge("circadian_pending_tokens", "Of these experiences")
     for id, name in names.items():
         count, length = found.get(id, (0, 0))
-        experiences.add_metric((name,), float(count))
-        tokens.add_metric((name,), float(length))
+        experiences.add_metric(name, float(count))
+        tokens.add_metric(name, float(length))
     yield from (experiences, tokens)

@@ -167,8 +167,7 @@ class Serving:
             log.info("%s is to be served otherwise, bringing its replicas there", deployment_id)
             return await self._bring_up(deployment_id, anew=False)
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = await self.fleet.look(deployment_id)
-        self.sights[deployment_id] = sight
+        sight = self.sights[deployment_id] = await self.fleet.look(deployment_id)
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:

@@ -36,7 +36,6 @@ from services.errors import Problem, faults
 from services.fleet import ServingSpec
 from services.founding import found
 from services.online import period
-from services.sleeping import in_progress
 from services.states import deployment_state
 from services.tables import Deployment, FastMemory, Json, new_id
 
@@ -127,8 +126,8 @@ def change(
 ) -> views.View:
     """A merge patch (RFC 7396): what is given takes the place of what was there, field by field; null is the default.
 
-    Replicas are brought to a changed `serving` in the background; while a night is active it is refused, because the night counts on them.
-    A changed recipe is for the sleeps that begin from then on.
+    Replicas are brought to a changed `serving` in the background; while a night or a rollout is under way it is refused, because that
+    counts on them. A changed recipe is for the sleeps that begin from then on.
     """
     with control.database.write() as tx:
         row = the_deployment(tx, caller, id_or_name)
@@ -136,9 +135,8 @@ def change(
         registry.held(tx, row.id)
         now = {name: getattr(row, COLUMNS.get(name, name)) for name in Changed.model_fields}
         after = _valid(merged(now, body.model_dump(exclude_unset=True)))
-        active = registry.active_sleep(tx, row.id)
-        if active and after.serving != ServingSpec.model_validate(row.serving):
-            raise in_progress(row.name, active.id)
+        if after.serving != ServingSpec.model_validate(row.serving):
+            promotion.check_free(tx, row)
         for name, value in after.model_dump(mode="json").items():
             setattr(row, COLUMNS.get(name, name), value)
         audit.note(tx, caller, "deployment_changed", row.id, fields=sorted(body.model_fields_set))

@@ -1,7 +1,7 @@
 """/docs: the interface, to read and to try out, in a browser. The page says nothing about the service until a key is typed into it.
 
-Swagger UI comes from the installed package `fastapi-offline`, which carries it; nothing else of that package is used. The page may
-load from this service and from nowhere else: its Content-Security-Policy says so to the browser.
+Swagger UI comes from the installed package `fastapi-offline`; nothing else of that package is used. The page may load from this service
+and from nowhere else: its Content-Security-Policy says so to the browser.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ Schema = dict[str, Any]
 HEAD = "object:string id:string created_at:integer metadata:object"
 """Of everything that clients make or list."""
 OBJECTS = {
-    "Deployment": HEAD + " name:string base_model:object memory:object recipe:object serving:object screening:object wake:string"
-    " state:string active_version:string error:string?",
+    "Deployment": HEAD
+    + " name:string base_model:object memory:object recipe:object serving:object screening:object promotion:object"
+    " canary:object? wake:string state:string active_version:string error:string?",
     "DeploymentStatus": "object:string deployment:string state:string active_version:string current_sleep:string? waiting:string?"
     " pending:object wake:string fast_memory:object? last_sleep:string? error:string?",
     "Model": "id:string object:string created:integer owned_by:string root:string parent:string? version:string",
@@ -21,14 +22,18 @@ OBJECTS = {
     " subject_id:string? session_id:string? uri:string? consent:boolean? occurred_at:number? dedupe_key:string? left_out:string?"
     " sleep:string? version:string?",
     "Feedback": HEAD + " experience:string reward:number? label:string? comment:string? given_by:string",
-    "Sleep": HEAD + " deployment:string finished_at:integer? status:string queue_state:string? waiting:string? phase:string?"
-    " outcome:string? error:object? attempt:integer seed:integer recipe:object parent_version:string result_version:string?"
+    "Sleep": HEAD + " deployment:string finished_at:integer? status:string queue_state:string? waiting:string? placement:object?"
+    " phase:string? outcome:string? error:object? attempt:integer seed:integer recipe:object parent_version:string result_version:string?"
     " left_out:object progress:object links:object",
     "SleepReport": "object:string sleep:string outcome:string? version:string? left_out:object",
     "Event": "object:string id:string created_at:number type:string seq:integer level:string message:string data:object",
     "Dream": "object:string id:string",
     "DreamContext": "object:string id:string",
-    "Version": HEAD + " deployment:string parent:string? sleep:string? status:string digest:string base_model:object lineage:array",
+    "Version": HEAD + " deployment:string parent:string? sleep:string? status:string digest:string base_model:object lineage:array"
+    " gates:array signature:object?",
+    "VersionDiff": "object:string",
+    "Rollout": HEAD + " deployment:string kind:string strategy:string from_version:string to_version:string status:string"
+    " reason:string? by:string overridden_gates:array canary:object? finished_at:integer? error:string?",
     "Schedule": HEAD + " deployment:string trigger:object sleep_template:object next_at:number? queued:object? fired:integer"
     " last_fired_at:number? owner:string",
     "ScheduleRun": HEAD + " schedule:string occurrence:string trigger:string due_at:number outcome:string reason:string"
@@ -56,7 +61,14 @@ OF_PATHS = {
     "sleeps/events": "Event",
     "sleeps/dreams": "Dream",
     "sleeps/curriculum": "DreamContext",
+    "deployments/rollback": "Rollout",
     "versions": "Version",
+    "versions/diff": "VersionDiff",
+    "versions/promote": "Rollout",
+    "versions/reject": "Version",
+    "versions/revoke": "Version",
+    "rollouts": "Rollout",
+    "rollouts/abort": "Rollout",
     "schedules": "Schedule",
     "schedules/run": "Sleep",
     "schedules/runs": "ScheduleRun",

@@ -50,7 +50,7 @@ def test_a_scrape_tells_what_was_asked_and_what_waits(service: Service, port: in
         service.client.get(f"/v1/experiences/{told['id']}")
     service.client.get("/v1/experiences/exp_none")
     service.client.get("/nowhere/at/all")
-    service.until(lambda: scraped(port).get(("circadian_replicas", "toy")) == 1.0)
+    service.until(lambda: scraped(port).get(("circadian_replicas", "toy", "default")) == 1.0)
     found = scraped(port)
     requests = "circadian_http_requests_total"
     assert found[requests, "GET", "/v1/experiences/{id}", "200"] == 3.0
@@ -58,10 +58,10 @@ def test_a_scrape_tells_what_was_asked_and_what_waits(service: Service, port: in
     assert found[requests, "GET", "none", "404"] == 1.0
     assert found["circadian_http_answer_seconds_count", "GET", "/v1/experiences/{id}"] == 4.0
     assert found["circadian_experiences_total", "pending"] == 1.0
-    assert found["circadian_pending_tokens", "toy"] == told["tokens"]
-    assert found["circadian_pending_experiences", "toy"] == 1.0
+    assert found["circadian_pending_tokens", "toy", "default"] == told["tokens"]
+    assert found["circadian_pending_experiences", "toy", "default"] == 1.0
     assert found["circadian_leader",] == found["circadian_database_up",] == 1.0
-    assert 0.0 <= found["circadian_active_version_age_seconds", "toy"] < 600.0
+    assert 0.0 <= found["circadian_active_version_age_seconds", "toy", "default"] < 600.0
     assert (found["circadian_sleeps", "queued"], found["circadian_deliveries_total", "failed"]) == (0.0, 0.0)
     sleep, night = service.sleep()
     assert scraped(port)["circadian_sleeps", "succeeded"] == 0.0
@@ -69,7 +69,7 @@ def test_a_scrape_tells_what_was_asked_and_what_waits(service: Service, port: in
     service.ended(sleep["id"])
     found = scraped(port)
     assert (found["circadian_sleeps", "succeeded"], found["circadian_deliveries_total", "proved"]) == (1.0, 1.0)
-    assert found["circadian_pending_tokens", "toy"] == 0.0
+    assert found["circadian_pending_tokens", "toy", "default"] == 0.0
     assert made["id"] not in str(found)
 
 
@@ -189,6 +189,7 @@ def test_a_follower_tells_nothing_that_its_leader_tells(settings: Settings, base
         left = {family.name for family in service.controller.metrics.registry.collect()}
         service.controller.leader._leads = True
     assert families - left == {
+        "circadian_replicas",
         "circadian_sleeps",
         "circadian_webhook_deliveries",
         "circadian_active_version_age_seconds",
