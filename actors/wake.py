@@ -69,15 +69,19 @@ class WakeHandle:
     def run(
         cls,
         deployment: str,
+        model: str,
         wake_file: Path,
         replicas: int | Autoscale = 1,
         num_cpus: float = 1.0,
         num_gpus: float = 0.0,
         engine: EngineSpec | None = None,
         drain_seconds: float = DRAIN_SECONDS,
+        trusted: tuple[str, ...] = (),
     ) -> WakeHandle:
-        """Have so many replicas serve what the wake file says; those that live go on. Does not wait for them; `standing` tells.
+        """Have so many replicas serve what the wake file says, under this model name; those that live go on. Does not wait for them:
+        `standing` tells.
 
+        trusted: public keys (hexadecimal), one of which must have signed the version; without any, nothing is verified.
         Replicas that are too many end their requests first. Where anything but their number has changed, they are replaced.
         """
         engine = engine or EngineSpec()
@@ -103,11 +107,16 @@ class WakeHandle:
             **scale,
         )(WakeReplica)
         # Without a version of our own Serve takes a new one at each call and replaces every replica. The switch is Serve's own.
-        code = hashlib.sha256(f"{wake_file} {deployment} {engine.model_dump_json()}".encode()).hexdigest()
-        bound = replica.options(version=code, _internal=True).bind(str(wake_file), deployment, engine)
+        code = hashlib.sha256(f"{wake_file} {model} {engine.model_dump_json()} {trusted}".encode()).hexdigest()
+        bound = replica.options(version=code, _internal=True).bind(str(wake_file), model, engine, trusted)
         target = serve.RunTarget(bound, name=names.wake_application(deployment), route_prefix=None)
         (handle,) = serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
         return cls(deployment, handle)
+
+    @classmethod
+    def attach(cls, deployment: str) -> WakeHandle:
+        """To replicas that another process has started. Raises RayServeException where there are none."""
+        return cls(deployment, serve.get_app_handle(names.wake_application(deployment)))
 
     @staticmethod
     def open() -> None:

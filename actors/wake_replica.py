@@ -28,6 +28,8 @@ import ray
 from actors.replies import EngineLost, Proof, Reply, StreamHead
 from actors.wake_state import Memory, WakeBroken, WakeState, payloads, promised_memory, read_wake
 from circadian.memory.delivery import DeliveryRefused, Receipt
+from circadian.memory.signature import verify
+from circadian.memory.signing_keys import public_key
 from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.specs import EngineSpec
 
@@ -43,7 +45,7 @@ class WakeReplica:
 
     _engine: MemoryEngine | None = None
 
-    async def __init__(self, wake_file: str, model_name: str, engine: EngineSpec) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, wake_file: str, model_name: str, engine: EngineSpec, trusted: tuple[str, ...] = ()) -> None:  # type: ignore[misc]  # Serve awaits it
         listen_where_ray_does()
         from actors.answering import OpenAIAnswering  # vLLM takes seconds to import, and callers need only the handle
         from actors.engine import MemoryEngine
@@ -53,6 +55,8 @@ class WakeReplica:
         """What the replica has proved to be; None where that is not what the file says."""
         self._missed: WakeState | None = None
         folder = Path(read_wake(self._file).folder)
+        if trusted:
+            await asyncio.to_thread(verify, folder, *map(public_key, trusted))
         self._question = [beginning_token(load_tokenizer(folder))]
         self._engine = await MemoryEngine.start(folder, engine)
         self._front: OpenAIAnswering = OpenAIAnswering(self._engine, model_name)

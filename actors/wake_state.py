@@ -16,8 +16,8 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from circadian.files import write_whole
-from circadian.memory.fast import version_delivery
 from circadian.memory.version import VersionBroken, read_record, version_state
+from circadian.memory.whole import whole_delivery
 from circadian.specs import Spec
 
 UNREADABLE = (OSError, ValueError, KeyError, SafetensorError, VersionBroken)
@@ -107,7 +107,7 @@ def payloads(state: WakeState, serves: str) -> list[bytes]:
     Raises WakeBroken.
     """
     try:
-        version = [] if serves == Path(state.folder).name else [version_delivery(Path(state.folder))]
+        version = [] if serves == Path(state.folder).name else [whole_delivery(Path(state.folder))]
         return version + ([Path(state.delivery.path).read_bytes()] if state.delivery else [])
     except UNREADABLE as error:
         raise WakeBroken(f"{_place(state)} cannot be read: {error!r}") from error

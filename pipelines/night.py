@@ -14,7 +14,7 @@
 
     dreaming           where the recipe says so: rounds of dreams; what of them helps moves as a day does (dreaming.py, dream_keeping.py)
     gate               does the candidate know the day, and has it kept the rest?
-    publish            a version folder, or nothing
+    publish            a version folder, which serves only if the gate let it pass
 
 Run as the driver of a Ray job: `python -m pipelines.night JOB.json`. Every stage is sealed when it is done (stages.py), so a night that
 is killed resumes at the stage it was in. The controller reads events.jsonl and outcome.json; this process never talks to it.
@@ -53,7 +53,7 @@ from pipelines.dream_tasks import Dreamer
 from pipelines.dreaming import dream
 from pipelines.gate import gate
 from pipelines.other_teachers import lectures, taught_in
-from pipelines.publish import discard, publish, unchanged
+from pipelines.publish import publish, unchanged
 from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs, StageBroken, Stages
 from pipelines.wake import NothingToLearn
@@ -106,8 +106,6 @@ def until_dawn(job: NightJob) -> Outputs:
             if alone["passed"]:
                 dreams |= not_kept(f"the gate refused them: {'; '.join(verdict['reasons'])}")
                 asleep, verdict = undreamt, alone
-    if not verdict["passed"]:
-        return stages.run("publish", lambda: discard(job, verdict, asleep, dreams))
     return stages.run("publish", lambda: publish(job, day, verdict, asleep, dreams))
 
 

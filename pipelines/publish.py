@@ -1,4 +1,4 @@
-"""The end of a night: a version folder that the controller may promote, or nothing."""
+"""The end of a night: a version folder, and whether the controller may promote it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAWN_FILE = "dawn.delivery"
 
 def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Moved], dreams: Outputs | None = None) -> Outputs:
     """Write the child version: the parent with what was written and emptied tonight, the joined cues. Deliveries for dawn and for going
-    back."""
+    back. One that the gate refused is written too, for whoever wants to look at it, and has no dawn."""
     home, parent, child, dawn = Path(job.home), Path(job.parent), Path(job.child), asleep[-1].memory
     model = load_version(parent)
     for where in (ExpertId(*place) for place in dawn.touched):
@@ -47,21 +47,17 @@ def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Move
     write_whole(home / DAWN_FILE, payload)
     base = sum(p.numel() * p.element_size() for name, p in model.named_parameters() if ".memory." not in name)
     return {
-        "outcome": "candidate",
+        "outcome": "candidate" if verdict["passed"] else "rejected",
         "version": child.name,
         "folder": str(child),
         "dawn_file": DAWN_FILE,
-        "deliveries": {"dawn": str(home / DAWN_FILE)} | rest_delivery(job),
+        "deliveries": ({"dawn": str(home / DAWN_FILE)} if verdict["passed"] else {}) | rest_delivery(job),
         "left_out": json.loads((home / day["left_out_file"]).read_text()),
         "returned": returned(job, day, asleep),
+        "gates": verdict.get("gates", []),
         "sizes": {"expert_bytes": len(payload), "model_bytes": base},
         "report": report(job, gate=verdict, transfers=told(asleep), **dreaming_of(dreams)),
     }
-
-
-def discard(job: NightJob, verdict: Outputs, asleep: Sequence[Moved], dreams: Outputs | None = None) -> Outputs:
-    """Nothing is published; what was learned stays in the night's home for whoever wants to look."""
-    return unchanged(job, "rejected", gate=verdict, transfers=told(asleep), **dreaming_of(dreams))
 
 
 def dreaming_of(dreams: Outputs | None) -> dict[str, object]:
@@ -153,6 +149,7 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
         "created_at": time.time(),
         "tokens": record.tokens + (day["tokens"] if job.recipe.consolidation else 0),
         "lineage": (*kept, *made),
+        "kept": verdict.get("kept", {}),
     }
     dreamer = (Path(job.home) / dreams["dreamer_file"]).parent if "dreamer_file" in dreams else dreamer_of(parent)
     if "dreamer_file" in dreams:

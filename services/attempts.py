@@ -55,6 +55,7 @@ def _first_job(settings: Settings, database: Database, sleep: Sleep, attempt: in
         home=str(home),
         experiences=str(home / EXPERIENCES_FILE),
         fast=fast_start(settings, deployment.fast, learned, sleep.parent_version),
+        probes=sleep.probes,  # type: ignore[arg-type]  # dicts that pydantic reads
         held_out=tuple(sleep.held_out),
         recipe=sleep.recipe,  # type: ignore[arg-type]  # a dict that pydantic reads
     )

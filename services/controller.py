@@ -13,6 +13,7 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.background import Background
+from services.deleting import Deletions
 from services.durable import Durable
 from services.fleet import Fleet
 from services.home import private_folder
@@ -20,14 +21,18 @@ from services.keys import Keys
 from services.launcher import Launcher
 from services.leader import Leader, Lease
 from services.learners import Learners
+from services.metrics import Metrics
 from services.nights import Nights
 from services.online import Online
 from services.outbox import Outbox
 from services.probe import RayProbe
+from services.probe_runs import ProbeRuns
 from services.rates import Rates
+from services.rollouts import Rollouts
 from services.scheduler import Scheduler
 from services.serving import Serving
 from services.settings import Settings
+from services.signing import Signing
 from services.states import ServingState
 from services.tables import Database, Deployment
 from services.traffic import Counter
@@ -43,12 +48,16 @@ class Controller:
         self.ray = RayProbe(settings)
         self.keys = Keys(settings, self.database)
         self.rates = Rates(settings.requests_per_minute)
-        self.serving = Serving(settings, self.database, fleet)
-        self.lease, self.durable = Lease(settings, self.database), Durable(settings)
+        self.lease, self.durable, self.signing = Lease(settings, self.database), Durable(settings), Signing(settings)
+        self.serving = Serving(settings, self.lease, fleet, self.signing)
         self.leader = Leader(self.lease, self._lead, self._step_down)
-        self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher)
-        self.online = Online(settings, self.database, self.serving, learners)
+        self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher, self.signing)
+        self.rollouts = Rollouts(settings, self.lease, self.serving, self.signing)
+        self.online = Online(settings, self.lease, self.serving, learners)
+        self.deletions = Deletions(settings, self.lease, self.serving, self.online)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.metrics = Metrics(self.database, self.serving, self.leader)
+        self.probe_runs = ProbeRuns(settings, self.lease, fleet)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.tasks = Background(settings)
@@ -70,17 +79,23 @@ class Controller:
     async def _lead(self) -> None:
         """Bring every deployment up and go on with every sleep that is not over."""
         await self.durable.open()
+        await asyncio.to_thread(self.signing.adopt, self.lease)
         self.nights.open()
         for deployment in await asyncio.to_thread(self._found):
             self.begin(deployment)
         self.tasks.start("begin deployments", self._begin_all)
+        self.tasks.start("begin rollouts", self.rollouts.run)
+        self.tasks.start("delete deployments", self.deletions.run)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
+        self.tasks.start("run probes", self.probe_runs.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin deployments"):
+        leading = ("run probes", "send webhooks", "look at schedules", "begin rollouts", "delete deployments", "begin deployments")
+        for task in leading:
             await self.tasks.end(task)
+        await self.rollouts.close()
         await self.online.close()
         await self.nights.close()
         await self.durable.close()

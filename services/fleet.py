@@ -48,6 +48,8 @@ class Sight:
     """What those that said so serve; a slow one says nothing."""
     starting: bool = False
     """Whether some are on their way: they will serve what the wake file says when they do."""
+    running: int = 0
+    """That answer."""
 
 
 class ServingSpec(Spec):
@@ -58,6 +60,8 @@ class ServingSpec(Spec):
     cpus: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
     """Of the cluster's CPUs, for each replica."""
     gpus: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    placement: Literal["auto", "dedicated", "unihemispheric", "full"] = "auto"
+    """How nights lie beside the replicas, unless a sleep says otherwise; see services/placement.py."""
     max_model_len: PositiveInt | None = None
     """Tokens of prompt and completion together; None means what the base model allows."""
 
@@ -100,16 +104,20 @@ def gpu_memory(gpus: float) -> float:
 
 
 class Fleet(Protocol):
-    """Wake replicas, by deployment name. What they serve stands in the deployment's wake file (actors/wake_state.py), which is written
-    before one of these is asked to make it so."""
+    """Wake replicas, by the id of their deployment. What they serve stands in the deployment's wake file (actors/wake_state.py), which is
+    written before one of these is asked to make it so."""
 
-    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
-        """Make it what the wake file says: start what is missing, bring what lives there, end what is too much. Returns, when they
-        answer, the version of each. Where none comes up all are ended, so that the next try starts them anew. Raises FleetUnavailable."""
+    async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
+        """Make it what the wake file says, under the name by which clients ask for it: start what is missing, bring what lives there, end
+        what is too much. Returns, when they answer, the version of each. Where none comes up all are ended, so that the next try starts
+        them anew. Raises FleetUnavailable."""
 
     async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
         """Let so many answer, 0 included, of a deployment that was started here; does not wait for those that start. Those that are too
         many end their requests first. Raises FleetUnavailable."""
+
+    async def free(self) -> tuple[float, float]:
+        """CPUs and GPUs of the cluster that nobody holds. Raises FleetUnavailable."""
 
     async def stop(self, deployment: str) -> None:
         """End the deployment's replicas, those that do not answer too."""

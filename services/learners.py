@@ -31,7 +31,7 @@ class ChunkRefused(Exception):
 
 
 class Learners(Protocol):
-    """One learner for each deployment that learns online, by deployment name."""
+    """One learner for each deployment that learns online, by the deployment's id."""
 
     async def learn(self, deployment: str, job_file: Path, spec: OnlineLearningSpec) -> ChunkRecord:
         """Learn and commit a chunk, by the learner that lives or a new one. Raises LearnerUnavailable and ChunkRefused."""

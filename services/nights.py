@@ -20,27 +20,31 @@ import math
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dbos import DBOS, StepOptions
 from dbos import error as workflow_errors
 
 from actors import names
 from circadian.memory.version import read_record
-from services import registry, tail
+from circadian.specs import Autoscale, Recipe
+from services import dawn, registry, tail
 from services.attempts import backoff, empty_home, write_job
 from services.background import Background, pause
 from services.budget import EXCEEDED, overrun
 from services.durable import Durable, StepFailed
-from services.fleet import DeliveryFailed
+from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec
 from services.launcher import JobReport, Launcher, LauncherUnavailable
 from services.leader import Deposed, Lease
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
+from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
 from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
 from services.serving import Serving, receipts_data
 from services.settings import Settings
+from services.signing import Signing
 from services.states import DAWN, HELD, FastState, SleepStatus, moved
 from services.strays import Strays
 from services.tables import Database, Json, Sleep
@@ -62,10 +66,17 @@ class Nights:
     """Lives every active sleep through."""
 
     def __init__(
-        self, settings: Settings, database: Database, lease: Lease, durable: Durable, serving: Serving, launcher: Launcher
+        self,
+        settings: Settings,
+        database: Database,
+        lease: Lease,
+        durable: Durable,
+        serving: Serving,
+        launcher: Launcher,
+        signing: Signing,
     ) -> None:
         self.settings, self.database, self.lease, self.durable = settings, database, lease, durable
-        self.serving, self.launcher = serving, launcher
+        self.serving, self.launcher, self.signing = serving, launcher, signing
         self.tasks, self.strays = Background(settings), Strays(settings, lease, launcher)
         self._more = asyncio.Event()
 
@@ -136,7 +147,7 @@ class _Watcher:
 
     def __init__(self, nights: Nights, sleep_id: str, life: int) -> None:
         self.settings, self.database, self.lease = nights.settings, nights.database, nights.lease
-        self.serving, self.launcher, self.strays = nights.serving, nights.launcher, nights.strays
+        self.serving, self.launcher, self.signing, self.strays = nights.serving, nights.launcher, nights.signing, nights.strays
         self.sleep_id, self.life, self._home_of = sleep_id, life, nights.home
         self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
         self._unconfirmed = 0
@@ -222,15 +233,20 @@ class _Watcher:
         elif step is Step.DELIVER_FAST:
             await self._deliver_fast(sleep)
         elif step is Step.PAUSE:
+            await self._take_back(sleep)
             await asyncio.to_thread(self._pause)
             self.strays.look()
         elif step is Step.PUT_BACK:
             await self._put_back(sleep, outcome)
         elif step is Step.COMMIT:
             await asyncio.to_thread(self._commit, _left(outcome))
+        elif step is Step.KEEP:
+            await self._take_back(sleep)
+            await asyncio.to_thread(self._keep, _left(outcome))
         elif step is Step.DAWN:
             await self._dawn(sleep, _left(outcome))
         elif step in ENDS:
+            await self._take_back(sleep)
             await asyncio.to_thread(self._end, ENDS[step], outcome)
         return step.value
 
@@ -260,11 +276,17 @@ class _Watcher:
             attempts_left=self.settings.night_attempts - 1 - sleep.failures,
             submitted=sleep.submitted,
             in_line=in_line,
+            promotes=self._promotes(sleep),
+            made=outcome is not None and outcome.version is not None,
             again=registry.goes_on(sleep),
             may_stop=sleep.stop_at is None or time.time() >= sleep.stop_at,
             retry="none" if sleep.retry_at is None else "waiting" if time.time() < sleep.retry_at else "due",
             users_fault=outcome is not None and outcome.error is not None and outcome.error.category == "user",
         )
+
+    def _promotes(self, sleep: Sleep) -> bool:
+        with self.database.read() as tx:
+            return dawn.wish(tx, sleep).mode == "on_pass"
 
     async def _job(self, sleep: Sleep) -> JobReport:
         """The job's state, asked at most every `job_poll_seconds`; before the first attempt, and in a pause, there is none to ask for."""
@@ -296,6 +318,12 @@ class _Watcher:
 
     async def _submit(self, sleep: Sleep, again: bool) -> None:
         """Written before it is done: whatever becomes of the submission, the attempt is one that may run."""
+        try:
+            await self._lend(sleep)
+        except FleetUnavailable as error:
+            await asyncio.to_thread(self._wait_for, f"waits for the cluster: {error}")
+            await asyncio.sleep(self.settings.job_poll_seconds)
+            return
         if sleep.starts_over:
             await asyncio.to_thread(empty_home, self.settings, sleep)
         attempt = await asyncio.to_thread(self._begin_attempt, again)
@@ -313,6 +341,53 @@ class _Watcher:
             return
         self._unconfirmed = 0
         await asyncio.to_thread(self._submitted, attempt)
+
+    async def _lend(self, sleep: Sleep) -> None:
+        """Let the replicas lend what the night needs; decided once, and done once until it is taken back. Raises FleetUnavailable."""
+        if sleep.lent:
+            return
+        placed = sleep.placed
+        if placed is None:
+            placed = await asyncio.to_thread(self._place, sleep, Room(*await self.serving.fleet.free()))
+        if placed is None or placed["serving"] is None:
+            return
+        await self.serving.scale(sleep.deployment, placed["serving"])
+        await asyncio.to_thread(self._set_lent, True)
+
+    def _place(self, sleep: Sleep, free: Room) -> Json | None:
+        """Where the night lies; None, and the sleep is condemned, where it can lie nowhere."""
+        with self.lease.write() as tx:
+            deployment, row = registry.deployment(tx, sleep.deployment), registry.locked_sleep(tx, self.sleep_id)
+            serving = ServingSpec.model_validate(deployment.serving)
+            replicas = serving.replicas.min if isinstance(serving.replicas, Autoscale) else serving.replicas
+            night = needed(Recipe.model_validate(row.recipe))
+            try:
+                placed = place(cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free), night)
+            except Unplaceable as error:
+                row.error = night_error("no_capacity", str(error))
+                return None
+            row.placed = asdict(placed)
+            if placed.serving is not None:
+                registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
+            return row.placed
+
+    def _wait_for(self, waiting: str) -> None:
+        with self.lease.write() as tx:
+            registry.locked_sleep(tx, self.sleep_id).waiting = waiting
+
+    def _set_lent(self, lent: bool) -> None:
+        with self.lease.write() as tx:
+            registry.locked_sleep(tx, self.sleep_id).lent = lent
+
+    async def _take_back(self, sleep: Sleep) -> None:
+        """All replicas serve again; those that lent start beside those that serve, as what the deployment serves then."""
+        if sleep.placed is None or sleep.placed["serving"] is None:
+            return
+        try:
+            await self.serving.scale(sleep.deployment, None)
+        except FleetUnavailable as error:
+            log.warning("%s: its replicas come back when the cluster does: %s", self.sleep_id, error)
+        await asyncio.to_thread(self._set_lent, False)
 
     def _begin_attempt(self, again: bool) -> int | None:
         """The attempt to submit; None where the sleep was cancelled or paused meanwhile."""
@@ -381,6 +456,10 @@ class _Watcher:
         """The replicas return to the parent: by delivery, or as new replicas where that fails."""
         rest = sleep.rest_delivery or (outcome.deliveries.get("rest") if outcome else None)
         try:
+            if await asyncio.to_thread(self._parent_serves, sleep) is False:
+                # Somebody has gone back to another version meanwhile, and the replicas are brought there by that.
+                await asyncio.to_thread(self._set_fast, FastState.RESTED)
+                return
             if rest is None:
                 raise DeliveryFailed("the night left no delivery that goes back to the parent")
             data = receipts_data(await self.serving.deliver(sleep.deployment, self._home_of(sleep) / rest))
@@ -392,20 +471,37 @@ class _Watcher:
         await asyncio.to_thread(self._set_fast, FastState.RESTED, "deployment.put_back", message, data)
 
     def _commit(self, outcome: NightOutcome) -> None:
+        made = self._made(outcome)
         with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            folder = self.settings.version_folder(sleep.deployment, sleep.child_version)
-            record = read_record(folder)
-            if record.id != sleep.child_version or record.parent != sleep.parent_version:
-                raise ValueError(
-                    f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}"
-                )
-            if registry.commit_promotion(tx, sleep, record, str(folder), outcome.left_out, outcome.returned):
+            if dawn.commit(tx, sleep, made):
                 tail.enter(sleep, DAWN)
                 tell(sleep, outcome)
                 registry.append_event(tx, sleep, "sleep.stage_started", "dawn", {"stage": DAWN})
             elif sleep.status is not SleepStatus.CANCELLING:
                 sleep.error = night_error("parent_changed", f"the deployment no longer serves {sleep.parent_version}")
+
+    def _keep(self, outcome: NightOutcome) -> None:
+        made = self._made(outcome)
+        with self.lease.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status.terminal or sleep.status is SleepStatus.CANCELLING:
+                return
+            tell(sleep, outcome)
+            sleep.outcome = outcome.outcome
+            dawn.keep(tx, sleep, made, dawn.wish(tx, sleep))
+            data = {"outcome": sleep.outcome, "version": made.record.id, "serves": sleep.parent_version}
+            message = f"{made.record.id} is {sleep.outcome}, {sleep.parent_version} serves on"
+            registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, message, data)
+
+    def _made(self, outcome: NightOutcome) -> dawn.Made:
+        """The version, signed as it lies there: whatever changes it from now on is found out."""
+        sleep = self._load()
+        folder = self.settings.version_folder(sleep.deployment, sleep.child_version)
+        record = read_record(folder)
+        if record.id != sleep.child_version or record.parent != sleep.parent_version:
+            raise ValueError(f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}")
+        return dawn.Made(record, str(folder), self.signing.sign(folder), outcome)
 
     async def _dawn(self, sleep: Sleep, outcome: NightOutcome) -> None:
         started = time.monotonic()
@@ -414,6 +510,7 @@ class _Watcher:
         except DeliveryFailed as error:
             await asyncio.to_thread(self._undo, night_error("delivery_failed", str(error)))
             return
+        await self._take_back(sleep)
         data = {"version": sleep.result_version, "parent": sleep.parent_version, **receipts_data(receipts)}
         await asyncio.to_thread(self._succeed, data, time.monotonic() - started)
 
@@ -432,6 +529,7 @@ class _Watcher:
             return "it has ended"
         await asyncio.to_thread(self._condemn if sleep.result_version is None else self._undo, error)
         if at_once:
+            await self._take_back(sleep)
             await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
             await self.serving.restart(sleep.deployment)
         return "given up"
@@ -445,7 +543,7 @@ class _Watcher:
     def _undo(self, error: Json) -> None:
         with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            registry.undo_promotion(tx, sleep)
+            dawn.undo(tx, sleep)
             sleep.fast, sleep.error = FastState.SENT, error
 
     def _end(self, status: SleepStatus, outcome: NightOutcome | None) -> None:
@@ -467,6 +565,10 @@ class _Watcher:
             sleep.fast = state
             if kind:
                 registry.append_event(tx, sleep, kind, message, data)
+
+    def _parent_serves(self, sleep: Sleep) -> bool:
+        with self.database.read() as tx:
+            return registry.deployment(tx, sleep.deployment).active_version == sleep.parent_version
 
     def _load(self) -> Sleep:
         with self.database.read() as tx:

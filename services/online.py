@@ -24,12 +24,13 @@ from circadian.specs import ChunkJob, ChunkRecord, Experience, FastStart, Memory
 from services import fast_registry, registry
 from services.background import Background, pause
 from services.fleet import DeliveryFailed
+from services.leader import Lease
 from services.learners import ChunkRefused, Learners, LearnerUnavailable
 from services.online_plan import OnlineSituation, OnlineStep, label, next_chunk, plan
 from services.serving import Serving
 from services.settings import Settings
 from services.states import BEFORE_DUSK, ServingState
-from services.tables import Database, Deployment, FastMemory
+from services.tables import Deployment, FastMemory
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,18 @@ class _Known:
 class Online:
     """Looks after every deployment that learns online."""
 
-    def __init__(self, settings: Settings, database: Database, serving: Serving, learners: Learners) -> None:
-        self.settings, self.database, self.serving, self.learners = settings, database, serving, learners
+    def __init__(self, settings: Settings, lease: Lease, serving: Serving, learners: Learners) -> None:
+        self.settings, self.lease, self.serving, self.learners = settings, lease, serving, learners
         self.loops = Background(settings)
 
     def begin(self, deployment_id: str) -> None:
         """Learn, and go on learning, in the background."""
         self.loops.start(f"learn {deployment_id}", lambda: _Loop(self, deployment_id).run())
+
+    async def end(self, deployment_id: str) -> None:
+        """Learn no more: the loop and the learner end. Raises LearnerUnavailable."""
+        await self.loops.end(f"learn {deployment_id}")
+        await self.learners.end(deployment_id)
 
     async def close(self) -> None:
         """Stop looking; a learner that is at work goes on, and its chunk is found by the next controller."""
@@ -70,7 +76,7 @@ class _Loop:
     """One deployment's loop."""
 
     def __init__(self, online: Online, deployment_id: str) -> None:
-        self.settings, self.database = online.settings, online.database
+        self.settings, self.lease, self.database = online.settings, online.lease, online.lease.database
         self.serving, self.learners = online.serving, online.learners
         self.deployment_id = deployment_id
         self._chunk: asyncio.Task[ChunkRecord] | None = None
@@ -81,6 +87,8 @@ class _Loop:
         failures = 0
         try:
             while True:
+                if not await asyncio.to_thread(self._is_there):
+                    return
                 try:
                     waits = await self._advance()
                     failures = 0
@@ -96,7 +104,7 @@ class _Loop:
     async def _advance(self) -> bool:
         """Look, decide, do. True when there is nothing to do until the next poll."""
         known = await asyncio.to_thread(self._known)
-        serves = (await self.serving.fleet.look(known.name)).versions if known.awake else frozenset()
+        serves = (await self.serving.fleet.look(self.deployment_id)).versions if known.awake else frozenset()
         step = plan(
             OnlineSituation(
                 active_version=known.active_version,
@@ -120,7 +128,7 @@ class _Loop:
         elif step is OnlineStep.LEARN:
             if job_file := await asyncio.to_thread(self._plan_chunk, known):
                 self._learner = True
-                self._chunk = asyncio.create_task(self.learners.learn(known.name, job_file, known.recipe.online_learning))
+                self._chunk = asyncio.create_task(self.learners.learn(self.deployment_id, job_file, known.recipe.online_learning))
         elif step is OnlineStep.COMMIT:
             await self._commit(known)
         elif step is OnlineStep.DELIVER:
@@ -133,7 +141,7 @@ class _Loop:
             self._chunk.cancel()
             await asyncio.gather(self._chunk, return_exceptions=True)
             self._chunk = None
-        await self.learners.end(known.name)
+        await self.learners.end(self.deployment_id)
         self._learner = False
 
     async def _commit(self, known: _Known) -> None:
@@ -169,6 +177,10 @@ class _Loop:
             return True
         log.info("%s serves as %s: %s", known.name, label(memory.version, memory.chunks), receipts)
         return False
+
+    def _is_there(self) -> bool:
+        with self.database.read() as tx:
+            return registry.is_there(tx, self.deployment_id)
 
     def _known(self) -> _Known:
         with self.database.read() as tx:
@@ -215,18 +227,18 @@ class _Loop:
         return path
 
     def _commit_chunk(self, version: str, record: ChunkRecord) -> bool:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             return fast_registry.commit_chunk(tx, self.deployment_id, version, record)
 
     def _empty(self, day: int) -> None:
         """The day's files go with it: what it was told is in the night's home, and what it learned in the new version."""
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             over = fast_registry.empty(tx, self.deployment_id)
         if over:
             shutil.rmtree(self.settings.day_folder(self.deployment_id, day), ignore_errors=True)
 
     def _stuck(self, error: str) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             fast_registry.stuck(tx, self.deployment_id, error)
 
 

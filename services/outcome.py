@@ -40,9 +40,20 @@ class NightOutcome(BaseModel):
     """Experiences that could not be learned: id to reason."""
     returned: tuple[str, ...] = ()
     """Experiences that are neither learned nor left out: the next night is offered them again."""
+    gates: tuple[Json, ...] = ()
+    """What the candidate was held against: `name`, `passed`, `value`, `limit`, `message` of each."""
     report: Json = {}
     error: NightError | None = None
     """Where the outcome is `failed`."""
+
+    @property
+    def judged(self) -> list[Json]:
+        """What the gate measured, one entry each; of a night that was not judged none."""
+        gate = self.report.get("gate") or {}
+        failed = [
+            {"name": "night", "passed": False, "value": None, "limit": None, "message": why} for why in gate.get("reasons") or ()
+        ]
+        return list(self.gates) or gate.get("gates") or failed
 
 
 def read_outcome(home: Path, attempt: int) -> NightOutcome | None:

@@ -49,8 +49,10 @@ class Step(StrEnum):
     """The replicas get the new version and prove it."""
     END_CANCELLED = "end_cancelled"
     END_FAILED = "end_failed"
+    KEEP = "keep"
+    """The night made a version that does not serve: a candidate, or one that its gate refused. The sleep ends."""
     END_UNCHANGED = "end_unchanged"
-    """The night ran, and made no version (gate, or nothing to learn)."""
+    """The night ran, and made no version: there was nothing to learn."""
 
 
 Outcome = Literal["candidate", "rejected", "no_op", "failed"]
@@ -72,6 +74,10 @@ class Situation:
     outcome: Outcome | None = None
     fast: FastState = FastState.NONE
     committed: bool = False
+    promotes: bool = True
+    """A version that passes is to serve at dawn."""
+    made: bool = False
+    """The night has left a version."""
     condemned: bool = False
     """An error was recorded that the sleep cannot survive."""
     attempts_left: int = 0
@@ -108,8 +114,10 @@ def plan(now: Situation) -> Step:
         return Step.SUBMIT
     if now.job in RUNNING_JOBS:
         return _at_night(now)
-    if now.outcome == "candidate":
+    if now.outcome == "candidate" and now.promotes:
         return Step.COMMIT
+    if now.made and now.outcome in ("candidate", "rejected"):
+        return _wind_up(now, Step.KEEP)
     if now.outcome in ("rejected", "no_op"):
         return _wind_up(now, Step.END_UNCHANGED)
     return _failed(now)

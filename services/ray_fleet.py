@@ -42,6 +42,7 @@ NOT_BROUGHT = (*NOT_ANSWERED, DeliveryRefused, WakeBroken, TimeoutError)
 class _Application:
     """What a deployment's application was started from."""
 
+    model: str
     wake: Path
     replicas: int | Autoscale
     handle: WakeHandle | None
@@ -55,19 +56,22 @@ class RayFleet:
     the database, which the rest of the controller asks in threads, answers whatever the cluster does.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, trusted: tuple[str, ...] = ()) -> None:
+        """trusted: public keys (hexadecimal) one of which must have signed what a replica starts on; without any, nothing is verified."""
+        self.settings, self.trusted = settings, trusted
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fleet")
         self._applications: dict[str, _Application] = {}
+        self._others: dict[str, WakeHandle] = {}
+        """To replicas that the leading controller has started, where this one only answers."""
         self._cluster = ""
         """That this process has joined."""
         self._connecting = asyncio.Lock()
 
-    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
+    async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
         await self._connect()
         state = await self._in_thread(read_wake, wake)
         replicas = serving.replicas if state.replicas is None else state.replicas
-        application = await self._run(deployment, serving, wake, replicas)
+        application = await self._run(deployment, model, serving, wake, replicas)
         if application.handle is None:
             return []
         await self._until_up(deployment, _least(replicas))
@@ -83,7 +87,16 @@ class RayFleet:
         application = self._applications.get(deployment)
         if application is None:
             raise FleetUnavailable(f"deployment {deployment} has not been started here; start it first")
-        await self._run(deployment, serving, application.wake, replicas)
+        await self._run(deployment, application.model, serving, application.wake, replicas)
+
+    async def free(self) -> tuple[float, float]:
+        await self._connect()
+        try:
+            async with asyncio.timeout(self.settings.ray_request_seconds):
+                there = await self._in_thread(ray.available_resources)
+        except (TimeoutError, *NOT_ANSWERED) as error:
+            raise FleetUnavailable(f"Ray does not say what is free: {error!r}") from error
+        return there.get("CPU", 0.0), there.get("GPU", 0.0)
 
     async def stop(self, deployment: str) -> None:
         await self._connect()
@@ -107,26 +120,28 @@ class RayFleet:
                 if not standing.running:
                     return Sight(missing=True, starting=standing.coming > 0)
                 versions = await application.handle.versions()
-            return Sight(False, frozenset(versions), standing.coming > 0)
+            return Sight(False, frozenset(versions), standing.coming > 0, standing.running)
         except (*NOT_ANSWERED, TimeoutError) as error:
             # Slow or unreachable is not gone; where a replica has died the next look finds another, or none.
             log.warning("a replica of %s does not say how it is: %r", deployment, error)
             return Sight(missing=False)
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
-        handle = self._handle(deployment)
+        handle = await self._reach(deployment)
         try:
             reply = await (handle.chat(body) if route == "chat" else handle.completion(body))
         except NOT_ANSWERED as error:
+            self._others.pop(deployment, None)
             raise FleetUnavailable(f"a replica of {deployment} did not answer: {error}") from error
         return Reply(reply.status, reply.body, reply.version)
 
     async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
-        handle = self._handle(deployment)
+        handle = await self._reach(deployment)
         try:
             async for item in handle.chat_stream(body) if route == "chat" else handle.completion_stream(body):
                 yield Reply(item.status, item.error or {}, item.version) if isinstance(item, StreamHead) else item
         except NOT_ANSWERED as error:
+            self._others.pop(deployment, None)
             raise FleetUnavailable(f"a replica of {deployment} did not finish its answer: {error}") from error
 
     async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
@@ -140,13 +155,25 @@ class RayFleet:
             raise DeliveryFailed(f"{len(proofs)} of {standing.running} replicas of {deployment} have heard of the delivery")
         return proofs
 
+    async def _reach(self, deployment: str) -> WakeHandle:
+        """The replicas, whoever has started them. Raises FleetUnavailable."""
+        if deployment in self._applications:
+            return self._handle(deployment)
+        if deployment not in self._others:
+            await self._connect()
+            try:
+                self._others[deployment] = await self._in_thread(WakeHandle.attach, deployment)
+            except NOT_ANSWERED as error:
+                raise FleetUnavailable(f"deployment {deployment} has no replica that answers") from error
+        return self._others[deployment]
+
     def _handle(self, deployment: str) -> WakeHandle:
         application = self._applications.get(deployment)
         if application is None or application.handle is None:
             raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
         return application.handle
 
-    async def _run(self, deployment: str, serving: ServingSpec, wake: Path, replicas: int | Autoscale) -> _Application:
+    async def _run(self, deployment: str, model: str, serving: ServingSpec, wake: Path, replicas: int | Autoscale) -> _Application:
         """Tell Serve what is to be."""
         handle = None
         try:
@@ -155,10 +182,12 @@ class RayFleet:
             else:
                 engine = EngineSpec(max_model_len=serving.max_model_len, gpu_memory_utilization=gpu_memory(serving.gpus))
                 resources, drain = (serving.cpus, serving.gpus), self.settings.replica_drain_seconds
-                handle = await self._in_thread(WakeHandle.run, deployment, wake, replicas, *resources, engine, drain)
+                handle = await self._in_thread(
+                    WakeHandle.run, deployment, model, wake, replicas, *resources, engine, drain, self.trusted
+                )
         except (*NOT_ANSWERED, ValueError) as error:
             raise FleetUnavailable(f"the replicas of {deployment} cannot be started: {error}") from error
-        application = self._applications[deployment] = _Application(wake, replicas, handle)
+        application = self._applications[deployment] = _Application(model, wake, replicas, handle)
         return application
 
     async def _until_up(self, deployment: str, least: int) -> None:
@@ -206,6 +235,7 @@ class RayFleet:
                 log.error("the Ray cluster at %s has gone, or was started anew", self.settings.ray_address)
                 await self._in_thread(ray.shutdown)
             self._applications.clear()
+            self._others.clear()
             self._cluster = ""
             return False
 

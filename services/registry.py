@@ -6,10 +6,10 @@ Reading functions raise `Problem` (404) where a client named something that is n
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
@@ -17,7 +17,7 @@ from services import outbox
 from services.errors import Problem, not_found
 from services.plan import InLine
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
-from services.tables import Deployment, Event, ExperienceRow, Row, Sleep, StrayJob, Version, new_id
+from services.tables import Deployment, Event, ExperienceRow, Json, Row, Sleep, StrayJob, Version, new_id
 
 R = TypeVar("R", bound=Row)
 
@@ -48,22 +48,53 @@ def one(tx: Session, table: type[R], kind: str, given: str) -> R:
 # Deployments
 
 
-def deployment(tx: Session, id_or_name: str) -> Deployment:
-    row = tx.scalar(select(Deployment).where((Deployment.id == id_or_name) | (Deployment.name == id_or_name)))
-    if row is None:
-        raise not_found("deployment", id_or_name)
-    return row
+def deployment(tx: Session, id: str) -> Deployment:
+    return one(tx, Deployment, "deployment", id)
 
 
 def deployments(tx: Session) -> list[Deployment]:
-    return list(tx.scalars(select(Deployment).order_by(Deployment.number)))
+    """Those that are to be served."""
+    return list(tx.scalars(select(Deployment).where(Deployment.deleting_at.is_(None)).order_by(Deployment.number)))
+
+
+def is_there(tx: Session, deployment_id: str) -> bool:
+    """Whether the deployment is to be served."""
+    return bool(tx.scalar(select(exists().where(Deployment.id == deployment_id, Deployment.deleting_at.is_(None)))))
+
+
+def held(tx: Session, deployment_id: str) -> Deployment:
+    """The deployment as it is now, which nobody changes or deletes until the transaction ends. Raises Problem where it is being deleted."""
+    row = tx.scalar(
+        select(Deployment)
+        .where(Deployment.id == deployment_id)
+        .with_for_update(of=Deployment, key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if row is None or row.deleting_at is not None:
+        raise not_found("deployment", deployment_id)
+    return row
 
 
 def set_serving(tx: Session, deployment_id: str, state: ServingState, error: str | None = None) -> None:
     tx.execute(update(Deployment).where(Deployment.id == deployment_id).values(state=state, error=error))
 
 
-def add_version(tx: Session, deployment_id: str, record: VersionRecord, folder: str, status: str, sleep: str | None) -> Version:
+def parents(tx: Session, deployments: Sequence[Deployment]) -> dict[str, str | None]:
+    """Of the versions that serve: the one that each came from."""
+    active = [row.active_version for row in deployments]
+    return dict(tx.execute(select(Version.id, Version.parent).where(Version.id.in_(active))).all())
+
+
+def add_version(
+    tx: Session,
+    deployment_id: str,
+    record: VersionRecord,
+    folder: str,
+    status: str,
+    sleep: str | None,
+    gates: list[Json] | None = None,
+    signature: Json | None = None,
+) -> Version:
     row = Version(
         id=record.id,
         deployment=deployment_id,
@@ -72,6 +103,8 @@ def add_version(tx: Session, deployment_id: str, record: VersionRecord, folder: 
         folder=folder,
         record=record.model_dump(mode="json"),
         status=status,
+        gates=gates or [],
+        signature=signature,
         created_at=record.created_at,
     )
     tx.add(row)
@@ -234,49 +267,3 @@ def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data
     tx.execute(update(ExperienceRow).where(*free).values(sleep=None))
     level = "error" if status is SleepStatus.FAILED else "info"
     append_event(tx, sleep, f"sleep.{status.value}", message, data, level=level)
-
-
-# Promotion
-
-
-def commit_promotion(
-    tx: Session, sleep: Sleep, record: VersionRecord, folder: str, left_out: Mapping[str, str], returned: Sequence[str] = ()
-) -> bool:
-    """Parent to child, and the experiences kept by the child, but for those that the night left out (id to reason) and those that it
-    returned (they are offered to the next night): all of it or nothing.
-
-    False when the deployment no longer serves the parent (or the sleep is no longer running): nothing has changed then.
-    """
-    if sleep.status not in (SleepStatus.PREPARING, SleepStatus.RUNNING, SleepStatus.EVALUATING):
-        return False
-    swapped = tx.execute(
-        update(Deployment)
-        .where(Deployment.id == sleep.deployment, Deployment.active_version == sleep.parent_version)
-        .values(active_version=record.id)
-        .returning(Deployment.number)
-    )
-    if swapped.first() is None:
-        return False
-    add_version(tx, sleep.deployment, record, folder, "active", sleep.id)
-    tx.execute(update(Version).where(Version.id == sleep.parent_version).values(status="retired"))
-    tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id).values(consolidated_in=record.id))
-    if left_out:
-        mine = (ExperienceRow.id == bindparam("left")) & (ExperienceRow.sleep == sleep.id)
-        mark = update(ExperienceRow).where(mine).values(consolidated_in=None, left_out=bindparam("reason"))
-        tx.connection().execute(mark, [{"left": id, "reason": reason} for id, reason in left_out.items()])
-    if returned:
-        mine = (ExperienceRow.id == bindparam("back")) & (ExperienceRow.sleep == sleep.id)
-        give = update(ExperienceRow).where(mine).values(consolidated_in=None, sleep=None)
-        tx.connection().execute(give, [{"back": id} for id in returned])
-    sleep.result_version = record.id
-    return True
-
-
-def undo_promotion(tx: Session, sleep: Sleep) -> None:
-    """The replicas could not take the child: everything as `commit_promotion` found it, the child rejected."""
-    child, sleep.result_version = sleep.result_version, None
-    swap = update(Deployment).where(Deployment.id == sleep.deployment, Deployment.active_version == child)
-    tx.execute(swap.values(active_version=sleep.parent_version))
-    tx.execute(update(Version).where(Version.id == child).values(status="rejected"))
-    tx.execute(update(Version).where(Version.id == sleep.parent_version).values(status="active"))
-    tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id).values(consolidated_in=None, left_out=None))

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from services import audit, registry, traffic
+from services import audit, promotion, registry, traffic
 from services.api.schemas import SleepTemplate
 from services.errors import Problem
 from services.leader import Lease
@@ -59,7 +59,8 @@ class Scheduler:
 
     def _all(self) -> list[str]:
         with self.lease.database.read() as tx:
-            return list(tx.scalars(select(Schedule.id).order_by(Schedule.number)))
+            there = select(Deployment.id).where(Deployment.deleting_at.is_(None))
+            return list(tx.scalars(select(Schedule.id).where(Schedule.deployment.in_(there)).order_by(Schedule.number)))
 
 
 def _act(tx: Session, row: Schedule, now: float) -> bool:
@@ -96,7 +97,7 @@ def known(tx: Session, row: Schedule, deployment: Deployment, spec: ScheduleSpec
         pending_needed=needs_experiences(recipe_of(deployment, template)),
         seconds_since_request=since_request,
         requests_per_second=rate,
-        sleep_active=active is not None,
+        sleep_active=active is not None or promotion.running_rollout(tx, deployment.id) is not None,
         last_sleep_began_at=max((sleep.created_at for sleep in (active, last) if sleep), default=None),
     )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from actors.replies import Proof, agree
 from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
-from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
+from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec, Sight
+from services.leader import Lease
 from services.online_plan import is_label
 from services.settings import Settings
+from services.signing import Signing
 from services.states import FastState, ServingState
-from services.tables import Database, Deployment
+from services.tables import Deployment
 from services.wake_files import WakeFiles, promised
 
 log = logging.getLogger(__name__)
@@ -32,14 +36,32 @@ STARTS = 3
 class Serving:
     """What the controller does with the fleet, beside passing questions on."""
 
-    def __init__(self, settings: Settings, database: Database, fleet: Fleet) -> None:
-        self.settings, self.database, self.fleet = settings, database, fleet
+    def __init__(self, settings: Settings, lease: Lease, fleet: Fleet, signing: Signing) -> None:
+        self.settings, self.lease, self.database, self.fleet, self.signing = settings, lease, lease.database, fleet, signing
         self.files, self.keepers = WakeFiles(settings), Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
+        self._started: dict[str, ServingSpec] = {}
+        """As what each deployment's replicas were started here."""
+        self.sights: dict[str, Sight] = {}
+        """The last look at each deployment's replicas."""
+        self.deliveries: Counter[str] = Counter()
+        """Deliveries, by what came of them."""
 
     def begin(self, deployment_id: str) -> None:
         """Start a deployment's replicas and keep them running, in the background; its state tells how far they are."""
         self.keepers.start(f"keep {deployment_id}", lambda: self._keep(deployment_id))
+
+    async def end(self, deployment_id: str) -> None:
+        """Look after a deployment no more, and end its replicas. Raises FleetUnavailable."""
+        with suppress(TimeoutError):
+            # A call that is on its way to the cluster would start replicas behind the one that ends them.
+            async with asyncio.timeout(self.settings.ray_request_seconds), self._lock(deployment_id):
+                pass
+        await self.keepers.end(f"keep {deployment_id}")
+        async with self._lock(deployment_id):
+            await self.fleet.stop(deployment_id)
+        self._started.pop(deployment_id, None)
+        self.sights.pop(deployment_id, None)
 
     async def close(self) -> None:
         await self.keepers.close()
@@ -58,7 +80,7 @@ class Serving:
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
             serving = ServingSpec.model_validate(deployment.serving)
             await asyncio.to_thread(self.files.lend, deployment_id, deployment.active_version, replicas)
-            await self.fleet.scale(deployment.name, serving, serving.replicas if replicas is None else replicas)
+            await self.fleet.scale(deployment.id, serving, serving.replicas if replicas is None else replicas)
 
     async def deliver(self, deployment_id: str, path: Path) -> list[Proof]:
         """Give a delivery to every replica; each must answer with the version and the checksum that the delivery promises, and the
@@ -70,8 +92,11 @@ class Serving:
         """
         before = await asyncio.to_thread(self.files.read, deployment_id)
         try:
-            return await self._deliver(deployment_id, path)
+            proofs = await self._deliver(deployment_id, path)
+            self.deliveries["proved"] += 1
+            return proofs
         except DeliveryFailed:
+            self.deliveries["failed"] += 1
             async with self._lock(deployment_id):
                 await asyncio.to_thread(self.files.put_back, deployment_id, before)
             raise
@@ -101,7 +126,7 @@ class Serving:
                     return await self._hand_round(deployment_id, path, payload)
             except DeliveryFailed as error:
                 tries += 1
-                sight = await self.fleet.look(deployment.name)
+                sight = await self.fleet.look(deployment.id)
                 refusals += not (sight.missing or sight.starting)
                 log.warning("delivery %s to %s: %r", path.name, deployment.name, error)
                 if refusals >= self.settings.delivery_attempts or time.monotonic() > deadline:
@@ -111,12 +136,15 @@ class Serving:
     async def _hand_round(self, deployment_id: str, path: Path, payload: bytes) -> list[Proof]:
         """One try, by whoever holds the lock: the proof of every replica that runs; none where none is to. Raises DeliveryFailed."""
         deployment = await asyncio.to_thread(self._deployment, deployment_id)
+        version, _ = promised(path)
+        if version.partition("+")[0] != deployment.active_version:
+            raise DeliveryFailed(f"{path.name} makes {version}, and {deployment.name} serves {deployment.active_version} by now")
         state = await asyncio.to_thread(self.files.serve_delivered, deployment_id, deployment.active_version, path)
         if state.replicas == 0:
             return []
         try:
             async with asyncio.timeout(self.settings.delivery_seconds):
-                proofs = await self.fleet.deliver(deployment.name, payload)
+                proofs = await self.fleet.deliver(deployment.id, payload)
         except TimeoutError as error:
             raise DeliveryFailed(f"delivery {path.name} to {deployment.name} took longer than it may") from error
         verify(proofs, *promised(path))
@@ -125,18 +153,22 @@ class Serving:
     async def _keep(self, deployment_id: str) -> None:
         """Consumes what a look at the replicas finds; produces replicas on the active version; ends with the controller.
 
-        Replicas that do not come up are tried again after longer and longer pauses.
+        Replicas that do not come up are tried again after longer and longer pauses. Ends with the deployment, too.
         """
         usual, longest = self.settings.replica_check_seconds, self.settings.replica_start_seconds
         seconds = usual if await self._bring_up(deployment_id, anew=False) else 2 * usual
-        while True:
+        while await asyncio.to_thread(self._is_there, deployment_id):
             await asyncio.sleep(seconds)
             seconds = usual if await self._check(deployment_id) else min(2 * seconds, longest)
 
     async def _check(self, deployment_id: str) -> bool:
         """One look, and what follows from it. False when replicas were needed and did not come up."""
+        if await asyncio.to_thread(self._changed, deployment_id):
+            log.info("%s is to be served otherwise, bringing its replicas there", deployment_id)
+            return await self._bring_up(deployment_id, anew=False)
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = await self.fleet.look(name)
+        sight = await self.fleet.look(deployment_id)
+        self.sights[deployment_id] = sight
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:
@@ -167,11 +199,14 @@ class Serving:
     async def _start(self, deployment_id: str, anew: bool) -> None:
         for _ in range(STARTS):
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
+            if deployment.deleting_at is not None:
+                raise FleetUnavailable(f"deployment {deployment.name} is being deleted")
             serving = ServingSpec.model_validate(deployment.serving)
+            self._started[deployment_id] = serving
             if anew:
-                await self.fleet.stop(deployment.name)
+                await self.fleet.stop(deployment.id)
             await asyncio.to_thread(self._prepare, deployment, anew)
-            versions = await self.fleet.start(deployment.name, serving, self.settings.wake_file(deployment_id))
+            versions = await self.fleet.start(deployment.id, deployment.name, serving, self.settings.wake_file(deployment_id))
             # During a night replicas may serve its fast memory or wait for dawn: its watcher brings them where they belong.
             # The row is read again, because a start takes long enough for a dawn.
             known, _ = await asyncio.to_thread(self._known, deployment_id)
@@ -182,7 +217,8 @@ class Serving:
         raise FleetUnavailable(f"the replicas of {deployment_id} do not come to serve its active version")
 
     def _prepare(self, deployment: Deployment, anew: bool) -> None:
-        """The wake file, before replicas read it."""
+        """The version is what was signed, and the wake file says so, before replicas read it. Raises VersionBroken and OSError."""
+        self.signing.verify(self.settings.version_folder(deployment.id, deployment.active_version))
         if anew:
             self.files.serve(deployment.id, deployment.active_version)
         else:
@@ -211,8 +247,17 @@ class Serving:
         known = Known(row.state, row.active_version, night.id if night else None, night.fast if night else FastState.NONE, chunks)
         return known, row.name
 
+    def _is_there(self, deployment_id: str) -> bool:
+        with self.database.read() as tx:
+            return registry.is_there(tx, deployment_id)
+
+    def _changed(self, deployment_id: str) -> bool:
+        """Whether its replicas were started here as something else than they are to be now."""
+        started = self._started.get(deployment_id)
+        return started is not None and started != ServingSpec.model_validate(self._deployment(deployment_id).serving)
+
     def _fast_memory_lost(self, deployment_id: str) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.fast_memory_lost(tx, deployment_id)
 
     def _deployment(self, deployment_id: str) -> Deployment:
@@ -220,7 +265,7 @@ class Serving:
             return registry.deployment(tx, deployment_id)
 
     def _set(self, deployment_id: str, state: ServingState, error: str | None = None) -> None:
-        with self.database.write() as tx:
+        with self.lease.write() as tx:
             registry.set_serving(tx, deployment_id, state, error)
 
 

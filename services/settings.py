@@ -24,12 +24,19 @@ class Settings(BaseSettings):
     """Folder of the database, the versions and the nights."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where Prometheus finds this controller's metrics, without a key, so never where clients can reach it; None: nowhere."""
     database_url: str = ""
     """SQLAlchemy URL; empty means a SQLite file in the home folder."""
     api_key: SecretStr | None = None
     """The one valid key; without it a key is generated at the first start."""
     key_pepper: SecretStr | None = None
     """What keys are hashed with; without it one is generated at the first start. All controllers of a database share it."""
+    signing_key_file: Path | None = None
+    """Of the secret that versions are signed with; empty means a file in the home folder, made at the first start."""
+    trusted_signing_keys: tuple[str, ...] = ()
+    """Public keys (hexadecimal) that have signed versions before this one, and are still trusted."""
     database_migrates: bool = True
     """Whether a controller that starts brings the schema up to date; false where `python -m services.migrate` does."""
     lease_seconds: Seconds = 15.0
@@ -68,6 +75,12 @@ class Settings(BaseSettings):
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
     """Between two looks at the schedules."""
+    probe_seconds: Seconds = 1.0
+    """Between two looks at the runs of probes that wait."""
+    probe_patience_seconds: Seconds = 900.0
+    """A run waits so long for a deployment that does not answer, from the time when it was asked for."""
+    probe_answers_at_once: Annotated[int, Field(ge=1)] = 4
+    """Questions that a run asks at the same time."""
     webhook_seconds: Seconds = 1.0
     """Between two looks at what is to be sent to webhooks."""
     webhooks: Reach = Reach()
@@ -135,6 +148,14 @@ class Settings(BaseSettings):
     def wake_file(self, deployment: str) -> Path:
         """What the deployment's replicas serve."""
         return self.deployment_folder(deployment) / "wake.json"
+
+    def canary_file(self, deployment: str) -> Path:
+        """What the replica of the deployment's canary serves."""
+        return self.deployment_folder(deployment) / "canary.json"
+
+    def rollout_file(self, deployment: str, rollout: str) -> Path:
+        """The delivery of a rollout, while it runs."""
+        return self.deployment_folder(deployment) / f"{rollout}.delivery"
 
     def version_folder(self, deployment: str, version: str) -> Path:
         return self.deployment_folder(deployment) / "versions" / version

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
-from services import fast_registry, registry
-from services.api.schemas import SleepTemplate
+from services import fast_registry, placement, promotion, registry
+from services.api.schemas import GateOverride, SleepTemplate
 from services.errors import Problem
+from services.fleet import ServingSpec
+from services.probing import for_night
 from services.selection import Chosen, choose, take
 from services.tables import Deployment, Sleep, new_id
 
@@ -23,9 +27,18 @@ def needs_experiences(recipe: Recipe) -> bool:
     return not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks)
 
 
-def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: str | None = None, digest: str = "") -> Sleep:
+def begin(
+    tx: Session,
+    deployment: Deployment,
+    template: SleepTemplate,
+    *,
+    id: str | None = None,
+    digest: str = "",
+    gates: Sequence[GateOverride] = (),
+) -> Sleep:
     """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
     second active one that was begun at the same time (IntegrityError)."""
+    deployment = registry.held(tx, deployment.id)
     fast_registry.locked(tx, deployment.id)
     recipe, chosen = allowed(tx, deployment, template)
     row = Sleep(
@@ -33,7 +46,10 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
         deployment=deployment.id,
         seed=template.seed,
         recipe=recipe.model_dump(mode="json"),
+        promotion=template.promotion.model_dump(mode="json") if template.promotion else {},
+        placement=template.placement,
         held_out=list(template.held_out),
+        probes=[probe.model_dump(mode="json") for probe in for_night(tx, deployment.id, gates)],
         request_sha256=digest,
         selection=template.selection.model_dump(mode="json", exclude_none=True),
         budget=template.budget.model_dump(mode="json", exclude_none=True),
@@ -57,6 +73,13 @@ def allowed(tx: Session, deployment: Deployment, template: SleepTemplate) -> tup
     """How a sleep would be lived, and on what. Raises Problem where it could not begin now."""
     if active := registry.active_sleep(tx, deployment.id):
         raise in_progress(deployment.name, active.id)
+    if running := promotion.running_rollout(tx, deployment.id):
+        raise promotion.in_progress(deployment, running.id)
+    serving = ServingSpec.model_validate(deployment.serving)
+    try:
+        placement.check(template.placement or serving.placement, serving)
+    except placement.Unplaceable as error:
+        raise Problem(422, "validation_failed", f"placement: {error}", param="placement") from error
     recipe, chosen = recipe_of(deployment, template), choose(tx, deployment, template.selection, template.budget)
     if not chosen.ids and needs_experiences(recipe):
         raise Problem(422, "no_eligible_experience", _nothing(deployment.name, chosen.left), param="deployment")

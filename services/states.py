@@ -64,6 +64,7 @@ class DeploymentState(StrEnum):
     ASLEEP = "asleep"
     WAKING = "waking"
     FAILED = "failed"
+    DELETING = "deleting"
 
 
 TERMINAL = frozenset({SleepStatus.SUCCEEDED, SleepStatus.FAILED, SleepStatus.CANCELLED})

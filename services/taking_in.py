@@ -63,6 +63,12 @@ class Taken:
 
 def take_in(control: Controller, deployment: Deployment, experience: Experience, said: Said, metadata: dict[str, str]) -> Taken:
     """Screen an experience and keep it. Raises Problem (422) where the deployment's tokenizer cannot read it."""
+    taken = _take_in(control, deployment, experience, said, metadata)
+    control.metrics.took_in(taken.status)
+    return taken
+
+
+def _take_in(control: Controller, deployment: Deployment, experience: Experience, said: Said, metadata: dict[str, str]) -> Taken:
     spec = ScreeningSpec.model_validate(deployment.screening)
     with control.database.read() as tx:
         if first := _repeated(tx, deployment, said):

@@ -18,12 +18,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from services.settings import Settings
-from services.tables import Database, Traffic
+from services.tables import Database, Rollout, Traffic
 
 MINUTE = 60
 KEPT_MINUTES = 400 * 24 * 60
@@ -45,6 +45,7 @@ class Counter:
         self.settings, self.database = settings, database
         self._lock = threading.Lock()
         self._minutes: dict[tuple[str, int], _Minute] = defaultdict(_Minute)
+        self._canaries: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     def count(self, deployment: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """One request more."""
@@ -56,6 +57,12 @@ class Counter:
             minute.completion_tokens += completion_tokens
             minute.last_at = now
 
+    def count_canary(self, rollout: str, failed: bool) -> None:
+        """One request more that a canary was given."""
+        with self._lock:
+            self._canaries[rollout][0] += 1
+            self._canaries[rollout][1] += failed
+
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self.settings.traffic_seconds)
@@ -65,11 +72,15 @@ class Counter:
         """Add what was counted to what all controllers have written."""
         with self._lock:
             counted, self._minutes = self._minutes, defaultdict(_Minute)
-        if not counted:
+            canaries, self._canaries = self._canaries, defaultdict(lambda: [0, 0])
+        if not counted and not canaries:
             return
         with self.database.write() as tx:
             for (deployment, minute), told in counted.items():
                 _add(tx, deployment, minute, told)
+            for rollout, (requests, errors) in canaries.items():
+                more = {"requests": Rollout.requests + requests, "errors": Rollout.errors + errors}
+                tx.execute(update(Rollout).where(Rollout.id == rollout).values(more))
             tx.execute(delete(Traffic).where(Traffic.minute < time.time() // MINUTE - KEPT_MINUTES))
 
 

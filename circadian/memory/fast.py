@@ -1,4 +1,4 @@
-"""The fast memory of a version as deliveries: into the serving replicas, and out of them again; and a version as one."""
+"""The fast memory of a version as deliveries: into the serving replicas, and out of them again."""
 
 from __future__ import annotations
 
@@ -29,9 +29,3 @@ def rest_delivery(version: Path) -> bytes:
     """What makes it the version alone again."""
     whole = checksum(load_file(version / MEMORY_FILE))
     return pack_tensors({}, version_state(version), version.name, whole=whole)
-
-
-def version_delivery(version: Path) -> bytes:
-    """What makes a replica of any version of the same base this version, whatever it holds: all of its memory travels."""
-    serving = {name: tensor.to(served_dtype(version)) for name, tensor in load_file(version / MEMORY_FILE).items()}
-    return pack_tensors(serving, version_state(version), version.name, whole=checksum(serving))

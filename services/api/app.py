@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +14,11 @@ from services import errors
 from services.api import (
     audit,
     deployments,
+    docs,
     experiences,
     health,
     keys,
+    probes,
     schedules,
     sleep_changes,
     sleep_files,
@@ -26,6 +29,7 @@ from services.api import (
     webhooks,
 )
 from services.api.limits import BodyCheck, RequestId
+from services.api.openapi import describe
 from services.api.repeats import Repeats
 from services.api.shared import authenticated
 from services.controller import Controller
@@ -44,9 +48,10 @@ def create_app(controller: Controller) -> FastAPI:
     app.state.controller = controller
     app.add_middleware(Repeats, database=controller.database, keys=controller.keys)
     app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes)
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestId, metrics=controller.metrics)
     errors.install(app)
     app.include_router(health.router)
+    app.include_router(docs.router)
     for module in (
         deployments,
         wake,
@@ -56,6 +61,7 @@ def create_app(controller: Controller) -> FastAPI:
         sleep_files,
         versions,
         schedules,
+        probes,
         webhooks,
         keys,
         audit,
@@ -67,4 +73,5 @@ def create_app(controller: Controller) -> FastAPI:
     def openapi() -> dict[str, Any]:
         return app.openapi()
 
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]  # as FastAPI wants it
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 from typing import Any
 
@@ -11,7 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services import naming
 from services.errors import REQUEST_ID, Problem, at_fault, malformed
+from services.metrics import Metrics
 
 GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 """What a client may call its request; anything else is replaced."""
@@ -24,24 +27,28 @@ HALF = re.compile("[\ud800-\udfff]")
 
 
 class RequestId:
-    """Echoes `x-request-id`, or makes one up; says how often the key may still ask, where that is limited."""
+    """Echoes `x-request-id`, or makes one up, under which all is logged; says how often the key may still ask, where that is limited;
+    counts what was answered."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if GIVEN_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        given, began = Headers(scope=scope), time.monotonic()
+        request_id = given[REQUEST_ID] if GIVEN_ID.fullmatch(given.get(REQUEST_ID, "")) else f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        naming.begin(request_id, given.get("traceparent", ""))
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.update(scope["state"].get("rate_headers", {}))
+                route = getattr(scope.get("route"), "path", None)
+                self.metrics.answered(scope["method"], route, message["status"], time.monotonic() - began)
             await send(message)
 
         await self.app(scope, receive, named)

@@ -58,7 +58,7 @@ class Repeats:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = Headers(scope=scope).get(HEADER) if scope["type"] == "http" else None
-        if given is None or not _repeatable(scope["method"], scope["path"]):
+        if given is None or not repeatable(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return
         if not 0 < len(given) <= LONGEST_KEY:
@@ -135,7 +135,8 @@ class _Heard:
         return Answer(self._head["status"], list(self._head["headers"]), bytes(self._body))
 
 
-def _repeatable(method: str, path: str) -> bool:
+def repeatable(method: str, path: str) -> bool:
+    """Whether an `Idempotency-Key` is heeded there."""
     return method in METHODS and path.startswith(PREFIX) and not path.startswith(NEVER)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from circadian.specs import BaseModelRef, MemorySpec, Message, Recipe, TeacherSpec
+from circadian.specs import BaseModelRef, Fraction, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
 from services.budget import Budget
@@ -53,6 +53,8 @@ class DeploymentCreate(Body):
     wake: WakeMode = "at_dusk"
     """When its fast level learns: all of the day when a night begins, or while it serves, whenever level 0's period is full."""
     serving: ServingSpec = ServingSpec()
+    promotion: PromotionSpec = PromotionSpec()
+    """What becomes of versions that its nights make, unless a sleep says otherwise."""
     screening: ScreeningSpec = ScreeningSpec()
     """What is done with what comes in before it is stored."""
     metadata: Metadata = {}
@@ -95,6 +97,10 @@ class SleepTemplate(Body):
     teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] | None = None
     """Other models to learn from, instead of the recipe's; with any, a sleep needs no experiences."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    promotion: PromotionSpec | None = None
+    """Instead of the deployment's."""
+    placement: Literal["auto", "dedicated", "unihemispheric", "full"] | None = None
+    """How the night lies beside the replicas, instead of as the deployment's serving says."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
     selection: Selection = Selection()
@@ -104,8 +110,20 @@ class SleepTemplate(Body):
     metadata: Metadata = {}
 
 
+class GateOverride(Body):
+    """Another limit for one probe, in one sleep."""
+
+    probe: str
+    min: Fraction | None = None
+    """Instead of the probe's threshold."""
+    max_regression: Fraction | None = None
+    """Instead of the probe's."""
+
+
 class SleepCreate(SleepTemplate):
     deployment: str
+    gates: Annotated[tuple[GateOverride, ...], Field(max_length=64)] = ()
+    """Probes that the candidate is held against, beside all of the deployment's that have a limit of their own."""
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
     dry_run: bool = False

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from services import audit, dreams, dry_run, registry
 from services.access import Caller
 from services.api import views
-from services.api.etags import etag, known, not_modified
+from services.api.etags import known, not_modified, tag_of
 from services.api.schemas import SleepCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
@@ -103,7 +103,7 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
-    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest)
+    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest, gates=body.gates)
     audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment)
     return row
 
@@ -141,7 +141,7 @@ async def get(
     while True:
         row = await run_in_threadpool(_sleep, control, caller, id)
         view = views.sleep(row)
-        tag, over = etag(view), row.status.terminal or time.monotonic() >= deadline
+        tag, over = tag_of(view), row.status.terminal or time.monotonic() >= deadline
         if not known(tag, if_none_match) and (over or if_none_match is not None):
             response.headers["ETag"] = tag
             return view
@@ -183,7 +183,9 @@ def curriculum(id: str, control: ControllerDep, caller: Reads) -> views.View:
     return views.page([{"object": "dream.context", "id": f"{line['round']}/{line['context']}"} | line for line in lines], False)
 
 
-@router.get("/{id}/events", response_model=None)
+@router.get(
+    "/{id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+)
 def events(
     id: str,
     request: Request,

@@ -17,6 +17,7 @@ from services.tables import (
     ExperienceRow,
     FastMemory,
     Feedback,
+    Rollout,
     Row,
     Schedule,
     ScheduleRun,
@@ -43,6 +44,8 @@ def deployment(row: Deployment, state: DeploymentState) -> View:
         "recipe": row.recipe,
         "serving": row.serving,
         "screening": row.screening,
+        "promotion": row.promotion,
+        "canary": row.canary,
         "wake": wake_mode(row),
         "state": state,
         "active_version": row.active_version,
@@ -109,6 +112,7 @@ def sleep(row: Sleep) -> View:
         "status": row.status,
         "queue_state": "paused_capacity" if row.waiting else None,
         "waiting": row.waiting,
+        "placement": row.placed,
         "phase": row.phase,
         "outcome": row.outcome,
         "error": row.error,
@@ -137,6 +141,26 @@ def version(row: Version) -> View:
         "digest": row.record["memory_sha256"],
         "base_model": row.record["base"],
         "lineage": row.record["lineage"],
+        "gates": row.gates,
+        "signature": row.signature,
+    }
+
+
+def rollout(row: Rollout) -> View:
+    canary = None if row.canary is None else row.canary | {"live_at": row.live_at, "requests": row.requests, "errors": row.errors}
+    return _head("rollout", row) | {
+        "deployment": row.deployment,
+        "kind": row.kind,
+        "strategy": row.strategy,
+        "from_version": row.from_version,
+        "to_version": row.to_version,
+        "status": row.status,
+        "reason": row.reason,
+        "by": row.started_by,
+        "overridden_gates": row.overridden,
+        "canary": canary,
+        "finished_at": int(row.finished_at) if row.finished_at else None,
+        "error": row.error,
     }
 
 

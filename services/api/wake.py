@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Coroutine
-from typing import Annotated, Any
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -18,31 +20,42 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from services import registry
 from services.access import Caller
 from services.api import views
-from services.api.asking import asked
+from services.api.asking import asked, described
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
+from services.canary import canary_key, is_asked
 from services.controller import Controller
 from services.errors import Problem, unreadable
 from services.fleet import Body, FleetUnavailable, Reply, Route
+from services.settings import Settings
 from services.states import ServingState
 from services.tables import Deployment
 from services.taking_in import Said, take_in
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 router = APIRouter(prefix="/v1", tags=["wake"])
 Speaks = Annotated[Caller, needs("inference:write")]
 VERSION_HEADER, EXPERIENCE_HEADER, STATUS_HEADER = "x-deployment-version", "x-experience-id", "x-experience-status"
-RETRY_SECONDS = "5"
+RETRY_SECONDS, ASLEEP_SECONDS = "5", "60"
 STREAM_END = "data: [DONE]"
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's object, or with `stream` its pieces",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", openapi_extra=described("chat"), responses=ANSWERS)
 async def chat(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "chat")
 
 
-@router.post("/completions")
+@router.post("/completions", openapi_extra=described("completion"), responses=ANSWERS)
 async def completion(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "completion")
 
@@ -51,17 +64,28 @@ async def completion(request: Request, control: ControllerDep, caller: Speaks) -
 def models(control: ControllerDep, caller: Speaks) -> views.View:
     with control.database.read() as tx:
         rows = tx.scalars(select(Deployment).where(of_caller(caller, Deployment.id)).order_by(Deployment.number)).all()
-    return {"object": "list", "data": [_model(row) for row in rows]}
+        parents = registry.parents(tx, rows)
+    return {"object": "list", "data": [_model(row, parents) for row in rows]}
 
 
-def _model(row: Deployment) -> views.View:
+@router.get("/models/{id}")
+def model(id: str, control: ControllerDep, caller: Speaks) -> views.View:
+    """A deployment as the model that clients ask for. `root` is its base model, `parent` the version that the one that serves came from."""
+    with control.database.read() as tx:
+        row = tx.scalar(select(Deployment).where(Deployment.name == id, of_caller(caller, Deployment.id)))
+        if row is None:
+            raise _no_model(id)
+        return _model(row, registry.parents(tx, [row]))
+
+
+def _model(row: Deployment, parents: dict[str, str | None]) -> views.View:
     return {
         "id": row.name,
         "object": "model",
         "created": int(row.created_at),
         "owned_by": "circadian",
         "root": row.base_model["model"],
-        "parent": None,
+        "parent": parents.get(row.active_version),
         "version": row.active_version,
     }
 
@@ -71,14 +95,11 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
     deployment = await run_in_threadpool(_deployment, control, caller, ours.model)
     if ours.store and not caller.may("experiences:write"):
         raise Problem(403, "insufficient_scope", "`store` needs a key with the scope experiences:write.", param="store")
+    body["model"] = deployment.name
     exchange = Exchange.of(body, route, ours.metadata) if ours.store else None
     if ours.stream:
         return await _stream(control, caller, deployment, route, body, exchange)
-    try:
-        async with asyncio.timeout(control.settings.answer_seconds):
-            reply = await _heard(request, control.fleet.answer(deployment.name, route, body))
-    except (FleetUnavailable, TimeoutError) as error:
-        raise _unavailable(error) from error
+    reply = await _whole(request, control, deployment, route, body)
     headers = {VERSION_HEADER: reply.version}
     used = reply.body.get("usage") or {}
     control.traffic.count(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
@@ -86,6 +107,39 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
         headers[STATUS_HEADER] = await run_in_threadpool(_store, control, caller, deployment, exchange, said_in(reply.body, route))
         headers[EXPERIENCE_HEADER] = exchange.id
     return JSONResponse(reply.body, reply.status, headers=headers)
+
+
+async def _whole(request: Request, control: Controller, deployment: Deployment, route: Route, body: Body) -> Reply:
+    """An answer of the canary's, where there is one and it is this client's turn and it does not fail; else of the active version's."""
+    if rollout := _canary(deployment, body):
+        reply = await _tried(_heard(request, control.fleet.answer(canary_key(deployment.id), route, body)), control.settings)
+        failed = reply is None or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        control.traffic.count_canary(rollout, failed)
+        if reply is not None and not failed:
+            return reply
+    try:
+        async with asyncio.timeout(control.settings.answer_seconds):
+            return await _heard(request, control.fleet.answer(deployment.id, route, body))
+    except (FleetUnavailable, TimeoutError) as error:
+        raise await run_in_threadpool(_why, control, deployment, error) from error
+
+
+def _canary(deployment: Deployment, body: Body) -> str | None:
+    """The rollout whose canary is to answer this."""
+    canary, client = deployment.canary, body.get("user")
+    if canary is None or not is_asked(canary["rollout"], canary["percent"], client if isinstance(client, str) and client else None):
+        return None
+    return str(canary["rollout"])
+
+
+async def _tried(answer: Coroutine[Any, Any, T], settings: Settings) -> T | None:
+    """What a canary said; None where it said nothing."""
+    try:
+        async with asyncio.timeout(settings.answer_seconds):
+            return await answer
+    except (FleetUnavailable, TimeoutError, StopAsyncIteration) as error:
+        log.warning("a canary has failed a request: %r", error)
+        return None
 
 
 async def _heard(request: Request, answer: Coroutine[Any, Any, Reply]) -> Reply:
@@ -111,13 +165,7 @@ async def _left(request: Request) -> None:
 async def _stream(
     control: Controller, caller: Caller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None
 ) -> Response:
-    pieces = control.fleet.stream(deployment.name, route, body)
-    try:
-        async with asyncio.timeout(control.settings.answer_seconds):
-            head = await anext(pieces)
-    except (FleetUnavailable, TimeoutError, StopAsyncIteration) as error:
-        raise _unavailable(error) from error
-    assert isinstance(head, Reply)
+    pieces, head = await _begun(control, deployment, route, body)
     headers = {VERSION_HEADER: head.version}
     if head.status != 200:
         return JSONResponse(head.body, head.status, headers=headers)
@@ -126,6 +174,30 @@ async def _stream(
     return StreamingResponse(
         _pieces(control, caller, deployment, pieces, exchange), media_type="text/event-stream", headers=headers
     )
+
+
+async def _begun(control: Controller, deployment: Deployment, route: Route, body: Body) -> tuple[AsyncIterator[Reply | str], Reply]:
+    """A stream and its head; of the canary's or of the active version's, as `_whole`."""
+    head: Reply | str | None
+    if rollout := _canary(deployment, body):
+        pieces = control.fleet.stream(canary_key(deployment.id), route, body)
+        head = await _tried(_head(pieces), control.settings)
+        failed = not isinstance(head, Reply) or head.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        control.traffic.count_canary(rollout, failed)
+        if isinstance(head, Reply) and not failed:
+            return pieces, head
+    pieces = control.fleet.stream(deployment.id, route, body)
+    try:
+        async with asyncio.timeout(control.settings.answer_seconds):
+            head = await anext(pieces)
+    except (FleetUnavailable, TimeoutError, StopAsyncIteration) as error:
+        raise await run_in_threadpool(_why, control, deployment, error) from error
+    assert isinstance(head, Reply)
+    return pieces, head
+
+
+async def _head(pieces: AsyncIterator[Reply | str]) -> Reply | str:
+    return await anext(pieces)
 
 
 async def _pieces(
@@ -154,19 +226,38 @@ def _no_number(name: str) -> None:
 
 
 def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
+    """By name, or as `name@version` where that is the version that serves."""
+    name, _, version = model.partition("@")
     with control.database.read() as tx:
-        found = tx.scalars(select(Deployment).where(Deployment.name == model, of_caller(caller, Deployment.id))).all()
+        found = tx.scalars(select(Deployment).where(Deployment.name == name, of_caller(caller, Deployment.id))).all()
     if not found:
-        raise Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
+        raise _no_model(name)
+    if version and found[0].active_version != version:
+        detail = f"{name} serves {found[0].active_version}, not {version}; ask for that, or promote the other."
+        raise Problem(404, "model_not_found", detail, param="model")
     if found[0].state is not ServingState.AWAKE:
         raise _unavailable(FleetUnavailable(f"deployment {found[0].name} is {found[0].state.value}"))
     return found[0]
+
+
+def _no_model(model: str) -> Problem:
+    return Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
 
 
 def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str) -> str:
     """What became of the exchange: the client has its answer in any case."""
     taken = take_in(control, deployment, exchange.experience(answer), Said(caller.key, subject=exchange.subject), exchange.metadata)
     return taken.status
+
+
+def _why(control: Controller, deployment: Deployment, error: BaseException) -> Problem:
+    """Nobody answers: because all sleep, or for another reason."""
+    with control.database.read() as tx:
+        sleep = registry.active_sleep(tx, deployment.id)
+    if sleep is None or not sleep.lent or sleep.placed is None or sleep.placed["serving"] != 0:
+        return _unavailable(error)
+    detail = f"{deployment.name} is asleep ({sleep.id}), and all of its replicas with it; ask again later."
+    return Problem(503, "deployment_asleep", detail, headers={"Retry-After": ASLEEP_SECONDS})
 
 
 def _unavailable(error: BaseException) -> Problem:

@@ -1,4 +1,5 @@
-"""Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
+"""Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, keys and audit in access.py;
+database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
@@ -17,6 +18,8 @@ from services.tables.life import (
     Taken,
     Version,
 )
+from services.tables.probes import Probe, ProbeRun
+from services.tables.rollouts import Lineage, Rollout
 
 __all__ = [
     "ApiKey",
@@ -32,7 +35,11 @@ __all__ = [
     "Json",
     "Leadership",
     "Learned",
+    "Lineage",
+    "Probe",
+    "ProbeRun",
     "Repeatable",
+    "Rollout",
     "Row",
     "Schedule",
     "ScheduleRun",

@@ -19,19 +19,28 @@ class Deployment(Row):
     __tablename__ = "deployments"
     tenant: Mapped[str]
     """Whose it is: what another tenant asks about it is not found."""
-    name: Mapped[str] = mapped_column(unique=True)
-    """Over all tenants: replicas and learners are found by it, and must never be found by somebody else's deployment."""
+    name: Mapped[str]
+    """Under which clients ask for it; no other one of its tenant has it."""
     base_model: Mapped[Json]
     memory: Mapped[Json]
     recipe: Mapped[Json]
     serving: Mapped[Json]
     screening: Mapped[Json] = mapped_column(default=dict)
     """How what comes in is screened; empty: by the defaults."""
+    promotion: Mapped[Json] = mapped_column(default=dict)
+    """What becomes of a version that passed its gates; empty: by the defaults."""
+    canary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """While a version answers a share of the clients beside the active one: its rollout, its id and the share."""
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
+    deleting_at: Mapped[float | None] = mapped_column(default=None)
+    """When its deletion was asked for: from then on nothing of it is found but itself; see services/deleting.py."""
+    forgotten_at: Mapped[float | None] = mapped_column(default=None)
+    """When all that it had was deleted but its folder; its name is another's to take."""
     fast: Mapped[FastMemory | None] = relationship(lazy="joined")
     """Of one that learns online."""
+    __table_args__ = (UniqueConstraint("tenant", "name"),)
 
 
 class ExperienceRow(Row):
@@ -130,7 +139,17 @@ class Sleep(Row):
     error: Mapped[Json | None] = mapped_column(default=None)
     seed: Mapped[int] = mapped_column(default=0)
     recipe: Mapped[Json]
+    promotion: Mapped[Json] = mapped_column(default=dict)
+    """As of the deployment, for this sleep; empty: as the deployment's."""
+    placement: Mapped[str | None] = mapped_column(default=None)
+    """That was asked for; None: as its deployment's."""
+    placed: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """How it lies beside the replicas, once that was decided."""
+    lent: Mapped[bool] = mapped_column(default=False)
+    """Replicas have been asked to lend what they hold, and not been asked to come back."""
     held_out: Mapped[list[str]]
+    probes: Mapped[list[Json]] = mapped_column(JSON, default=list)
+    """What its candidate is held against, as it was when the sleep began."""
     request_sha256: Mapped[str]
     parent_version: Mapped[str]
     child_version: Mapped[str]
@@ -211,7 +230,11 @@ class Version(Row):
     record: Mapped[Json]
     """version.json."""
     status: Mapped[str]
-    """candidate, active, retired or rejected."""
+    """candidate, active, retired, rejected or revoked."""
+    gates: Mapped[list[Json]] = mapped_column(JSON, default=list)
+    """What the night measured of it: names, whether passed, values and limits."""
+    signature: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """Of its manifest; None of versions from before there were signatures."""
 
 
 class Event(Base):

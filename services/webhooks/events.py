@@ -17,6 +17,7 @@ from typing import Any
 EVENTS = {
     "sleep.queued": "a sleep was asked for",
     "sleep.waiting": "it waits for other nights",
+    "sleep.placed": "where its night lies beside the replicas that serve",
     "sleep.started": "its night was submitted",
     "sleep.stage_started": "a stage of the night began",
     "sleep.stage_finished": "a stage is sealed",
@@ -34,7 +35,11 @@ EVENTS = {
     "sleep.succeeded": "the sleep has ended well, with a new version or without",
     "sleep.failed": "the sleep has ended with an error",
     "sleep.cancelled": "the sleep has ended because it was asked to",
+    "version.created": "a night made a version that does not serve: a candidate, or one that its gate refused",
     "version.promoted": "a version serves",
+    "version.promotion_failed": "the replicas did not take a version, or its canary failed; the one before it serves on",
+    "version.rolled_back": "an earlier version serves again",
+    "version.revoked": "a version, and all that came of it, never serves again",
     "deployment.fast_memory_live": "a deployment serves with the night's fast memory",
     "deployment.put_back": "a deployment serves the version again that fell asleep",
 }

@@ -116,7 +116,7 @@ def wake(cluster: None, engine_world: EngineWorld, tmp_path_factory: pytest.Temp
     with asyncio.Runner() as runner:
         wake = Wake(engine_world, RayFleet(settings), home, runner.run)
         wake.serves(engine_world.folder, wake.delivered(40, "v1+w1")[1])
-        assert runner.run(wake.fleet.start("toy", wake.serving, wake.file)) == ["v1+w1"] * 2
+        assert runner.run(wake.fleet.start("toy", "toy", wake.serving, wake.file)) == ["v1+w1"] * 2
         yield wake
         runner.run(wake.fleet.stop("toy"))
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_read_leaves_replicas_as_they_are(wake: Wake) -> None:
     processes = {replica.pid for replica in replicas()}
     wake.serves(wake.world.folder, Delivered(path=str(wake.home / "nothing"), version="v1+w9", checksum="0"))
     with pytest.raises(FleetUnavailable, match="v1\\+w9"):
-        wake.run(wake.fleet.start("toy", wake.serving, wake.file))
+        wake.run(wake.fleet.start("toy", "toy", wake.serving, wake.file))
     time.sleep(10.0)  # five health checks
     assert wake.run(wake.handle.versions()) == before
     assert {replica.pid for replica in replicas()} == processes

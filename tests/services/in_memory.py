@@ -36,46 +36,61 @@ WAIT_SECONDS = 60.0
 
 @dataclass
 class MemoryFleet:
-    """Replicas that answer with the last word they were told, and hold what was delivered to them."""
+    """Replicas that answer with the last word they were told, and hold what was delivered to them; kept under the name by which clients ask
+    for them, or under the deployment's id where another one has that name."""
 
+    models: dict[str, str] = field(default_factory=dict)
+    """Of each deployment that was started."""
     versions: dict[str, list[str]] = field(default_factory=dict)
     wakes: dict[str, Path] = field(default_factory=dict)
     bodies: list[Body] = field(default_factory=list)
     delivered: list[str] = field(default_factory=list)
     refuses: str = ""
     """Deliveries whose version contains this are refused."""
+    room: tuple[float, float] = (64.0, 0.0)
+    """CPUs and GPUs that nobody holds."""
+    fails: str = ""
+    """Replicas whose key ends with this answer nothing."""
 
-    async def start(self, deployment: str, serving: ServingSpec, wake: Path) -> list[str]:
+    async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
+        if deployment not in self.models:
+            self.models[deployment] = deployment if model in self.models.values() else model
         state = read_wake(wake)
-        self.wakes[deployment] = wake
+        self.wakes[self._model(deployment)] = wake
         await self.scale(deployment, serving, serving.replicas if state.replicas is None else state.replicas)
-        self.versions[deployment] = [state.version for _ in self.versions[deployment]]
-        return list(self.versions[deployment])
+        self.versions[self._model(deployment)] = [state.version for _ in self.versions[self._model(deployment)]]
+        return list(self.versions[self._model(deployment)])
 
     async def scale(self, deployment: str, serving: ServingSpec, replicas: int | Autoscale) -> None:
-        there = self.versions.get(deployment, [])
+        there = self.versions.get(self._model(deployment), [])
         wanted = replicas.min if isinstance(replicas, Autoscale) else replicas
-        new = [read_wake(self.wakes[deployment]).version] * (wanted - len(there))
-        self.versions[deployment] = [*there[:wanted], *new]
+        new = [read_wake(self.wakes[self._model(deployment)]).version] * (wanted - len(there))
+        self.versions[self._model(deployment)] = [*there[:wanted], *new]
+
+    async def free(self) -> tuple[float, float]:
+        return self.room
 
     async def stop(self, deployment: str) -> None:
-        self.versions.pop(deployment, None)
+        self.versions.pop(self._model(deployment), None)
 
     async def look(self, deployment: str) -> Sight:
-        return Sight(deployment not in self.versions, frozenset(self.versions.get(deployment, ())))
+        there = self.versions.get(self._model(deployment), [])
+        return Sight(self._model(deployment) not in self.versions, frozenset(there), running=len(there))
 
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
-        if not self.versions.get(deployment):
-            raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
+        self._check(deployment)
         self.bodies.append(body)
         text = self._echo(body)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
         choice |= {"text": text} if route == "completion" else {"message": {"role": "assistant", "content": text}}
-        return Reply(200, {"id": "answer", "model": deployment, "choices": [choice]}, self.versions[deployment][0])
+        return Reply(
+            200, {"id": "answer", "model": self._model(deployment), "choices": [choice]}, self.versions[self._model(deployment)][0]
+        )
 
     async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
+        self._check(deployment)
         self.bodies.append(body)
-        yield Reply(200, {}, self.versions[deployment][0])
+        yield Reply(200, {}, self.versions[self._model(deployment)][0])
         for letter in self._echo(body):
             yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': letter}}]})}\n\n"
         yield "data: [DONE]\n\n"
@@ -85,11 +100,18 @@ class MemoryFleet:
         meta = json.loads(payload[8 : 8 + size])["__metadata__"]
         if self.refuses and self.refuses in meta["version"]:
             raise DeliveryFailed(f"refused {meta['version']}")
-        if deployment not in self.versions:
+        if self._model(deployment) not in self.versions:
             raise DeliveryFailed("there is no replica")
         self.delivered.append(meta["version"])
-        self.versions[deployment] = [meta["version"]] * len(self.versions[deployment])
-        return [Proof(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[deployment]]
+        self.versions[self._model(deployment)] = [meta["version"]] * len(self.versions[self._model(deployment)])
+        return [Proof(meta["version"], meta["checksum"], len(payload), 1.0) for _ in self.versions[self._model(deployment)]]
+
+    def _check(self, deployment: str) -> None:
+        if not self.versions.get(self._model(deployment)) or (self.fails and deployment.endswith(self.fails)):
+            raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
+
+    def _model(self, deployment: str) -> str:
+        return self.models.get(deployment, "")
 
     @staticmethod
     def _echo(body: Body) -> str:
@@ -193,16 +215,18 @@ class Night:
         self.log.emit("sleep.fast_memory", "", delivery=self.delivery("dusk.delivery", label), rest=rest, version=label)
         return label
 
-    def end(self, outcome: str, **more: Any) -> str:
-        """Leave outcome.json, with a version if it is a candidate, and succeed. Returns the version that should serve."""
+    def end(self, outcome: str, made: bool | None = None, **more: Any) -> str:
+        """Leave outcome.json, with a version if it is a candidate (or `made` says so), and succeed. Returns the version that should
+        serve."""
         job, child = self.job, Path(self.job.child)
         written: dict[str, Any] = {"outcome": outcome, "attempt": job.attempt, "deliveries": {}, "report": {"seconds": 1.0}} | more
-        if outcome == "candidate":
+        if made if made is not None else outcome == "candidate":
             parent = read_record(Path(job.parent))
             found_version(parent.base.model, None, MemorySpec(), child)
             record = read_record(child).model_copy(update={"parent": parent.id})
             (child / "version.json").write_text(record.model_dump_json())
             written |= {"version": child.name}
+        if outcome == "candidate":
             written["deliveries"] = {"dawn": self.delivery("dawn.delivery", child.name)}
         (Path(job.home) / "outcome.json").write_text(json.dumps(written))
         self.launcher.jobs[self.submission] = Job.SUCCEEDED

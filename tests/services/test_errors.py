@@ -49,7 +49,7 @@ def test_no_route_but_health_answers_without_a_key(service: Service) -> None:
             answer = service.client.request(method, path.replace("{id}", "x").replace("{id_or_name}", "x"), json={})
             if answer.status_code != 401:
                 open_routes.add(path)
-    assert open_routes == {"/livez", "/readyz", "/version"}
+    assert open_routes == {"/livez", "/startupz", "/readyz", "/version"}
     assert len(paths) > 15
 
 
@@ -74,7 +74,7 @@ def test_an_unknown_id_is_not_found(service: Service, kind: str) -> None:
 
 
 def test_what_is_not_built_is_not_found(service: Service) -> None:
-    problem(service.client.get("/v1/rollouts"), 404, "route_not_found")
+    problem(service.client.get("/v1/naps"), 404, "route_not_found")
     problem(service.client.delete("/v1/deployments"), 405, "method_not_allowed")
 
 

@@ -15,19 +15,21 @@ from test_errors import problem
 
 from services import audit
 from services.access import SCOPES, Scope
-from services.tables import ApiKey, AuditEvent, Deployment
+from services.tables import ApiKey, AuditEvent, Deployment, Rollout
 
+DOUBTFUL = {"reason": "doubtful"}
 OF_PATHS: dict[str, dict[str, Any]] = {
     "feedback": {"reward": 1.0},
-    "quarantine": {"reason": "doubtful"},
-    "release": {"reason": "fine"},
+    **dict.fromkeys(("quarantine", "release", "reject", "revoke", "rollback"), DOUBTFUL),
+    "promote": {},
+    "abort": {},
     "cancel": {"mode": "immediate"},
     "pause": {"checkpoint": "latest"},
     "retry": {"from": "start"},
 }
 """Bodies that these routes take."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
-FREE = {"/livez", "/readyz", "/version", "/openapi.json"}
+FREE = {"/livez", "/startupz", "/readyz", "/version", "/openapi.json"}
 """Routes that need no scope; the last one needs a key."""
 
 
@@ -42,6 +44,16 @@ def as_key(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def rollout_of(service: Service) -> str:
+    """A rollout of the deployment's, as the database has it: one that runs would keep others waiting."""
+    version = service.status()["active_version"]
+    row = {"kind": "promotion", "strategy": "immediate", "was": "candidate", "status": "failed", "started_by": "key_1"}
+    with service.controller.database.write() as tx:
+        id = service.client.get("/v1/deployments/toy").json()["id"]
+        tx.add(Rollout(id="roll_1", deployment=id, from_version=version, to_version=version, **row))
+    return "roll_1"
+
+
 def routes(service: Service) -> list[tuple[str, str]]:
     """Every method and path of the interface."""
     paths = service.client.get("/openapi.json").json()["paths"]
@@ -51,7 +63,7 @@ def routes(service: Service) -> list[tuple[str, str]]:
 def asked(service: Service, method: str, path: str, id: str, key: str) -> httpx.Response:
     """A route with this id in it, and a body that says little."""
     said = {"deployment": id, "model": id, "messages": [{"role": "user", "content": "hi"}]}
-    body = OF_PATHS.get(path.rsplit("/", 1)[-1]) or {"post": said, "patch": {}}.get(method)
+    body = OF_PATHS.get(path.rsplit("/", 1)[-1], {"post": said, "patch": {}}.get(method))
     return service.client.request(method, re.sub(r"{\w+}", id, path), json=body, headers=as_key(key))
 
 
@@ -87,8 +99,10 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
     ids = {
         "deployments": [deployment["id"], "toy"],
         "experiences": [told["id"]],
+        "models": ["toy"],
         "sleeps": [sleep["id"]],
         "versions": [versions[0]["id"]],
+        "rollouts": [rollout_of(service)],
         "api_keys": [own_key],
         "schedules": [service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": EVERY_HOUR}).json()["id"]],
         "webhook_endpoints": [service.client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/"}).json()["id"]],
@@ -106,8 +120,9 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
     for kind in ids:
         found = service.client.get(f"/v1/{kind}", headers=as_key(stranger)).json()
         assert [item["id"] for item in found["data"] if item["id"] in ids[kind]] == []
-        cursor = service.client.get(f"/v1/{kind}", params={"after": ids[kind][0]}, headers=as_key(stranger))
-        problem(cursor, 400, "bad_cursor")
+        if kind != "models":
+            cursor = service.client.get(f"/v1/{kind}", params={"after": ids[kind][0]}, headers=as_key(stranger))
+            problem(cursor, 400, "bad_cursor")
     for path, more in (("/v1/sleeps", {}), ("/v1/experiences", {"text": "a"})):
         answer = service.client.post(path, json={"deployment": "toy"} | more, headers=as_key(stranger))
         problem(answer, 404, "deployment_not_found")
@@ -127,17 +142,22 @@ def test_a_sleep_of_another_tenant_is_not_told_by_its_id(service: Service) -> No
     night.end("no_op")
 
 
-def test_no_tenant_gets_a_name_that_another_ones_replicas_answer_to(service: Service) -> None:
-    """Replicas are found by the deployment's name: a second one of that name would be answered by the first one's."""
-    service.deploy()
+def test_tenants_may_use_the_same_name_and_each_is_answered_by_its_own(service: Service) -> None:
+    mine = service.deploy()
     stranger = made(service, tenant="other")["key"]
     body = {"name": "toy", "base_model": {"model": str(service.base)}}
+    theirs = service.client.post("/v1/deployments", json=body, headers=as_key(stranger)).json()
+    assert theirs["id"] != mine["id"]
+    assert service.client.get("/v1/deployments/toy", headers=as_key(stranger)).json()["id"] == theirs["id"]
+    service.until(lambda: service.client.get("/v1/deployments/toy/status", headers=as_key(stranger)).json()["state"] == "awake")
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    for row, headers in ((mine, {}), (theirs, as_key(stranger))):
+        answer = service.client.post("/v1/chat/completions", json=chat, headers=headers)
+        assert answer.headers["x-deployment-version"] == row["active_version"]
     problem(service.client.post("/v1/deployments", json=body, headers=as_key(stranger)), 409, "name_taken")
     row = {"base_model": {}, "memory": {}, "recipe": {}, "serving": {}, "active_version": "ver_x"}
     with pytest.raises(IntegrityError), service.controller.database.write() as tx:
         tx.add(Deployment(tenant="other", id="dep_other", name="toy", **row))
-    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
-    problem(service.client.post("/v1/chat/completions", json=chat, headers=as_key(stranger)), 404, "model_not_found")
 
 
 def test_a_key_for_one_deployment_touches_no_other(service: Service) -> None:
@@ -202,6 +222,13 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(service: Service) -
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0"]
     assert 1 <= int(problem(answers[3], 429, "requests") and answers[3].headers["retry-after"]) <= 60
+    for answer, left in zip(answers, (2, 1, 0, 0), strict=True):
+        said = answer.headers
+        assert said["ratelimit-policy"] == '"minute";q=3;w=60'
+        reset = int(said["x-ratelimit-reset-requests"].removesuffix("s"))
+        assert (said["ratelimit"], said["x-ratelimit-limit-requests"]) == (f'"minute";r={left};t={reset}', "3")
+    unlimited = service.client.get("/v1/sleeps")
+    assert not [name for name in unlimited.headers if "ratelimit" in name.lower()]
     assert service.client.get("/v1/sleeps").status_code == 200
 
 

@@ -18,7 +18,7 @@ from in_memory import WAIT_SECONDS
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.serve.exceptions import RayServeException
 
-from actors.replies import Proof
+from actors.replies import Proof, Reply
 from actors.wake import Standing, WakeHandle
 from actors.wake_state import WakeState, write_wake
 from circadian.memory.delivery import DeliveryRefused
@@ -71,24 +71,30 @@ def told() -> list[Any]:
 def fleet_of(settings: Settings, wake: Path, told: list[Any], monkeypatch: pytest.MonkeyPatch) -> Fleets:
     """A fleet between a Serve that says what a test gives it, and these replicas."""
 
-    def make(says: Any = UP, replicas: Any = None, *, started: bool = True, **changed: Any) -> RayFleet:
+    def make(says: Any = UP, replicas: Any = None, *, started: bool = True, elsewhere: Any = None, **changed: Any) -> RayFleet:
         def standing(deployment: str) -> Standing | None:
             return says() if callable(says) else says
 
-        def run(deployment: str, wake_file: Path, number: Any, *_: Any) -> Any:
+        def run(deployment: str, model: str, wake_file: Path, number: Any, *_: Any) -> Any:
             told.append(number)
             return replicas
+
+        def attach(deployment: str) -> Any:
+            if elsewhere is None:
+                raise RayServeException(f"no application {deployment}")
+            return elsewhere
 
         monkeypatch.setattr(RayFleet, "_init", lambda self: None)
         monkeypatch.setattr(WakeHandle, "standing", staticmethod(standing))
         monkeypatch.setattr(WakeHandle, "run", staticmethod(run))
+        monkeypatch.setattr(WakeHandle, "attach", staticmethod(attach))
         monkeypatch.setattr(WakeHandle, "delete", staticmethod(lambda deployment: told.append("delete")))
         monkeypatch.setattr(WakeHandle, "gone", staticmethod(lambda deployment: True))
         monkeypatch.setattr(ray_fleet, "cluster_id", lambda: "here")
         fleet = RayFleet(settings.model_copy(update=changed))
         fleet._cluster = "here"
         if started:
-            fleet._applications["toy"] = _Application(wake, 2, replicas)
+            fleet._applications["toy"] = _Application("toy", wake, 2, replicas)
         return fleet
 
     return make
@@ -104,7 +110,7 @@ def test_replicas_that_start_do_not_keep_the_database_waiting(fleet_of: Fleets, 
     async def start() -> int:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         fleet = fleet_of(slow, Replicas())
-        waiting = [asyncio.create_task(fleet.start(f"toy-{i}", ServingSpec(), wake)) for i in range(16)]
+        waiting = [asyncio.create_task(fleet.start(f"toy-{i}", "toy", ServingSpec(), wake)) for i in range(16)]
         waiting.append(asyncio.create_task(fleet.look("toy")))  # type: ignore[arg-type]
         await asyncio.sleep(0.05)
         try:
@@ -123,25 +129,25 @@ def test_replicas_that_start_do_not_keep_the_database_waiting(fleet_of: Fleets, 
 def test_replicas_that_do_not_start_are_ended(fleet_of: Fleets, wake: Path, told: list[Any], says: Standing, why: str) -> None:
     fleet = fleet_of(says, Replicas(), started=False, replica_start_seconds=0.01)
     with pytest.raises(FleetUnavailable, match=why):
-        asyncio.run(fleet.start("toy", ServingSpec(replicas=2), wake))
+        asyncio.run(fleet.start("toy", "toy", ServingSpec(replicas=2), wake))
     assert told == [2, "delete"]
     assert asyncio.run(fleet.look("toy")).missing
 
 
 def test_one_replica_of_two_is_better_than_none(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
     fleet = fleet_of(Standing(running=1, coming=1), Replicas(says=["ver_1"]), started=False, replica_start_seconds=0.01)
-    assert asyncio.run(fleet.start("toy", ServingSpec(replicas=2), wake)) == ["ver_1"]
+    assert asyncio.run(fleet.start("toy", "toy", ServingSpec(replicas=2), wake)) == ["ver_1"]
     assert asyncio.run(fleet.look("toy")) == Sight(False, frozenset({"ver_1"}), starting=True)
     assert told == [2]
 
 
 def test_a_start_is_of_as_many_as_the_wake_file_lends(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
     fleet, serving = fleet_of(UP, Replicas(), started=False), ServingSpec(replicas=Autoscale(min=2, max=8))
-    assert asyncio.run(fleet.start("toy", serving, wake)) == ["ver_1"] * 2
+    assert asyncio.run(fleet.start("toy", "toy", serving, wake)) == ["ver_1"] * 2
     write_wake(wake, WakeState(folder=str(wake.parent / "ver_1"), replicas=1))
-    asyncio.run(fleet.start("toy", serving, wake))
+    asyncio.run(fleet.start("toy", "toy", serving, wake))
     write_wake(wake, WakeState(folder=str(wake.parent / "ver_1"), replicas=0))
-    assert asyncio.run(fleet.start("toy", serving, wake)) == []
+    assert asyncio.run(fleet.start("toy", "toy", serving, wake)) == []
     assert told == [serving.replicas, 1, "delete"]
     assert not asyncio.run(fleet.look("toy")).missing, "it is meant to be so"
 
@@ -149,7 +155,7 @@ def test_a_start_is_of_as_many_as_the_wake_file_lends(fleet_of: Fleets, wake: Pa
 def test_replicas_that_cannot_become_what_they_are_to_be_are_ended(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
     fleet = fleet_of(UP, Replicas(come=DeliveryRefused("read back other things")), started=False)
     with pytest.raises(FleetUnavailable, match="read back other things"):
-        asyncio.run(fleet.start("toy", ServingSpec(replicas=2), wake))
+        asyncio.run(fleet.start("toy", "toy", ServingSpec(replicas=2), wake))
     assert told == [2, "delete"]
 
 
@@ -181,6 +187,25 @@ def test_a_cluster_that_has_gone_is_left(fleet_of: Fleets, monkeypatch: pytest.M
     assert left == ["left"]
     with pytest.raises(FleetUnavailable, match="no replica"):
         asyncio.run(fleet.answer("toy", "chat", {}))
+
+
+class Lost(Replicas):
+    """That have gone since they were found."""
+
+    async def chat(self, body: dict[str, Any]) -> Reply:
+        raise RayServeException("gone")
+
+
+def test_replicas_that_another_controller_has_started_are_found_and_looked_for_again_when_they_are_gone(fleet_of: Fleets) -> None:
+    class Elsewhere(Replicas):
+        async def chat(self, body: dict[str, Any]) -> Reply:
+            return Reply(200, {"said": "here"}, "ver_1")
+
+    assert asyncio.run(fleet_of(started=False, elsewhere=Elsewhere()).answer("toy", "chat", {})).body == {"said": "here"}
+    fleet = fleet_of(started=False, elsewhere=Lost())
+    with pytest.raises(FleetUnavailable, match="gone"):
+        asyncio.run(fleet.answer("toy", "chat", {}))
+    assert not fleet._others
 
 
 def test_a_delivery_goes_to_every_replica(fleet_of: Fleets) -> None:

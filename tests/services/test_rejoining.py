@@ -71,7 +71,7 @@ async def up(fleet: RayFleet, wake: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            assert await fleet.start("toy", ServingSpec(), wake) == ["v1"]
+            assert await fleet.start("toy", "toy", ServingSpec(), wake) == ["v1"]
             break
         except FleetUnavailable:
             assert time.monotonic() < deadline

@@ -110,7 +110,7 @@ def test_a_delivery_is_in_the_file_before_a_replica_hears_of_it(asleep: Service,
     deliver = asleep.fleet.deliver
 
     async def looks(deployment: str, payload: bytes) -> list[Proof]:
-        seen.append((await asyncio.to_thread(read_wake, asleep.fleet.wakes[deployment])).version)
+        seen.append((await asyncio.to_thread(read_wake, asleep.fleet.wakes["toy"])).version)
         return await deliver(deployment, payload)
 
     monkeypatch.setattr(asleep.fleet, "deliver", looks)
