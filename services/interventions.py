@@ -137,7 +137,7 @@ def _as_at_first(sleep: Sleep, home: Path) -> None:
     sleep.status, sleep.life = retried(sleep.status), sleep.life + 1
     sleep.finished_at = sleep.began_at = sleep.paused_at = sleep.retry_at = sleep.stop_at = None
     sleep.error = sleep.report = sleep.phase = sleep.outcome = sleep.waiting = None
-    sleep.fast_delivery = sleep.rest_delivery = None
+    sleep.fast_delivery = sleep.rest_delivery = sleep.placed = None
     sleep.fast, sleep.failures, sleep.paused_seconds = FastState.NONE, 0, 0.0
     sleep.progress, sleep.left_out = {}, {}
     sleep.submitted = sleep.attempt > 0

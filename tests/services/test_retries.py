@@ -255,3 +255,24 @@ def test_cancelling_twice_is_cancelling_once_and_at_once_is_sooner(asleep: Servi
     assert asleep.ended(sleep["id"])["status"] == "cancelled"
     assert asleep.client.post(path).status_code == 200
     assert [event["type"] for event in asleep.events(sleep["id"])].count("sleep.cancelling") == 1
+
+
+def test_a_sleep_that_paused_failed_and_is_retried_ends_well_on_each_kind_of_database(
+    settings: Settings, base: Path, database_url: str
+) -> None:
+    with running(settings.model_copy(update={"database_url": database_url}), base, MemoryFleet(), MemoryLauncher()) as service:
+        service.deploy()
+        service.tell()
+        sleep, night = service.sleep()
+        service.until(lambda: service.get_sleep(sleep["id"])["status"] == "preparing")
+        service.client.post(f"/v1/sleeps/{sleep['id']}/pause", json={"checkpoint": "latest"})
+        service.until(lambda: service.get_sleep(sleep["id"])["status"] == "paused")
+        assert service.client.post(f"/v1/sleeps/{sleep['id']}/resume").status_code == 202
+        submitted(service, night, 2)
+        night.end("failed", error={"code": "level_full", "message": "why", "category": "user"})
+        assert service.ended(sleep["id"])["status"] == "failed"
+        retry(service, sleep["id"], "start")
+        submitted(service, night, 3)
+        child = night.end("candidate")
+        assert service.ended(sleep["id"])["result_version"] == child
+        assert service.status()["pending"]["experiences"] == 0
