@@ -42,17 +42,24 @@ def sleep(
     seed: Annotated[int, typer.Option(help="Of everything random in the night.")] = 0,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of a recipe, instead of the deployment's own.")] = None,
     id: Annotated[str | None, typer.Option(help="Your own for the sleep (slp_...): asked again, the first one is watched.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="JSON file of more fields: selection, budget, gates, teachers, ...")] = None,
     promotion: Annotated[Promotion | None, typer.Option(help="What becomes of a version that passes its gates.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and cost, and begin none.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Begin it, and do not watch.")] = False,
     key: Key = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Send a deployment to sleep and watch the night."""
-    own = json_file(recipe, "--recipe") if recipe else None
+    body: dict[str, Any] = {"seed": seed, "id": id, "promotion": None if promotion is None else {"mode": promotion}}
+    body |= json_file(spec, "--spec") if spec else {}
+    body |= {"recipe": json_file(recipe, "--recipe")} if recipe else {}
+    body.pop("deployment", None)
     with asking(url, key, as_json) as client:
-        mode = None if promotion is None else {"mode": promotion}
-        begun = client.sleeps.create(name, seed=seed, recipe=own, id=id, promotion=mode)
+        if dry_run:
+            _tell(client.sleeps.plan(name, **body), as_json)
+            return
+        begun = client.sleeps.create(name, **body)
         if as_json:
             emit(begun)
         elif detach:
@@ -120,15 +127,17 @@ def report(
 ) -> None:
     """What came of a night: its outcome, what it was measured by, and where the time went."""
     with asking(url, key, as_json) as client:
-        if as_json:
-            emit(client.sleeps.report(id))
-        elif format == "table":
-            _tell_report(client.sleeps.report(id))
+        if as_json or format == "table":
+            _tell(client.sleeps.report(id), as_json)
         else:
             typer.echo(plain(client.sleeps.report_as(id, f"text/{format}")))  # type: ignore[arg-type]
 
 
-def _tell_report(told: Answer) -> None:
+def _tell(told: Answer, as_json: bool) -> None:
+    """Everything in it."""
+    if as_json:
+        emit(told)
+        return
     table(("what", "value"), [(where, value) for where, value in _flat("", told.sent()) if where != "object"])
 
 

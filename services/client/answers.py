@@ -110,6 +110,17 @@ class Feedback(Object):
     comment: str | None = None
 
 
+class Plan(Answer):
+    """What a sleep would be, if it were begun now."""
+
+    deployment: str
+    parent_version: str | None = None
+    experiences: Json = {}
+    estimate: Json = {}
+    would_fail: Json | None = None
+    """Why, where it would fail before any work."""
+
+
 class SleepError(Answer):
     code: str = ""
     message: str = ""

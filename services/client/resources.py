@@ -105,8 +105,13 @@ class Sleeps(Resource[S]):
 
     @verb
     def create(self, deployment: str, *, idempotency_key: str | None = None, **more: Any) -> Call[answers.Sleep]:
-        """Begin a night. `more`: id, recipe, teachers, seed, held_out, promotion, metadata."""
+        """Begin a night. `more`: id, recipe, teachers, seed, held_out, selection, budget, gates, promotion, placement, metadata."""
         return post(at("sleeps"), answers.Sleep, {"deployment": deployment} | given(**more), key=idempotency_key)
+
+    @verb
+    def plan(self, deployment: str, **more: Any) -> Call[answers.Plan]:
+        """What a night would do and cost if it were begun now with these fields; none is begun."""
+        return post(at("sleeps"), answers.Plan, {"deployment": deployment, "dry_run": True} | given(**more))
 
     @listing
     def list(self, deployment: str | None = None) -> Call[answers.Page[answers.Sleep]]:

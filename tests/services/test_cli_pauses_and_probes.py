@@ -1,4 +1,4 @@
-"""The verbs that let a night stand still and go on, and those that ask versions, beside a real service."""
+"""The verbs that plan a night, let it stand still and go on, and those that ask versions, beside a real service."""
 
 from __future__ import annotations
 
@@ -35,6 +35,23 @@ def test_a_night_is_paused_and_taken_up_again(service: Served) -> None:
     service.until(lambda: len([name for name in service.launcher.jobs if name.startswith(id)]) == 3)
     night.end("no_op")
     assert service.ended(id)["outcome"] == "no_op"
+
+
+def test_a_night_is_planned_and_none_is_begun(service: Served, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps({"budget": {"max_wall_seconds": 0.5}}))
+    before = service.lines("sleeps")
+    plan = service.line("sleep", "toy", "--dry-run", "--spec", str(tmp_path / "spec.json"))
+    assert (plan["object"], plan["budget"]) == ("sleep.plan", {"max_wall_seconds": 0.5})
+    assert plan["parent_version"] in service.said("sleep", "toy", "--dry-run")
+    assert service.lines("sleeps") == before
+
+
+def test_a_report_comes_as_a_page_too(service: Served) -> None:
+    sleep, night = service.sleep()
+    night.end("no_op")
+    service.ended(sleep["id"])
+    assert service.said("report", sleep["id"], "--format", "markdown").startswith("#")
+    assert "<html" in service.said("report", sleep["id"], "--format", "html")
 
 
 def test_a_probe_lives(service: Served, tmp_path: Path) -> None:
