@@ -17,9 +17,15 @@ from services import audit
 from services.access import SCOPES, Scope
 from services.tables import ApiKey, AuditEvent, Deployment
 
-OF_PATHS = {"feedback": {"reward": 1.0}, "quarantine": {"reason": "doubtful"}, "release": {"reason": "fine"}}
+OF_PATHS = {
+    "feedback": {"reward": 1.0},
+    "quarantine": {"reason": "doubtful"},
+    "release": {"reason": "fine"},
+    "runs": {"version": "ver_x"},
+}
 """Bodies that these routes take."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
+PROBE = {"kind": "general", "items": [{"prompt": "a", "expected": "b"}]}
 FREE = {"/livez", "/readyz", "/version", "/openapi.json"}
 """Routes that need no scope; the last one needs a key."""
 
@@ -84,6 +90,7 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
         "versions": [versions[0]["id"]],
         "api_keys": [own_key],
         "schedules": [service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": EVERY_HOUR}).json()["id"]],
+        "probes": [service.client.post("/v1/probes", json={"deployment": "toy"} | PROBE).json()["id"]],
         "webhook_endpoints": [service.client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/"}).json()["id"]],
     }
     walked = 0
