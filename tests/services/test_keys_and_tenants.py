@@ -26,9 +26,11 @@ OF_PATHS: dict[str, dict[str, Any]] = {
     "cancel": {"mode": "immediate"},
     "pause": {"checkpoint": "latest"},
     "retry": {"from": "start"},
+    "runs": {"version": "ver_x"},
 }
 """Bodies that these routes take."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
+PROBE = {"kind": "general", "items": [{"prompt": "a", "expected": "b"}]}
 FREE = {"/livez", "/startupz", "/readyz", "/version", "/openapi.json"}
 """Routes that need no scope; the last one needs a key."""
 
@@ -105,6 +107,7 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
         "rollouts": [rollout_of(service)],
         "api_keys": [own_key],
         "schedules": [service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": EVERY_HOUR}).json()["id"]],
+        "probes": [service.client.post("/v1/probes", json={"deployment": "toy"} | PROBE).json()["id"]],
         "webhook_endpoints": [service.client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/"}).json()["id"]],
     }
     walked = 0
