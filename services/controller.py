@@ -13,7 +13,9 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.background import Background
+from services.batches import Batches
 from services.durable import Durable
+from services.erasures import Erasures
 from services.fleet import Fleet
 from services.home import private_folder
 from services.keys import Keys
@@ -25,6 +27,7 @@ from services.online import Online
 from services.outbox import Outbox
 from services.probe import RayProbe
 from services.rates import Rates
+from services.retention import Retention
 from services.scheduler import Scheduler
 from services.serving import Serving
 from services.settings import Settings
@@ -51,6 +54,8 @@ class Controller:
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
+        self.batches, self.retention = Batches(settings, self.lease, self), Retention(settings, self.lease)
+        self.erasures = Erasures(settings, self.lease, fleet, self.nights)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
@@ -76,10 +81,14 @@ class Controller:
         self.tasks.start("begin deployments", self._begin_all)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
+        self.tasks.start("take in batches", self.batches.run)
+        self.tasks.start("expire experiences", self.retention.run)
+        self.tasks.start("erase", self.erasures.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin deployments"):
+        own = ("erase", "expire experiences", "take in batches", "send webhooks", "look at schedules", "begin deployments")
+        for task in own:
             await self.tasks.end(task)
         await self.online.close()
         await self.nights.close()

@@ -10,7 +10,23 @@ from typing import Any
 from fastapi import Depends, FastAPI
 
 from services import errors
-from services.api import audit, deployments, experiences, health, keys, schedules, sleeps, usage, versions, wake, webhooks
+from services.api import (
+    audit,
+    batches,
+    completions,
+    deployments,
+    erasures,
+    experiences,
+    health,
+    keys,
+    lineage,
+    schedules,
+    sleeps,
+    usage,
+    versions,
+    wake,
+    webhooks,
+)
 from services.api.limits import BodyCheck, RequestId
 from services.api.repeats import Repeats
 from services.api.shared import authenticated
@@ -29,11 +45,13 @@ def create_app(controller: Controller) -> FastAPI:
     app = FastAPI(title="Circadian", version=version("circadian"), lifespan=lifespan, openapi_url=None)
     app.state.controller = controller
     app.add_middleware(Repeats, database=controller.database, keys=controller.keys)
-    app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes)
+    app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes, streamed=(batches.PATH,))
     app.add_middleware(RequestId)
     errors.install(app)
     app.include_router(health.router)
-    for module in (deployments, wake, experiences, sleeps, versions, schedules, webhooks, keys, audit, usage):
+    for module in (deployments, wake, completions, batches, experiences, lineage, erasures, sleeps, versions, schedules, webhooks):
+        app.include_router(module.router)
+    for module in (keys, audit, usage):
         app.include_router(module.router)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authenticated)])

@@ -66,6 +66,7 @@ def _insert(
         recipe=body.recipe.model_dump(mode="json"),
         serving=body.serving.model_dump(),
         screening=body.screening.model_dump(mode="json"),
+        retention=body.retention.model_dump(),
         active_version=record.id,
         fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,

@@ -15,6 +15,7 @@ from services.api import views
 from services.controller import Controller
 from services.errors import Problem, not_found
 from services.keys import Refused
+from services.owned import of_caller, the_deployment
 from services.states import deployment_state
 from services.tables import Deployment
 
@@ -63,23 +64,6 @@ DEFAULT_LIMIT = 20
 
 
 R = TypeVar("R")
-
-
-def of_caller(caller: Caller, deployment: InstrumentedAttribute[str] | ColumnElement[str]) -> ColumnElement[bool]:
-    """That a column names a deployment which the caller may touch."""
-    own = select(Deployment.id).where(Deployment.tenant == caller.tenant)
-    return deployment.in_(own if caller.deployments is None else own.where(Deployment.id.in_(caller.deployments)))
-
-
-def the_deployment(tx: Session, caller: Caller, id_or_name: str) -> Deployment:
-    """The caller's deployment of this id or name. Raises Problem: 404 where its tenant has none, 403 where the key is not for it."""
-    named = (Deployment.id == id_or_name) | (Deployment.name == id_or_name)
-    row = tx.scalar(select(Deployment).where(Deployment.tenant == caller.tenant, named))
-    if row is None:
-        raise not_found("deployment", id_or_name)
-    if not caller.may_touch(row.id):
-        raise Problem(403, "deployment_not_allowed", f"This key is not for deployment {row.name}.", param="deployment")
-    return row
 
 
 def the(tx: Session, caller: Caller, table: type[R], kind: str, id: str) -> R:

@@ -1,8 +1,10 @@
-"""Tables of the registry: deployments and their lives in life.py, keys and audit in access.py; database.py opens it."""
+"""Tables of the registry: deployments and their lives in life.py, keys and audit in access.py, what comes in
+and goes in data.py; database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
 from services.tables.base import Base, Json, Row, new_id
+from services.tables.data import BatchError, Erasure, ExperienceBatch, StoredCompletion
 from services.tables.database import Database, SchemaBehind
 from services.tables.life import (
     Deployment,
@@ -21,10 +23,13 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "Base",
+    "BatchError",
     "Database",
     "Deployment",
+    "Erasure",
     "Event",
     "ExperienceBand",
+    "ExperienceBatch",
     "ExperienceRow",
     "FastMemory",
     "Feedback",
@@ -37,6 +42,7 @@ __all__ = [
     "ScheduleRun",
     "SchemaBehind",
     "Sleep",
+    "StoredCompletion",
     "StrayJob",
     "Traffic",
     "Version",

@@ -27,6 +27,8 @@ class Deployment(Row):
     serving: Mapped[Json]
     screening: Mapped[Json] = mapped_column(default=dict)
     """How what comes in is screened; empty: by the defaults."""
+    retention: Mapped[Json] = mapped_column(default=dict)
+    """How long it is kept; empty: for ever."""
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
@@ -47,7 +49,7 @@ class ExperienceRow(Row):
     consolidated_in: Mapped[str | None] = mapped_column(default=None)
     left_out: Mapped[str | None] = mapped_column(default=None)
     status: Mapped[str] = mapped_column(default="pending")
-    """What screening made of it: pending, or quarantined."""
+    """What screening made of it: pending, or quarantined; when its body is gone, expired or erased."""
     reasons: Mapped[list[Json]] = mapped_column(JSON, default=list)
     """Of a quarantine: codes and texts."""
     findings: Mapped[Json] = mapped_column(default=dict)
@@ -64,8 +66,11 @@ class ExperienceRow(Row):
     """The sender's name for it: the same one is kept once."""
     signature: Mapped[bytes | None] = mapped_column(default=None)
     """Of its words; see services/screening/duplicates.py."""
+    erased_by: Mapped[str | None] = mapped_column(default=None, index=True)
+    """The erasure that took its body."""
     __table_args__ = (
         UniqueConstraint("deployment", "dedupe_key"),
+        Index("ix_experiences_deployment_status_created_at", "deployment", "status", "created_at"),
         Index("ix_experiences_sender_created_at", "sender", "created_at"),
     )
 
@@ -76,7 +81,7 @@ class ExperienceBand(Base):
     __tablename__ = "experience_bands"
     deployment: Mapped[str] = mapped_column(primary_key=True)
     band: Mapped[str] = mapped_column(primary_key=True)
-    experience: Mapped[str] = mapped_column(primary_key=True)
+    experience: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
 class Feedback(Row):

@@ -31,6 +31,7 @@ EVENTS = {
     "version.promoted": "a version serves",
     "deployment.fast_memory_live": "a deployment serves with the night's fast memory",
     "deployment.put_back": "a deployment serves the version again that fell asleep",
+    "erasure.completed": "what was to be forgotten is, and nothing serves that knew it",
 }
 ALL = "*"
 
