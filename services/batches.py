@@ -68,10 +68,11 @@ class Batches:
         await asyncio.to_thread(self.tidy)
         while True:
             self._more.clear()
-            moved = [await asyncio.to_thread(self._try, batch) for batch in await asyncio.to_thread(self._unfinished)]
+            unfinished = await asyncio.to_thread(self._unfinished)
+            moved = [await asyncio.to_thread(self._try, batch) for batch in unfinished]
             if not any(moved):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self.settings.poll_seconds):
+                    async with asyncio.timeout(self.settings.poll_seconds if unfinished else self.settings.schedule_seconds):
                         await self._more.wait()
 
     def _try(self, batch: str) -> bool:
@@ -133,6 +134,9 @@ class Batches:
         try:
             with self.lease.database.read() as tx:
                 deployment = the_deployment(tx, caller, body.deployment)
+        except Problem as problem:
+            return replace(Fault.of(problem), pointer="/deployment")
+        try:
             return look_at(self.intake, deployment, experience, said, body.metadata)
         except Problem as problem:
             return Fault.of(problem)

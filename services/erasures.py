@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import audit, outbox, registry
 from services.api.schemas import SleepTemplate
-from services.background import pause
 from services.batches import UNFINISHED
 from services.erasing import NO_VERSION, cancel, concerned, deployments_of, forget_in, knows, may_run, read_by, scrub
 from services.erasure_plan import WAITING, Night, Situation, Step, plan
@@ -38,6 +38,7 @@ from services.tables import Deployment, Erasure, ExperienceBatch, ExperienceRow,
 
 log = logging.getLogger(__name__)
 AT_WORK = ("queued", "running")
+HINDERED = "something is in the way, which the service's log names; it is tried again"
 
 
 class Erasures:
@@ -45,19 +46,31 @@ class Erasures:
 
     def __init__(self, settings: Settings, lease: Lease, fleet: Fleet, nights: Nights) -> None:
         self.settings, self.lease, self.fleet, self.nights = settings, lease, fleet, nights
+        self._more = asyncio.Event()
+
+    def look(self) -> None:
+        """There may be a new erasure."""
+        self._more.set()
 
     async def run(self) -> None:
-        failures = 0
         while True:
-            try:
-                moved = [await self.advance(erasure) for erasure in await asyncio.to_thread(self._at_work)]
-                failures = 0
-            except (OSError, Problem) as error:
-                # A file that cannot be deleted now, or a rollout in the way: nothing was changed, and it is tried again.
-                log.warning("an erasure does not go on: %s", error)
-                moved, failures = [], failures + 1
+            self._more.clear()
+            at_work = await asyncio.to_thread(self._at_work)
+            moved = [await self._try(erasure) for erasure in at_work]
             if not any(moved):
-                await asyncio.sleep(pause(self.settings, failures))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.settings.poll_seconds if at_work else self.settings.schedule_seconds):
+                        await self._more.wait()
+
+    async def _try(self, erasure: str) -> bool:
+        """`advance`; one that cannot go on now says so, and the others do."""
+        try:
+            return await self.advance(erasure)
+        except (OSError, Problem) as error:
+            # A file that cannot be deleted, or a rollout that is in the way: nothing was changed, and it is tried again.
+            log.warning("%s does not go on: %s", erasure, error)
+            await asyncio.to_thread(self._hindered, erasure)
+            return False
 
     async def advance(self, erasure: str) -> bool:
         """One step, in the first deployment that is not done. False where there is nothing to do but wait."""
@@ -135,6 +148,10 @@ class Erasures:
             audit.note_own(tx, row.tenant, "erasure_completed", row.id, affected_versions=row.affected_versions)
             touched = row.deployment or (next(iter(row.work)) if len(row.work) == 1 else None)
             outbox.post(tx, row.tenant, touched, _told(row))
+
+    def _hindered(self, erasure: str) -> None:
+        with self.lease.write() as tx:
+            _locked(tx, erasure).waiting = HINDERED
 
     def _at_work(self) -> list[str]:
         with self.lease.database.read() as tx:

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     online_poll_seconds: Seconds = 1.0
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
-    """Between two looks at the schedules."""
+    """Between two looks at the schedules, and at what other controllers were asked to take in or to forget."""
     webhook_seconds: Seconds = 1.0
     """Between two looks at what is to be sent to webhooks."""
     webhooks: Reach = Reach()

@@ -8,12 +8,14 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from services import audit, registry
 from services.access import Caller
 from services.api import data_views, views
 from services.api.schemas import Body, Metadata, ShortText
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, the_deployment
+from services.controller import Controller
 from services.errors import Problem, not_found
 from services.owned import of_caller, of_tenant
 from services.tables import Erasure, ExperienceRow, new_id
@@ -43,8 +45,15 @@ class ErasureCreate(Body):
 
 
 @router.post("", status_code=202)
-def create(body: ErasureCreate, control: ControllerDep, caller: Admin, response: Response) -> views.View:
+async def create(body: ErasureCreate, control: ControllerDep, caller: Admin, response: Response) -> views.View:
     """Done in the background, also where versions have to be revoked and the deployment has to go back to an older one."""
+    row = await run_in_threadpool(_create, control, caller, body)
+    control.erasures.look()
+    response.headers["Location"] = f"/v1/erasures/{row.id}"
+    return data_views.erasure(row)
+
+
+def _create(control: Controller, caller: Caller, body: ErasureCreate) -> Erasure:
     with control.database.write() as tx:
         row = Erasure(
             id=new_id("ers"),
@@ -61,8 +70,7 @@ def create(body: ErasureCreate, control: ControllerDep, caller: Admin, response:
         tx.flush()
         # Not the subject: what is in this log is never deleted.
         audit.note(tx, caller, "erasure_created", row.id, mode=row.mode)
-    response.headers["Location"] = f"/v1/erasures/{row.id}"
-    return data_views.erasure(row)
+    return row
 
 
 def _known(tx: Session, caller: Caller, body: ErasureCreate) -> list[str]:
