@@ -13,8 +13,10 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.background import Background
+from services.batches import Batches
 from services.deleting import Deletions
 from services.durable import Durable
+from services.erasures import Erasures
 from services.fleet import Fleet
 from services.home import private_folder
 from services.keys import Keys
@@ -28,6 +30,7 @@ from services.outbox import Outbox
 from services.probe import RayProbe
 from services.probe_runs import ProbeRuns
 from services.rates import Rates
+from services.retention import Retention
 from services.rollouts import Rollouts
 from services.scheduler import Scheduler
 from services.serving import Serving
@@ -36,6 +39,19 @@ from services.signing import Signing
 from services.states import ServingState
 from services.tables import Database, Deployment
 from services.traffic import Counter
+
+LEADING = (
+    "erase",
+    "expire experiences",
+    "take in batches",
+    "run probes",
+    "send webhooks",
+    "look at schedules",
+    "begin rollouts",
+    "delete deployments",
+    "begin deployments",
+)
+"""What a leader does in the background, in the order in which it is left."""
 
 
 class Controller:
@@ -60,6 +76,8 @@ class Controller:
         self.probe_runs = ProbeRuns(settings, self.lease, fleet)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
+        self.batches, self.retention = Batches(settings, self.lease, self), Retention(settings, self.lease)
+        self.erasures = Erasures(settings, self.lease, fleet, self.nights)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
@@ -89,11 +107,13 @@ class Controller:
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
         self.tasks.start("run probes", self.probe_runs.run)
+        self.tasks.start("take in batches", self.batches.run)
+        self.tasks.start("expire experiences", self.retention.run)
+        self.tasks.start("erase", self.erasures.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        leading = ("run probes", "send webhooks", "look at schedules", "begin rollouts", "delete deployments", "begin deployments")
-        for task in leading:
+        for task in LEADING:
             await self.tasks.end(task)
         await self.rollouts.close()
         await self.online.close()
@@ -115,6 +135,9 @@ class Controller:
         self.serving.begin(deployment.id)
         if deployment.fast is not None:
             self.online.begin(deployment.id)
+
+    def took_in(self, status: str) -> None:
+        self.metrics.took_in(status)
 
     def tokens(self, deployment: Deployment, experience: Experience) -> int:
         """Tokens of an experience, as the deployment's tokenizer reads it."""

@@ -23,17 +23,25 @@ R = TypeVar("R", bound=Row)
 
 
 def listed(
-    tx: Session, table: type[R], own: ColumnElement[bool], where: Sequence[ColumnElement[bool]], after: str | None, limit: int
+    tx: Session,
+    table: type[R],
+    own: ColumnElement[bool],
+    where: Sequence[ColumnElement[bool]],
+    after: str | None,
+    limit: int,
+    *,
+    oldest_first: bool = False,
 ) -> tuple[list[R], bool]:
-    """One page, newest first, and whether there is more. `after` is the id of the last object of the page before; it need not meet
-    `where` any more, but it must be one of the caller's `own`."""
+    """One page, newest first unless told otherwise, and whether there is more. `after` is the id of the last object of the page before; it
+    need not meet `where` any more, but it must be one of the caller's `own`."""
     conditions = [own, *where]
     if after is not None:
         number = tx.scalar(select(table.number).where(table.id == after, own))
         if number is None:
             raise Problem(400, "bad_cursor", f"after: there is no object {after!r}; use last_id of the page before", param="after")
-        conditions.append(table.number < number)
-    rows = list(tx.scalars(select(table).where(*conditions).order_by(table.number.desc()).limit(limit + 1)))
+        conditions.append(table.number > number if oldest_first else table.number < number)
+    order = table.number.asc() if oldest_first else table.number.desc()
+    rows = list(tx.scalars(select(table).where(*conditions).order_by(order).limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 

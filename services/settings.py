@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     online_poll_seconds: Seconds = 1.0
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
-    """Between two looks at the schedules."""
+    """Between two looks at the schedules, and at what other controllers were asked to take in or to forget."""
     probe_seconds: Seconds = 1.0
     """Between two looks at the runs of probes that wait."""
     probe_patience_seconds: Seconds = 900.0
@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     """Between two looks at what is to be sent to webhooks."""
     webhooks: Reach = Reach()
     """Where webhooks may go, and how long they may take; as JSON in CIRCADIAN_WEBHOOKS."""
+    retention_seconds: Seconds = 60.0
+    """Between two looks at what has been kept for long enough."""
+    batch_upload_seconds: Seconds = 600.0
+    """Until a batch of experiences must have arrived."""
     traffic_seconds: Seconds = 5.0
     """Between two times that what was counted of the traffic is written down."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1
@@ -121,6 +125,11 @@ class Settings(BaseSettings):
     """A key may make, of this controller, unless the key says otherwise; None: as many as it likes."""
     most_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024**2
     """Of a request."""
+    most_batch_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024**2
+    """Of a batch of experiences; each of its lines may be as long as a request."""
+    most_batch_lines: Annotated[int, Field(ge=1)] = 10_000
+    most_batches: Annotated[int, Field(ge=1)] = 16
+    """Batches of one tenant that are not taken in yet; more are refused until one is."""
     most_tokens: Annotated[int, Field(ge=1)] = 16384
     """A client may ask for, in one completion."""
     most_choices: Annotated[int, Field(ge=1)] = 16
@@ -144,6 +153,11 @@ class Settings(BaseSettings):
 
     def deployment_folder(self, deployment: str) -> Path:
         return self.home_folder / "deployments" / deployment
+
+    @property
+    def batches_folder(self) -> Path:
+        """Batches of experiences that are not taken in yet."""
+        return self.home_folder / "batches"
 
     def wake_file(self, deployment: str) -> Path:
         """What the deployment's replicas serve."""

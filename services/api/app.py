@@ -13,11 +13,15 @@ from fastapi import Depends, FastAPI
 from services import errors
 from services.api import (
     audit,
+    batches,
+    completions,
     deployments,
     docs,
+    erasures,
     experiences,
     health,
     keys,
+    lineage,
     probes,
     schedules,
     sleep_changes,
@@ -47,7 +51,7 @@ def create_app(controller: Controller) -> FastAPI:
     app = FastAPI(title="Circadian", version=version("circadian"), lifespan=lifespan, openapi_url=None)
     app.state.controller = controller
     app.add_middleware(Repeats, database=controller.database, keys=controller.keys)
-    app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes)
+    app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes, streamed=(batches.PATH,))
     app.add_middleware(RequestId, metrics=controller.metrics)
     errors.install(app)
     app.include_router(health.router)
@@ -55,7 +59,11 @@ def create_app(controller: Controller) -> FastAPI:
     for module in (
         deployments,
         wake,
+        completions,
+        batches,
         experiences,
+        lineage,
+        erasures,
         sleeps,
         sleep_changes,
         sleep_files,

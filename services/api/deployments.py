@@ -89,6 +89,7 @@ def _insert(
         serving=body.serving.model_dump(),
         screening=body.screening.model_dump(mode="json"),
         promotion=body.promotion.model_dump(mode="json"),
+        retention=body.retention.model_dump(),
         active_version=record.id,
         fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,

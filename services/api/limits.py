@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Collection
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -55,13 +56,16 @@ class RequestId:
 
 
 class BodyCheck:
-    """Reads a body before anything looks at it, and refuses one that is too long (as soon as that shows) or is no text."""
+    """Reads a body before anything looks at it, and refuses one that is too long (as soon as that shows) or is no text.
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
+    `streamed`: paths whose routes read a longer one themselves, piece by piece, and check it as they do.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, streamed: Collection[str] = ()) -> None:
+        self.app, self.most, self.streamed = app, most, streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope["method"] == "POST" and scope["path"] in self.streamed):
             await self.app(scope, receive, send)
             return
         promised = Headers(scope=scope).get("content-length", "")

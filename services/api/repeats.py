@@ -31,7 +31,8 @@ from services.tables import Database, Repeatable
 HEADER, REPLAYED = "idempotency-key", b"idempotency-replayed"
 METHODS = frozenset({"POST", "PATCH", "DELETE"})
 PREFIX = "/v1/"
-NEVER = ("/v1/chat/", "/v1/completions", "/v1/api_keys", "/v1/webhook_endpoints")
+NEVER = ("/v1/chat/", "/v1/completions", "/v1/api_keys", "/v1/webhook_endpoints", "/v1/experiences/batches")
+"""Whose answers are not kept; batches remember the key themselves, because nothing here holds what is as long as they are."""
 LONGEST_KEY = 255
 KEPT_SECONDS = 86_400.0
 LOST_SECONDS = 600.0

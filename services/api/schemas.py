@@ -15,12 +15,15 @@ from services.selection import Selection
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 """OpenAI's limits: pairs, characters of a key, characters of a value."""
+NUL = "\0"
 
 
 def _metadata(given: dict[str, str]) -> dict[str, str]:
     if len(given) > METADATA_PAIRS:
         raise ValueError(f"metadata has {len(given)} pairs; keep {METADATA_PAIRS} of them")
     for key, value in given.items():
+        if NUL in key or NUL in value:
+            raise ValueError("metadata has a text with a NUL character (\\u0000), which no database finds again; leave it out")
         if len(key) > METADATA_KEY or len(value) > METADATA_VALUE:
             raise ValueError(
                 f"metadata {key[:METADATA_KEY]!r}: keys have at most {METADATA_KEY} characters, values {METADATA_VALUE}"
@@ -34,7 +37,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
 
 
-ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+def _no_nul(given: str) -> str:
+    if NUL in given:
+        raise ValueError("it has a NUL character (\\u0000), which no database keeps; leave it out")
+    return given
+
+
+Line = Annotated[str, AfterValidator(_no_nul)]
+ShortText = Annotated[Line, Field(min_length=1, max_length=256)]
 MOST_SECONDS = 253_402_300_799
 """The last second of the year 9999."""
 WakeMode = Literal["at_dusk", "online"]
@@ -42,6 +52,13 @@ WakeMode = Literal["at_dusk", "online"]
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RetentionSpec(Body):
+    """How long what comes in is kept."""
+
+    experience_ttl_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """After so many days the text of an experience that no version keeps is erased, and no night takes it any more. None: never."""
 
 
 class DeploymentCreate(Body):
@@ -57,6 +74,7 @@ class DeploymentCreate(Body):
     """What becomes of versions that its nights make, unless a sleep says otherwise."""
     screening: ScreeningSpec = ScreeningSpec()
     """What is done with what comes in before it is stored."""
+    retention: RetentionSpec = RetentionSpec()
     metadata: Metadata = {}
 
 
@@ -72,7 +90,7 @@ class ExperienceCreate(Body):
     subject_id: ShortText | None = None
     """Whom it is about: what is to be forgotten with them, and of whom no night takes too much."""
     session_id: ShortText | None = None
-    uri: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    uri: Annotated[Line, Field(min_length=1, max_length=2048)] | None = None
     """Where it is from."""
     consent: bool | None = None
     """Whether the one whom it is from agreed to its being learned. False is always refused."""

@@ -15,6 +15,7 @@ from services.api import views
 from services.controller import Controller
 from services.errors import Problem, not_found
 from services.keys import Refused
+from services.owned import of_caller, the_deployment
 from services.states import DeploymentState, deployment_state
 from services.tables import Deployment, Sleep
 
@@ -63,30 +64,6 @@ DEFAULT_LIMIT = 20
 
 
 R = TypeVar("R")
-
-
-def of_caller(
-    caller: Caller, deployment: InstrumentedAttribute[str] | ColumnElement[str], *, deleting: bool = False
-) -> ColumnElement[bool]:
-    """That a column names a deployment which the caller may touch; `deleting`: one that is being deleted, too."""
-    own = select(Deployment.id).where(Deployment.tenant == caller.tenant, *_there(deleting))
-    return deployment.in_(own if caller.deployments is None else own.where(Deployment.id.in_(caller.deployments)))
-
-
-def the_deployment(tx: Session, caller: Caller, id_or_name: str, *, deleting: bool = False) -> Deployment:
-    """The caller's deployment of this id or name; `deleting`: one that is being deleted, too. Raises Problem: 404 where its tenant has
-    none, 403 where the key is not for it."""
-    named = (Deployment.id == id_or_name) | (Deployment.name == id_or_name)
-    row = tx.scalar(select(Deployment).where(Deployment.tenant == caller.tenant, named, *_there(deleting)))
-    if row is None:
-        raise not_found("deployment", id_or_name)
-    if not caller.may_touch(row.id):
-        raise Problem(403, "deployment_not_allowed", f"This key is not for deployment {row.name}.", param="deployment")
-    return row
-
-
-def _there(deleting: bool) -> list[ColumnElement[bool]]:
-    return [] if deleting else [Deployment.deleting_at.is_(None)]
 
 
 def the(tx: Session, caller: Caller, table: type[R], kind: str, id: str) -> R:

@@ -46,6 +46,7 @@ def deployment(row: Deployment, state: DeploymentState) -> View:
         "screening": row.screening,
         "promotion": row.promotion,
         "canary": row.canary,
+        "retention": {"experience_ttl_days": None} | row.retention,
         "wake": wake_mode(row),
         "state": state,
         "active_version": row.active_version,
@@ -73,14 +74,14 @@ def fast_memory(row: FastMemory, period: int, waiting: int) -> View:
 
 
 def experience(row: ExperienceRow) -> View:
-    body = {key: row.body[key] for key in ("messages", "text") if row.body[key]}
+    body = {key: row.body[key] for key in ("messages", "text") if row.body.get(key)}
     return _head("experience", row) | {
         "deployment": row.deployment,
         "source": row.source,
-        "trust": Experience.model_validate(row.body).trusted,
+        "trust": Experience.model_validate(row.body).trusted if row.body else None,
         **body,
         "tokens": row.tokens,
-        "status": "consolidated" if row.consolidated_in else "left_out" if row.left_out else row.status,
+        "status": experience_status(row),
         "reasons": row.reasons,
         "findings": row.findings,
         "subject_id": row.subject,
@@ -92,7 +93,14 @@ def experience(row: ExperienceRow) -> View:
         "left_out": row.left_out,
         "sleep": row.sleep,
         "version": row.consolidated_in,
+        "erasure": row.erased_by,
     }
+
+
+def experience_status(row: ExperienceRow) -> str:
+    if row.status in ("expired", "erased"):
+        return row.status
+    return "consolidated" if row.consolidated_in else "left_out" if row.left_out else row.status
 
 
 def feedback(row: Feedback) -> View:

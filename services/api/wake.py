@@ -2,7 +2,7 @@
 
 Of a body the fields that asking.py names go to the engine as they came; `store` and `metadata` are ours. With `store: true` the
 exchange becomes an experience, on disk before the answer (or the stream's last piece) leaves; `x-experience-id` names it, before a
-stream begins too. A stream in which the engine fails leaves none under that name.
+stream begins too, and a chat's own `id` what it is listed under (completions.py). A stream in which the engine fails leaves neither.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -104,8 +105,10 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
     used = reply.body.get("usage") or {}
     control.traffic.count(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
     if exchange and reply.status == 200:
-        headers[STATUS_HEADER] = await run_in_threadpool(_store, control, caller, deployment, exchange, said_in(reply.body, route))
+        answer, told = said_in(reply.body, route), exchange.note(reply.body)
+        headers[STATUS_HEADER] = await run_in_threadpool(_store, control, caller, deployment, exchange, answer, reply.version)
         headers[EXPERIENCE_HEADER] = exchange.id
+        return JSONResponse(told, reply.status, headers=headers)
     return JSONResponse(reply.body, reply.status, headers=headers)
 
 
@@ -172,7 +175,7 @@ async def _stream(
     if exchange:
         headers[EXPERIENCE_HEADER] = exchange.id
     return StreamingResponse(
-        _pieces(control, caller, deployment, pieces, exchange), media_type="text/event-stream", headers=headers
+        _pieces(control, caller, deployment, pieces, exchange, head.version), media_type="text/event-stream", headers=headers
     )
 
 
@@ -201,16 +204,22 @@ async def _head(pieces: AsyncIterator[Reply | str]) -> Reply | str:
 
 
 async def _pieces(
-    control: Controller, caller: Caller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
+    control: Controller,
+    caller: Caller,
+    deployment: Deployment,
+    pieces: AsyncIterator[Reply | str],
+    exchange: Exchange | None,
+    version: str,
 ) -> AsyncIterator[str]:
-    """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off or tells an error is not stored."""
+    """The engine's pieces, as they are, but for the id of a chat that is to be stored. Stored before the last one leaves; a stream that
+    breaks off or tells an error is not stored."""
     control.traffic.count(deployment.id)
     async for piece in pieces:
         assert isinstance(piece, str)
         if exchange and piece.startswith(STREAM_END) and not exchange.broken:
-            await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard))
+            await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard), version)
         elif exchange:
-            exchange.hear(piece)
+            piece = exchange.hear(piece)
         yield piece
 
 
@@ -244,10 +253,11 @@ def _no_model(model: str) -> Problem:
     return Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
 
 
-def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str) -> str:
+def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str, version: str) -> str:
     """What became of the exchange: the client has its answer in any case."""
-    taken = take_in(control, deployment, exchange.experience(answer), Said(caller.key, subject=exchange.subject), exchange.metadata)
-    return taken.status
+    said = Said(caller.key, subject=exchange.subject)
+    listed = partial(exchange.stored, model=deployment.name, version=version)
+    return take_in(control, deployment, exchange.experience(answer), said, exchange.metadata, listed).status
 
 
 def _why(control: Controller, deployment: Deployment, error: BaseException) -> Problem:

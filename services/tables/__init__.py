@@ -1,9 +1,10 @@
-"""Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, keys and audit in access.py;
-database.py opens it."""
+"""Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, what comes in and goes in
+data.py, keys and audit in access.py; database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
 from services.tables.base import Base, Json, Row, new_id
+from services.tables.data import BatchError, Erasure, ExperienceBatch, StoredCompletion
 from services.tables.database import Database, SchemaBehind
 from services.tables.life import (
     Deployment,
@@ -25,10 +26,13 @@ __all__ = [
     "ApiKey",
     "AuditEvent",
     "Base",
+    "BatchError",
     "Database",
     "Deployment",
+    "Erasure",
     "Event",
     "ExperienceBand",
+    "ExperienceBatch",
     "ExperienceRow",
     "FastMemory",
     "Feedback",
@@ -45,6 +49,7 @@ __all__ = [
     "ScheduleRun",
     "SchemaBehind",
     "Sleep",
+    "StoredCompletion",
     "StrayJob",
     "Taken",
     "Traffic",

@@ -31,6 +31,8 @@ class Deployment(Row):
     """What becomes of a version that passed its gates; empty: by the defaults."""
     canary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
     """While a version answers a share of the clients beside the active one: its rollout, its id and the share."""
+    retention: Mapped[Json] = mapped_column(default=dict)
+    """How long it is kept; empty: for ever."""
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
@@ -56,7 +58,7 @@ class ExperienceRow(Row):
     consolidated_in: Mapped[str | None] = mapped_column(default=None)
     left_out: Mapped[str | None] = mapped_column(default=None)
     status: Mapped[str] = mapped_column(default="pending")
-    """What screening made of it: pending, or quarantined."""
+    """What screening made of it: pending, or quarantined; when its body is gone, expired or erased."""
     reasons: Mapped[list[Json]] = mapped_column(JSON, default=list)
     """Of a quarantine: codes and texts."""
     findings: Mapped[Json] = mapped_column(default=dict)
@@ -73,8 +75,11 @@ class ExperienceRow(Row):
     """The sender's name for it: the same one is kept once."""
     signature: Mapped[bytes | None] = mapped_column(default=None)
     """Of its words; see services/screening/duplicates.py."""
+    erased_by: Mapped[str | None] = mapped_column(default=None, index=True)
+    """The erasure that took its body."""
     __table_args__ = (
         UniqueConstraint("deployment", "dedupe_key"),
+        Index("ix_experiences_deployment_status_created_at", "deployment", "status", "created_at"),
         Index("ix_experiences_sender_created_at", "sender", "created_at"),
     )
 
@@ -85,7 +90,7 @@ class ExperienceBand(Base):
     __tablename__ = "experience_bands"
     deployment: Mapped[str] = mapped_column(primary_key=True)
     band: Mapped[str] = mapped_column(primary_key=True)
-    experience: Mapped[str] = mapped_column(primary_key=True)
+    experience: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
 class Feedback(Row):
