@@ -80,7 +80,9 @@ def night(job: NightJob) -> Outputs:
         code, category = FAILURES[type(error)]
         outcome = unchanged(job, "failed") | {"error": {"code": code, "message": str(error), "category": category}}
     outcome["attempt"] = job.attempt
-    outcome["report"] |= {"stages": Stages(job).seconds(), "phases": Stages(job).phases()}
+    stages = Stages(job)
+    outcome["report"] |= {"stages": stages.seconds(), "phases": stages.phases()}
+    stages.check_attempt()
     write_whole(Path(job.home) / "outcome.json", json.dumps(outcome, indent=2))
     return outcome
 

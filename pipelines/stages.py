@@ -8,6 +8,9 @@
 
 A manifest appears by atomic rename after everything it names is on disk, so a night that is killed resumes at the stage it was in.
 A sealed stage whose files are gone or changed stops the night: it is never silently done again.
+
+The number of the attempt is its fence: job.json names the last one, and one that was given up and runs on (its cluster was lost, and a
+part of it has not noticed) begins and seals nothing any more.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from circadian.files import sha256, write_whole
 from circadian.phases import Seconds
 from circadian.specs import NightJob
 
+JOB_FILE = "job.json"
 Outputs = dict[str, Any]
 """JSON values; names that end in `_file` are paths below the night's home, which the manifest seals."""
 
@@ -32,17 +36,22 @@ class StageBroken(Exception):
     """A sealed stage no longer holds what its manifest says."""
 
 
+class Superseded(Exception):
+    """A later attempt at this night has begun: what this one makes is nobody's."""
+
+
 class Stages:
     """The stages of one night, in its home folder."""
 
     def __init__(self, job: NightJob) -> None:
-        self.home = Path(job.home)
+        self.home, self._attempt = Path(job.home), job.attempt
         self.log = EventLog(self.home)
         self._job_sha256 = hashlib.sha256(job.model_dump_json(exclude={"attempt"}).encode()).hexdigest()
         (self.home / "stages").mkdir(parents=True, exist_ok=True)
 
     def run(self, name: str, work: Callable[[], Outputs]) -> Outputs:
-        """The outputs of a stage: from its manifest if it is sealed, else by doing the work and sealing it."""
+        """The outputs of a stage: from its manifest if it is sealed, else by doing the work and sealing it. Raises Superseded."""
+        self.check_attempt()
         manifest = self.home / "stages" / f"{name}.json"
         if manifest.exists():
             return self._reopen(name, json.loads(manifest.read_text()))
@@ -52,9 +61,17 @@ class Stages:
         seconds = round(time.perf_counter() - started, 3)
         files = {key: sha256(self.home / value) for key, value in outputs.items() if key.endswith("_file")}
         sealed = {"stage": name, "job_sha256": self._job_sha256, "seconds": seconds, "outputs": outputs, "files": files}
+        self.check_attempt()
         write_whole(manifest, json.dumps(sealed, indent=2))
         self.log.emit("sleep.stage_finished", name.replace("_", " "), stage=name, seconds=seconds, outputs=outputs)
         return outputs
+
+    def check_attempt(self) -> None:
+        """Raises Superseded where the job's file names a later attempt than this one."""
+        path = self.home / JOB_FILE
+        last = json.loads(path.read_text())["attempt"] if path.exists() else self._attempt
+        if last > self._attempt:
+            raise Superseded(f"attempt {self._attempt} at the night in {self.home} goes no further: attempt {last} has begun")
 
     def seconds(self) -> dict[str, float]:
         """Seconds of every sealed stage."""

@@ -125,6 +125,9 @@ class Fleet(Protocol):
     async def look(self, deployment: str) -> Sight:
         """How the replicas are."""
 
+    async def serves(self, deployment: str) -> bool:
+        """Whether a replica answers, whoever has started it."""
+
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         """One whole completion."""
 

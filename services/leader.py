@@ -96,7 +96,7 @@ class Leader:
 
     def __init__(self, lease: Lease, lead: Callable[[], Awaitable[None]], step_down: Callable[[], Awaitable[None]]) -> None:
         self.lease, self._lead, self._step_down = lease, lead, step_down
-        self._leads, self._heard_at = False, 0.0
+        self._leads, self._term, self._heard_at = False, 0, 0.0
 
     @property
     def leads(self) -> bool:
@@ -112,14 +112,15 @@ class Leader:
             # The database does not answer: this controller leads until its lease is over, which is not known to anybody but it.
             log.warning("the lease cannot be renewed: %r", error)
             holds = self._leads and time.monotonic() - self._heard_at < self.lease.settings.lease_seconds * (BEATS - 1) / BEATS
-        if holds and not self._leads:
-            log.info("%s leads, term %d", self.lease.holder, self.lease.term)
-            self._leads = True
-            await self._lead()
-        elif self._leads and not holds:
+        if self._leads and not (holds and self.lease.term == self._term):
+            # Also where it holds one again: another one has led meanwhile, and what this one does was refused then.
             log.error("%s has lost the lease", self.lease.holder)
             self._leads = False
             await self._step_down()
+        if holds and not self._leads:
+            log.info("%s leads, term %d", self.lease.holder, self.lease.term)
+            self._leads, self._term = True, self.lease.term
+            await self._lead()
 
     async def run(self) -> None:
         """Beat after beat."""

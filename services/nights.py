@@ -92,10 +92,13 @@ class Nights:
 
     async def _begin(self) -> None:
         """Consumes active sleeps; produces a workflow for each, which is begun once; waits for the next poll, or a sleep of this one's."""
+        begun: set[str] = set()
         while True:
             self._more.clear()
             for key in await asyncio.to_thread(self._active):
-                await self.durable.start(sleep_through, key)
+                if key not in begun:
+                    await self.durable.start(sleep_through, key)
+                    begun.add(key)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.poll_seconds):
                     await self._more.wait()

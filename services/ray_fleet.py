@@ -126,6 +126,15 @@ class RayFleet:
             log.warning("a replica of %s does not say how it is: %r", deployment, error)
             return Sight(missing=False)
 
+    async def serves(self, deployment: str) -> bool:
+        try:
+            await self._connect()
+            standing = await self._asked(deployment)
+        except FleetUnavailable as error:
+            log.info("nobody says whether a replica of %s answers: %s", deployment, error)
+            return False
+        return standing is not None and standing.running > 0
+
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         handle = await self._reach(deployment)
         try:
@@ -221,7 +230,13 @@ class RayFleet:
             raise FleetUnavailable(f"Ray does not say how the replicas of {deployment} are: {error!r}") from error
 
     async def _connect(self) -> None:
-        """Be in the cluster that answers now. Raises FleetUnavailable."""
+        """Be in the cluster that answers now. Raises FleetUnavailable.
+
+        It is done to its end also where whoever waits for it goes: Ray joins one cluster at a time.
+        """
+        await asyncio.shield(self._join())
+
+    async def _join(self) -> None:
         await self._leave_what_has_gone()
         async with self._connecting:
             await self._in_thread(self._init)

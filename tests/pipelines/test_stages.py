@@ -7,7 +7,7 @@ import pytest
 
 from circadian.events import EventLog
 from circadian.specs import NightJob
-from pipelines.stages import Outputs, StageBroken, Stages
+from pipelines.stages import JOB_FILE, Outputs, StageBroken, Stages, Superseded
 
 
 def job(home: Path, **changes: object) -> NightJob:
@@ -67,6 +67,22 @@ def test_another_job_does_not_use_this_ones_stages(tmp_path: Path) -> None:
     Stages(job(tmp_path)).run("make", Work(tmp_path))
     with pytest.raises(StageBroken, match="another job"):
         Stages(job(tmp_path, seed=1)).run("make", Work(tmp_path))
+
+
+def test_an_attempt_that_another_one_has_followed_begins_and_seals_nothing(tmp_path: Path) -> None:
+    first, later = job(tmp_path), job(tmp_path, attempt=2)
+
+    def followed() -> Outputs:
+        (tmp_path / JOB_FILE).write_text(later.model_dump_json())
+        return {"number": 1}
+
+    (tmp_path / JOB_FILE).write_text(first.model_dump_json())
+    with pytest.raises(Superseded, match="attempt 2 has begun"):
+        Stages(first).run("make", followed)
+    with pytest.raises(Superseded):
+        Stages(first).run("next", Work(tmp_path))
+    assert not list((tmp_path / "stages").iterdir())
+    assert Stages(later).run("make", lambda: {"number": 2}) == {"number": 2}
 
 
 def test_no_half_written_file_is_left(tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ class MemoryFleet:
         there = self.versions.get(self._model(deployment), [])
         return Sight(self._model(deployment) not in self.versions, frozenset(there), running=len(there))
 
+    async def serves(self, deployment: str) -> bool:
+        return bool(self.versions.get(self._model(deployment)))
+
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         self._check(deployment)
         self.bodies.append(body)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from circadian.specs import Experience
+from services import lineage
 from services.leader import Lease
 from services.settings import Settings
 from services.states import SleepStatus
@@ -22,6 +23,9 @@ class Stored:
     settings: Settings
     database: Database
     lease: Lease
+
+    def took_in(self, status: str) -> None:
+        """Nobody counts here."""
 
     def tokens(self, deployment: Deployment, experience: Experience) -> int:
         return len(experience.text.split())
@@ -41,9 +45,10 @@ class Stored:
             parent = tx.scalars(select(Deployment.active_version).where(Deployment.id == deployment)).one()
             sleep = _sleep(deployment, parent, version, SleepStatus.SUCCEEDED)
             tx.add_all([sleep, _version(deployment, version, parent, status)])
-            tx.execute(
-                update(ExperienceRow).where(ExperienceRow.id.in_(experiences)).values(sleep=sleep.id, consolidated_in=version)
-            )
+            tx.flush()
+            lineage.record(tx, version, experiences, {})
+            mine = update(ExperienceRow).where(ExperienceRow.id.in_(experiences))
+            tx.execute(mine.values(sleep=sleep.id, consolidated_in=version if status == "active" else None))
             if status == "active":
                 tx.execute(update(Version).where(Version.id == parent).values(status="retired"))
                 tx.execute(update(Deployment).where(Deployment.id == deployment).values(active_version=version))

@@ -118,6 +118,30 @@ def test_the_next_one_leads_when_the_first_one_says_nothing(shared: tuple[Settin
     assert told == ["first leads", "second leads", "first steps down", "second steps down", "first leads"]
 
 
+def test_one_that_leads_again_after_another_one_has_begins_anew(shared: tuple[Settings, Database]) -> None:
+    """What it did was refused while the other one led, and stands still."""
+    settings, database = shared
+    told: list[str] = []
+
+    async def lead() -> None:
+        told.append("leads")
+
+    async def step_down() -> None:
+        told.append("steps down")
+
+    async def life() -> None:
+        first = Leader(Lease(settings, database), lead, step_down)
+        await first.campaign()
+        over(database)
+        assert Lease(settings, database).take()
+        over(database)
+        await first.campaign()
+        await first.campaign()
+
+    asyncio.run(life())
+    assert told == ["leads", "steps down", "leads"]
+
+
 def test_on_sqlite_the_only_controller_leads_at_once(settings: Settings) -> None:
     settings.home_folder.mkdir()
     database = Database(settings.database, settings.database_busy_seconds)

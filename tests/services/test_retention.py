@@ -13,9 +13,9 @@ from test_errors import problem
 
 from services import retention
 from services.api.filters import with_status
-from services.lineage import clean_ancestor, keepers, kept_by
+from services.lineage import keepers, kept_by
 from services.retention import DAY_SECONDS, Retention
-from services.tables import Deployment, ExperienceBand, ExperienceRow, Feedback, Learned, StoredCompletion, Version
+from services.tables import ExperienceBand, ExperienceRow, Feedback, Learned, StoredCompletion, Version
 
 TTL = {"experience_ttl_days": 2}
 OLD, YOUNG = 3 * DAY_SECONDS, 1 * DAY_SECONDS
@@ -80,16 +80,11 @@ def test_a_version_keeps_what_its_ancestors_do_and_the_newest_clean_one_is_found
     stored.night("dep_toy", "ver_side", c, status="rejected")
     stored.night("dep_toy", "ver_3")
     with stored.database.write() as tx:
-        deployment = tx.scalars(select(Deployment)).one()
         assert keepers(tx, "dep_toy", ExperienceRow.id == a) == {"ver_1", "ver_2", "ver_side", "ver_3"}
         assert keepers(tx, "dep_toy", ExperienceRow.id == b) == {"ver_2", "ver_side", "ver_3"}
         assert keepers(tx, "dep_toy", ExperienceRow.id == c) == {"ver_side"}
         version = tx.scalars(select(Version).where(Version.id == "ver_3")).one()
         assert set(tx.scalars(select(ExperienceRow.id).where(kept_by(tx, version)))) == {a, b}
-        assert clean_ancestor(tx, deployment, {"ver_2", "ver_3"}) == "ver_1"
-        assert clean_ancestor(tx, deployment, {"ver_side"}) == "ver_3"
-        tx.execute(update(Version).where(Version.id == "ver_1").values(status="revoked"))
-        assert clean_ancestor(tx, deployment, {"ver_2", "ver_3"}) == "ver_toy_0"
 
 
 def test_what_is_kept_is_found_by_whose_it_is_when_it_came_and_how_it_stands(service: Service) -> None:

@@ -220,3 +220,22 @@ def test_a_replica_that_has_gone_is_replaced(toy: Service) -> None:
     assert toy.status()["state"] == "awake"
     toy.fleet.versions.clear()
     toy.until(lambda: "toy" in toy.fleet.versions)
+
+
+def test_replicas_that_live_answer_before_a_leader_that_begins_has_looked_at_them(settings: Settings, base: Path) -> None:
+    class Slow(MemoryFleet):
+        async def start(self, *_: Any) -> list[str]:
+            await asyncio.Event().wait()
+            raise AssertionError("it is not waited for")
+
+    before = MemoryFleet()
+    with running(settings, base, before, MemoryLauncher()) as service:
+        version = service.deploy()["active_version"]
+    slow = Slow(before.models, before.versions, before.wakes)
+    with running(settings, base, slow, MemoryLauncher()) as service:
+        assert service.status()["state"] == "provisioning"
+        answer = service.client.post("/v1/chat/completions", json=QUESTION)
+        assert (answer.status_code, answer.headers["x-deployment-version"]) == (200, version)
+        slow.versions.clear()
+        answer = service.client.post("/v1/chat/completions", json=QUESTION)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
