@@ -75,7 +75,7 @@ def forget_in(tx: Session, row: Erasure, deployment_id: str) -> tuple[list[str],
         before, will = deployment.active_version, Will(row.sender, f"erasure {row.id}")
         back = roll_back(tx, deployment_id, None, "erasure", will)
         audit.note_own(tx, row.tenant, "deployment_rolled_back", deployment_id, to=back.to_version, erasure=row.id)
-        told = {"from": before, "to": back.to_version, "rollout": back.id}
+        told = {"from": before, "to": back.to_version}
         done.append({"action": "rolled_back", "deployment": deployment_id} | told)
         if again:
             done.append({"action": "experiences_pending_again", "deployment": deployment_id, "count": again})

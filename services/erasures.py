@@ -31,6 +31,7 @@ from services.leader import Lease
 from services.lineage import keepers
 from services.nights import Nights
 from services.online_plan import is_label
+from services.promotion import running_rollout
 from services.settings import Settings
 from services.sleeping import begin
 from services.states import SleepStatus
@@ -123,9 +124,11 @@ class Erasures:
         done = row.work[deployment_id]
         if not done.get("scrubbed"):
             return False
-        deployment, night = await asyncio.to_thread(self._deployment, deployment_id)
+        deployment, night, brought = await asyncio.to_thread(self._deployment, deployment_id)
         if deployment is None:
             return False
+        if not brought:
+            return True
         said = (await self.fleet.look(deployment.id)).versions
         if any(version.partition("+")[0] in done["affected"] for version in said):
             return True
@@ -157,9 +160,12 @@ class Erasures:
         with self.lease.database.read() as tx:
             return list(tx.scalars(select(Erasure.id).where(Erasure.status.in_(AT_WORK)).order_by(Erasure.number)))
 
-    def _deployment(self, deployment_id: str) -> tuple[Deployment | None, Sleep | None]:
+    def _deployment(self, deployment_id: str) -> tuple[Deployment | None, Sleep | None, bool]:
+        """The deployment, its night, and whether its replicas have been brought where they belong."""
         with self.lease.database.read() as tx:
-            return tx.scalar(select(Deployment).where(Deployment.id == deployment_id)), registry.active_sleep(tx, deployment_id)
+            deployment = tx.scalar(select(Deployment).where(Deployment.id == deployment_id))
+            night, rollout = registry.active_sleep(tx, deployment_id), running_rollout(tx, deployment_id)
+            return deployment, night, rollout is None
 
 
 def _locked(tx: Session, erasure: str) -> Erasure:
