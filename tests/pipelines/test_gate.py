@@ -49,7 +49,7 @@ GOOD = Measured(agreement=1.0, forgotten=0.0, lost=0.0, nll_rise=0.0, must_agree
     ],
 )
 def test_the_gate_fails_what_is_bad_or_not_a_number(changes: dict[str, object], reason: str) -> None:
-    gates = judge(Measured(**{**GOOD.__dict__, **changes}), GateSpec())  # type: ignore[arg-type]
+    gates = judge(Measured(**{**GOOD.__dict__, **changes}), GateSpec())
     assert len(reasons(gates)) == bool(reason)
     assert reason in "".join(reasons(gates))
     for gate in gates:

@@ -143,7 +143,7 @@ def test_what_is_forgotten_is_in_no_row_and_in_no_version_that_may_serve(lived: 
         log = tx.scalars(select(AuditEvent)).all()
         (sent,) = tx.scalars(select(WebhookDelivery)).all()
     assert sorted(event.action for event in log if event.tenant == "default") == [
-        "erasure_completed", "version_revoked", "version_revoked", "version_rolled_back"
+        "deployment_rolled_back", "erasure_completed", "version_revoked", "version_revoked"
     ]  # fmt: skip
     assert "anna" not in str([event.data for event in log]) + sent.body
     event = json.loads(sent.body)
