@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,11 +164,11 @@ class WakeHandle:
         """POST /v1/completions without streaming. A caller that is cancelled, or has waited too long, aborts the request."""
         return await _answer(self._handle.completion.remote(body))
 
-    def chat_stream(self, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
+    def chat_stream(self, body: dict[str, Any]) -> AsyncGenerator[StreamHead | str, None]:
         """A StreamHead, then server-sent events. Closing the iterator aborts the request."""
         return self._stream("chat", body)
 
-    def completion_stream(self, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
+    def completion_stream(self, body: dict[str, Any]) -> AsyncGenerator[StreamHead | str, None]:
         """A StreamHead, then server-sent events. Closing the iterator aborts the request."""
         return self._stream("completion", body)
 
@@ -196,7 +196,7 @@ class WakeHandle:
         """What each replica that runs says to this."""
         return await self._handle.broadcast(method.__name__, *args).results_async(timeout_s=CONTROL_SECONDS)
 
-    async def _stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[StreamHead | str]:
+    async def _stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncGenerator[StreamHead | str, None]:
         items = (self._streams.chat_stream if endpoint == "chat" else self._streams.completion_stream).remote(body)
         finished = False
         try:

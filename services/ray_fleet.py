@@ -8,11 +8,12 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayError
@@ -66,6 +67,8 @@ class RayFleet:
         self._cluster = ""
         """That this process has joined."""
         self._connecting = asyncio.Lock()
+        self._under_way: set[asyncio.Future[Any]] = set()
+        """Questions to replicas of that cluster."""
 
     async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
         await self._connect()
@@ -138,7 +141,7 @@ class RayFleet:
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         handle = await self._reach(deployment)
         try:
-            reply = await (handle.chat(body) if route == "chat" else handle.completion(body))
+            reply = await self._while_there(handle.chat(body) if route == "chat" else handle.completion(body))
         except NOT_ANSWERED as error:
             self._others.pop(deployment, None)
             raise FleetUnavailable(f"a replica of {deployment} did not answer: {error}") from error
@@ -147,8 +150,10 @@ class RayFleet:
     async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
         handle = await self._reach(deployment)
         try:
-            async for item in handle.chat_stream(body) if route == "chat" else handle.completion_stream(body):
-                yield Reply(item.status, item.error or {}, item.version) if isinstance(item, StreamHead) else item
+            pieces = handle.chat_stream(body) if route == "chat" else handle.completion_stream(body)
+            async with aclosing(pieces):
+                while (item := await self._while_there(anext(pieces, None))) is not None:
+                    yield Reply(item.status, item.error or {}, item.version) if isinstance(item, StreamHead) else item
         except NOT_ANSWERED as error:
             self._others.pop(deployment, None)
             raise FleetUnavailable(f"a replica of {deployment} did not finish its answer: {error}") from error
@@ -163,6 +168,21 @@ class RayFleet:
         if len(proofs) < standing.running:
             raise DeliveryFailed(f"{len(proofs)} of {standing.running} replicas of {deployment} have heard of the delivery")
         return proofs
+
+    async def _while_there(self, work: Awaitable[T]) -> T:
+        """What it comes to. Raises FleetUnavailable where the cluster goes meanwhile: Serve would look for its replicas in the next one,
+        for as long as anybody waits."""
+        task = asyncio.ensure_future(work)
+        self._under_way.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError as error:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise FleetUnavailable("the cluster has gone") from error
+        finally:
+            self._under_way.discard(task)
 
     async def _reach(self, deployment: str) -> WakeHandle:
         """The replicas, whoever has started them. Raises FleetUnavailable."""
@@ -249,6 +269,8 @@ class RayFleet:
             if self._cluster:
                 log.error("the Ray cluster at %s has gone, or was started anew", self.settings.ray_address)
                 await self._in_thread(ray.shutdown)
+            for question in self._under_way:
+                question.cancel()
             self._applications.clear()
             self._others.clear()
             self._cluster = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,52 @@ def test_a_cluster_that_has_gone_is_left(fleet_of: Fleets, monkeypatch: pytest.M
     assert left == ["left"]
     with pytest.raises(FleetUnavailable, match="no replica"):
         asyncio.run(fleet.answer("toy", "chat", {}))
+
+
+class Silent(Replicas):
+    """That never get done."""
+
+    async def chat(self, body: dict[str, Any]) -> Reply:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody wakes it")
+
+    async def chat_stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "nothing"
+
+
+def asked(fleet: RayFleet, stream: bool) -> asyncio.Task[Any]:
+    async def ask() -> Any:
+        return await (anext(fleet.stream("toy", "chat", {})) if stream else fleet.answer("toy", "chat", {}))
+
+    return asyncio.create_task(ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_ends_with_the_cluster_that_was_asked(fleet_of: Fleets, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    async def life() -> None:
+        fleet = fleet_of(UP, Silent())
+        question = asked(fleet, stream)
+        await asyncio.sleep(0.05)
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
+        monkeypatch.setattr(ray_fleet, "cluster_id", lambda: "another")
+        assert (await fleet.look("toy")).missing
+        with pytest.raises(FleetUnavailable, match="the cluster has gone"):
+            await asyncio.wait_for(question, WAIT_SECONDS)
+
+    asyncio.run(life())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_that_nobody_waits_for_is_no_failure_of_the_cluster(fleet_of: Fleets, stream: bool) -> None:
+    async def life() -> None:
+        question = asked(fleet_of(UP, Silent()), stream)
+        await asyncio.sleep(0.05)
+        question.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await question
+
+    asyncio.run(life())
 
 
 class Lost(Replicas):
