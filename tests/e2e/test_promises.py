@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from asking import Asking
 from postgres import binaries, new_database, postgres
 from steady import Steady
 from supervised import Away, Supervised, kill, until
@@ -32,7 +33,6 @@ from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import World
 from services import audit
 from services.access import FIRST_TENANT
-from services.client import Client
 from services.outcome import OUTCOME_FILE
 from services.settings import Settings
 from services.stack import StackSpec
@@ -91,7 +91,7 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         assert stack.api_key is not None
         database = Database(stack.settings.database, stack.settings.database_busy_seconds)
         opened.callback(database.close)
-        clients = [Client(url, stack.api_key) for url in stack.urls]
+        clients = [Asking(url, stack.api_key) for url in stack.urls]
         for client in clients:
             opened.callback(client.close)
         body = {"name": "nursery", "base_model": {"model": str(WEIGHTS)}, "serving": {"replicas": REPLICAS}}
