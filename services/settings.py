@@ -123,6 +123,8 @@ class Settings(BaseSettings):
 
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """A key may make, of this controller, unless the key says otherwise; None: as many as it likes."""
+    client_seconds: Seconds = 60.0
+    """A client may take to send its body, and to take a piece of an answer; then it is left."""
     most_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024**2
     """Of a request."""
     most_batch_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024**2

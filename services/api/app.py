@@ -51,8 +51,9 @@ def create_app(controller: Controller) -> FastAPI:
     app = FastAPI(title="Circadian", version=version("circadian"), lifespan=lifespan, openapi_url=None)
     app.state.controller = controller
     app.add_middleware(Repeats, database=controller.database, keys=controller.keys)
-    app.add_middleware(BodyCheck, most=controller.settings.most_body_bytes, streamed=(batches.PATH,))
-    app.add_middleware(RequestId, metrics=controller.metrics)
+    most, seconds = controller.settings.most_body_bytes, controller.settings.client_seconds
+    app.add_middleware(BodyCheck, most=most, seconds=seconds, streamed=(batches.PATH,))
+    app.add_middleware(RequestId, metrics=controller.metrics, seconds=seconds)
     errors.install(app)
     app.include_router(health.router)
     app.include_router(docs.router)

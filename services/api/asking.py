@@ -1,7 +1,7 @@
 """What a client may ask of a deployed model: OpenAI's fields and a few of vLLM's, by name. What they mean is the engine's business.
 
 Fields that change how a request is run rather than what is answered (templates, embeddings, priorities, transfers) are not among them,
-nor are tools, which nothing here could keep.
+nor are tools, which nothing here could keep. Messages are text: what names a picture or a sound would be fetched by the engine.
 """
 
 from __future__ import annotations
@@ -79,6 +79,24 @@ def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
     _bounded("n", ours.n, settings.most_choices)
     _bounded("prompt", _prompts(fields.get("prompt")), settings.most_prompts)
     return {name: value for name, value in fields.items() if name in FIELDS[route]}, ours
+
+
+def only_text(body: Body) -> None:
+    """Raises Problem (422) where a message has anything but text in it: an engine would fetch what a URL there names."""
+    messages = body.get("messages")
+    for i, message in enumerate(messages if isinstance(messages, list) else []):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and not all(map(_is_text, content)):
+            why = 'its parts may be text only: {"type": "text", "text": "..."}'
+            raise at_fault(["messages", str(i), "content"], why)
+        if isinstance(content, dict):
+            raise at_fault(["messages", str(i), "content"], "give a text, or a list of text parts")
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (
+        isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text" and isinstance(part["text"], str)
+    )
 
 
 def _prompts(prompt: Any) -> int:

@@ -56,6 +56,7 @@ PROBLEMS = {
     401: "No key, or one that opens nothing",
     403: "The key may not do this",
     404: "There is no such object",
+    408: "The body did not come in time",
     409: "The object's state does not allow it, or the same request is still running",
     412: "The object has changed since its ETag was read",
     413: "The body is too long",
@@ -69,6 +70,8 @@ MORE = {
     "get /v1/sleeps/{id}/report": (409,),
     "post /v1/experiences": (200,),
     "post /v1/sleeps/{id}/cancel": (200,),
+    "post /v1/versions/{id}/promote": (412,),
+    "post /v1/deployments/{id_or_name}/rollback": (412,),
     "post /v1/chat/completions": (503,),
     "post /v1/completions": (503,),
 }
@@ -168,7 +171,7 @@ def problems(path: str, method: str, operation: Schema) -> set[int]:
     found |= {404} if "{" in path or body or "deployment" in names else set()
     found |= {409, 422} if method in WRITES else set()
     found |= {412} if "if-match" in names else set()
-    found |= {413, 415} if body else set()
+    found |= {408, 413, 415} if body else set()
     found |= {422} if body or parameters else set()
     return found | {status for status in MORE.get(f"{method} {path}", ()) if status >= 400}
 

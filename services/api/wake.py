@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from services import registry
 from services.access import Caller
 from services.api import views
-from services.api.asking import asked, described
+from services.api.asking import asked, described, only_text
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
 from services.canary import canary_key, is_asked
@@ -102,6 +102,7 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
         raise Problem(403, "insufficient_scope", "`store` needs a key with the scope experiences:write.", param="store")
     body["model"] = deployment.name
     exchange = Exchange.of(body, route, ours.metadata) if ours.store else None
+    only_text(body)
     if ours.stream:
         return await _stream(control, caller, deployment, route, body, exchange)
     reply = await _whole(request, control, deployment, route, body)

@@ -45,6 +45,10 @@ class Served(Service):
 
     url: str = ""
 
+    @property
+    def port(self) -> int:
+        return httpx.URL(self.url).port or 0
+
     def run(self, *command: str, key: str = KEY, input: str | None = None) -> Result:
         """A command, as it is typed, against this service."""
         return CliRunner().invoke(app, [*command, "--url", self.url, "--key", key], input=input)

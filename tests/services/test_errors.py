@@ -41,8 +41,7 @@ def test_a_missing_and_a_wrong_key_are_told_apart(service: Service) -> None:
 def test_no_route_but_health_answers_without_a_key(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"] | {"/openapi.json": ["get"]}
     del service.client.headers["Authorization"]
-    for page in ("/docs", "/redoc"):
-        problem(service.client.get(page), 404, "route_not_found")
+    problem(service.client.get("/redoc"), 404, "route_not_found")
     open_routes = set()
     for path, methods in paths.items():
         for method in methods:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text, update
 
 from services import naming
-from services.ports import PortInUse, free_ports
+from services.ports import RANGE, PortInUse, free_ports
 from services.settings import Settings
 from services.tables import ApiKey
 
@@ -23,15 +25,10 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 @pytest.fixture
-def port(service: Service) -> int:
-    (free,) = free_ports("127.0.0.1", 1, 5000)
+def port(service: Service) -> Iterator[int]:
+    (free,) = free_ports("127.0.0.1", 1, random.randrange(len(RANGE)))
     service.controller.metrics.listen("127.0.0.1", free)
-    return free
-
-
-@pytest.fixture(autouse=True)
-def _closed(service: Service) -> object:
-    yield
+    yield free
     service.controller.metrics.close()
 
 
