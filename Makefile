@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test lint nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -49,6 +49,10 @@ bench-seal: $(READY)  ## SEAL's protocol on a few passages with the model that s
 
 bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about twenty minutes on two quiet cores; see docs/learner-speed.md
 	$(BIN)/python -m benchmarks.learner
+
+# PYTHON is one that has torch for the GPU, transformers, safetensors, pydantic, cryptography, rapidfuzz, regex and rich; $(VENV) has the CPU's torch.
+bench-accelerator:  ## what memory, a step and a delivery cost on one CUDA GPU, about ten minutes; writes benchmarks/results/accelerator.json
+	$(PYTHON) -m benchmarks.accelerator
 
 bench-stages: $(READY)  ## where the time of a night goes, about twelve minutes; writes benchmarks/results/stages.json
 	$(BIN)/python -m benchmarks.stages
