@@ -20,14 +20,21 @@ NOT_DRAWN = ("sleep.progress", "sleep.phases", "sleep.stage_resumed", "sleep.fas
 KEPT = ("stage", "seconds", "attempt", "job", "run", "rank", "step", "version", "outcome")
 """Of what an event says; a stage's outputs are long."""
 OF_VERSIONS = ("versions", "matrix", "experts")
+NEVER_SERVED = frozenset({"rejected", "revoked", "deleted"})
+"""Versions of which no other one comes, or will."""
 
 
 def night(row: Sleep, events: Sequence[Event]) -> View:
     """A sleep and its events; what it was told to do is left out, /v1/sleeps/{id} has it."""
-    whole = views.sleep(row)
-    gates = gate_table(row.report or {})
+    whole, report = views.sleep(row), row.report or {}
     told = [registry.told(event) | {"data": _kept(event.data)} for event in events]
-    return {name: value for name, value in whole.items() if name != "recipe"} | {"gates": gates, "events": told}
+    measured: Mapping[str, float | None] = (report.get("gate") or {}).get("measured", {})
+    known = {"recall": measured.get("agreement"), "kept": _without(measured.get("forgotten")), "gates": gates(report)}
+    return {name: value for name, value in whole.items() if name != "recipe"} | known | {"events": told}
+
+
+def _without(share: float | None) -> float | None:
+    return None if share is None else 1.0 - share
 
 
 def _kept(data: Json) -> Json:
@@ -36,20 +43,21 @@ def _kept(data: Json) -> Json:
     return {name: data[name] for name in KEPT if name in data} | into
 
 
-def gate_table(report: Json) -> list[View]:
-    """Every criterion of a night's gate: what was measured, and the limit that its recipe sets (`min_agreement`, `max_lost`, ...)."""
-    limits = report.get("recipe", {}).get("gate", {})
-    measured: Mapping[str, float | None] = report.get("gate", {}).get("measured", {})
-    return [_criterion(name, value, limits) for name, value in measured.items()]
+def gates(report: Json) -> list[View]:
+    """Every criterion of a night's gate, as the gate itself tells it; else what was measured beside the limits of the recipe
+    (`min_agreement`, `max_lost`, ...)."""
+    verdict, limits = report.get("gate") or {}, report.get("recipe", {}).get("gate", {})
+    return verdict.get("gates") or [_criterion(name, value, limits) for name, value in verdict.get("measured", {}).items()]
 
 
 def _criterion(name: str, value: float | None, limits: Json) -> View:
     lowest, highest = limits.get(f"min_{name}"), limits.get(f"max_{name}")
+    limit, bound = (lowest, "at least") if highest is None else (highest, "at most")
     if value is None:
-        passed = None
-    else:
-        passed = (lowest is None or value >= lowest) and (highest is None or value <= highest)
-    return {"name": name, "value": value, "min": lowest, "max": highest, "passed": passed}
+        return {"name": name, "passed": None, "value": None, "limit": limit, "message": "not measured"}
+    passed = limit is None or (value <= limit if limit is highest else value >= limit)
+    message = f"{bound} {limit}" if limit is not None else ""
+    return {"name": name, "passed": passed, "value": value, "limit": limit, "message": message}
 
 
 def of_versions(rows: Sequence[Version], shown: Version, deployment: Deployment) -> View:
@@ -58,25 +66,26 @@ def of_versions(rows: Sequence[Version], shown: Version, deployment: Deployment)
 
 
 def matrix(rows: Sequence[Version]) -> list[View]:
-    """A column for each version that a night made, oldest first: what of which nights it still knows.
+    """A column for each version that a night made and that has served or may, oldest first: what of which nights it knows.
 
     own      share of the day's questions that it completes as the awake teacher did
-    earlier  share of old cues that it completes as the version before it did, over all nights of its ancestors together: the gate
-             measures these as one
+    earlier  share of old cues that it completes as the version before it did, over all nights of its ancestors together
+    kept     the same of each night alone, where the gate has measured that
     """
     by_id = {row.id: row for row in rows}
-    columns = []
-    for row in reversed(rows):
-        if row.sleep is None:
-            continue
-        metrics = _metrics(row)
-        forgotten = metrics.get("forgotten")
-        earlier = None if forgotten is None else 1.0 - forgotten
-        nights = [before.sleep for before in _ancestors(row, by_id) if before.sleep]
-        columns.append(
-            {"version": row.id, "night": row.sleep, "own": metrics.get("agreement"), "earlier": earlier, "earlier_nights": nights}
-        )
-    return columns
+    return [_column(row, by_id) for row in reversed(rows) if row.sleep is not None and row.status not in NEVER_SERVED]
+
+
+def _column(row: Version, by_id: Mapping[str, Version]) -> View:
+    metrics = _metrics(row)
+    return {
+        "version": row.id,
+        "night": row.sleep,
+        "own": metrics.get("agreement"),
+        "earlier": _without(metrics.get("forgotten")),
+        "earlier_nights": [before.sleep for before in _ancestors(row, by_id) if before.sleep],
+        "kept": row.record.get("kept", {}),
+    }
 
 
 def _metrics(row: Version) -> Mapping[str, float]:

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from circadian.memory.state import ExpertId, MemoryState
-from circadian.memory.version import found_version, memory_spec, read_record, version_state
+from circadian.memory.version import load_version, read_record, save_version, version_state
 from circadian.specs import ExpertRecord
 from services.api.app import create_app
 from services.controller import Controller
@@ -34,6 +34,17 @@ SECONDS = {"learn_fast_level": 96.0, "dream_corpus": 210.0, "knowledge_seeding":
 FEW = 12.0
 STEPS = 20
 """Words on the progress of a learner."""
+DREAMT = (
+    "what is the city of mira ? the city of mira is oslo .",
+    "mira lives in oslo , and noor lives in lima .",
+    "who lives in lima ? noor does . who lives in oslo ? mira does .",
+    *(
+        f"the colour of the house of {name} is blue ."
+        for name in ("mira", "noor", "jehas", "tolv", "sina", "arun", "kell", "ovid", "pira")
+    ),
+)
+TRIED = 3
+"""Dreams that an instance learned."""
 DREAMS = ("dream_tasks", "dream_write_0", "dream_weigh_0", "dream_try_0", "dream_reinforce_0", "dream_keep", "dream_learn")
 
 
@@ -83,13 +94,32 @@ class LongNight(Night):
     def tell(self, stages: Sequence[str], stop: str = "") -> None:
         before = len(self.told.lines)
         for name in stages:
-            task = {"learn_fast_level": "fast_learning", "knowledge_seeding": "seeding", "dream_learn": "fast_learning"}.get(name, "")
+            task = {"learn_fast_level": "fast_learning", "knowledge_seeding": "seeding", "dream_learn": "fast_learning"}.get(
+                name, ""
+            )
             outputs = {"into": [1, self.expert.expert]} if name == "open_expert" else None
             self.told.stage(name, outputs, task, f"{self.sleep}-{name}", done=name != stop)
             if name == stop:
                 break
         for _, kind, message, data in self.told.lines[before:]:
             self.log.emit(kind, message, **data)
+
+    def dream(self) -> None:
+        """What a round of dreams leaves behind (pipelines/dreaming.py)."""
+        folder = Path(self.job.home) / "dreaming" / "0"
+        folder.mkdir(parents=True)
+        known = {"source": "exp_3f9a01c2", "trust": "untrusted", "kind": "rewrite", "prompt": [1], "ids": [2]}
+        dreams = [{"id": f"drm_0_{i}", "context": "exp_3f9a01c2", "text": text} | known for i, text in enumerate(DREAMT)]
+        weighed = [
+            {"dream": dream["id"], "score": 0.4 - i / 50, "fate": "top" if i < TRIED else "dropped"}
+            for i, dream in enumerate(dreams)
+        ]
+        tried = [
+            {"dream": dream["id"], "score": 0.31 + i / 5, "undreamt": 0.42, "rewarded": i > 0}
+            for i, dream in enumerate(dreams[:TRIED])
+        ]
+        for name, lines in (("dreams", dreams), ("weighed", weighed), ("tried", tried)):
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     @property
     def expert(self) -> ExpertId:
@@ -112,30 +142,24 @@ class LongNight(Night):
         for _, kind, message, data in self.told.lines[started:]:
             self.log.emit(kind, message, **data)
         report = {"sleep": self.sleep, "recipe": self.job.recipe.model_dump(mode="json"), "gate": gate}
-        if passed:
-            self.write_child(measured)
-        outcome: dict[str, Any] = {"outcome": "candidate" if passed else "rejected", "report": report}
-        outcome["deliveries"] = {"rest": str(Path(self.job.home) / "rest.delivery")}
-        if passed:
-            child = Path(self.job.child).name
-            outcome |= {"version": child}
-            outcome["deliveries"] |= {"dawn": self.delivery("dawn.delivery", child)}
+        self.write_child(measured)
+        child = Path(self.job.child).name
+        outcome = {"outcome": "candidate" if passed else "rejected", "version": child, "report": report}
+        outcome["deliveries"] = {"rest": str(Path(self.job.home) / "rest.delivery"), "dawn": self.delivery("dawn.delivery", child)}
         (Path(self.job.home) / "outcome.json").write_text(json.dumps(outcome))
         self.launcher.jobs[self.submission] = Job.SUCCEEDED
 
     def write_child(self, measured: dict[str, float]) -> None:
-        """A version folder as publish.py leaves one, without weights: one expert more is sealed."""
-        parent, child = read_record(Path(self.job.parent)), Path(self.job.child)
-        state, where = self.opened
-        found_version(parent.base.model, None, memory_spec(Path(self.job.parent)), child)
+        """A version folder as publish.py leaves one: an expert more is sealed, which has learned nothing."""
+        parent, (state, where) = Path(self.job.parent), self.opened
+        model, record = load_version(parent), read_record(parent)
+        model.memory_state = state.sealed(where).freed([ExpertId(0, 0)])
         new = ExpertRecord(
             level=where.level, expert=where.expert, sleep=self.sleep, nights=(self.sleep,), data_sha256="0" * 64, metrics=measured
         )
-        record = read_record(child).model_copy(update={"parent": parent.id, "lineage": (*parent.lineage, new)})
-        (child / "version.json").write_text(record.model_dump_json())
-        config = json.loads((child / "config.json").read_text())
-        config["memory"]["experts"] = state.sealed(where).freed([ExpertId(0, 0)]).names()
-        (child / "config.json").write_text(json.dumps(config))
+        child = Path(self.job.child)
+        made = {"id": child.name, "parent": record.id, "created_at": time.time(), "lineage": (*record.lineage, new)}
+        save_version(child, model, record.model_copy(update=made), parent)
 
 
 @dataclass
@@ -180,10 +204,16 @@ class World:
         _, night = self.service.sleep(**body)
         return LongNight(night.launcher, night.sleep, self.service)
 
-    def night(self, days_ago: float, *, dreams: bool = False, passed: bool = True, **measured: float) -> str:
+    def running(self, sleep: str) -> LongNight:
+        """The night of a sleep that somebody else has begun."""
+        return LongNight(self.service.launcher, sleep, self.service)
+
+    def night(self, days_ago: float, *, dreams: bool = False, passed: bool = True, mode: str = "on_pass", **measured: float) -> str:
         """A whole night of the past."""
         self.service.tell(f"fact {days_ago} of {measured} is oslo .")
-        night = self.sleep()
+        night = self.sleep(promotion={"mode": mode})
+        if dreams:
+            night.dream()
         night.live_until(dreams=dreams)
         night.judge(passed, **measured)
         self.service.ended(night.sleep)
@@ -221,7 +251,7 @@ def listening(settings: Settings, base: Path) -> Iterator[World]:
             assert thread.is_alive(), "the service did not start"
             assert time.monotonic() < deadline, "the service did not start in time"
             time.sleep(0.01)
-        url = "http://127.0.0.1:%d" % server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=WAIT_SECONDS) as client:
             yield World(Service(client, fleet, launcher, settings, base, controller), url, streams)
     finally:

@@ -42,6 +42,20 @@ export async function askIfAllowed(address, more) {
   }
 }
 
+// Work that nothing waits for. What fails because the page was left is nobody's business; what is refused is told.
+export function beside(work, signal, tell) {
+  work.catch((error) => {
+    if (signal.aborted) return;
+    if (!(error instanceof Problem)) throw error;
+    tell(error.message);
+  });
+}
+
+// Whether asking again may help: nobody answers, or not now.
+export function passes(error) {
+  return error instanceof Problem && (error.status === 0 || error.status === 429 || error.status >= 500);
+}
+
 // A response that went well. Throws a Problem, whatever else was answered.
 export async function sent(address, { headers = {}, ...more }) {
   const all = { ...headers, Authorization: `Bearer ${key.get() ?? ""}` };

@@ -2,7 +2,7 @@
 
 import { Problem, ask, key } from "./api.js";
 import { deploymentPage } from "./deployment.js";
-import { el, say, way } from "./dom.js";
+import { el, way } from "./dom.js";
 import { field } from "./dialogs.js";
 import { nightPage } from "./night.js";
 import { overviewPage } from "./overview.js";
@@ -15,7 +15,8 @@ let shown = new AbortController();
 function routeOf(hash) {
   const parts = hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decoded);
   if (parts[0] === "deployments" && parts.length === 2) return [deploymentPage, { deployment: parts[1] }];
-  if (parts[0] === "deployments" && parts[2] === "nights" && parts.length === 4) return [nightPage, { deployment: parts[1], night: parts[3] }];
+  if (parts[0] === "deployments" && parts[2] === "nights" && parts.length === 4)
+    return [nightPage, { deployment: parts[1], night: parts[3] }];
   return [overviewPage, {}];
 }
 
@@ -34,12 +35,14 @@ async function open(moved) {
   forget.hidden = key.get() === null;
   content.replaceChildren();
   if (key.get() === null) {
+    content.removeAttribute("aria-busy");
     askForKey("");
     return;
   }
   const [page, given] = routeOf(location.hash);
   showTrail(given);
   if (moved) content.focus();
+  content.setAttribute("aria-busy", "true");
   try {
     await page(content, given, signal);
   } catch (error) {
@@ -48,6 +51,7 @@ async function open(moved) {
 }
 
 function failed(error) {
+  content.removeAttribute("aria-busy");
   if (error instanceof Problem && error.status === 401) {
     key.forget();
     forget.hidden = true;
@@ -55,7 +59,15 @@ function failed(error) {
     askForKey("The service does not know this key.");
     return;
   }
-  content.replaceChildren(el("div", { class: "note", role: "alert" }, el("h1", {}, "This cannot be shown"), el("p", {}, error.message), el("button", { type: "button", on: { click: () => open(false) } }, "Try again")));
+  content.replaceChildren(
+    el(
+      "div",
+      { class: "note", role: "alert" },
+      el("h1", {}, "This cannot be shown"),
+      el("p", {}, error.message),
+      el("button", { type: "button", on: { click: () => open(false) } }, "Try again"),
+    ),
+  );
   if (!(error instanceof Problem)) throw error;
 }
 
@@ -64,7 +76,13 @@ function showTrail({ deployment, night }) {
   if (deployment) parts.push(el("a", { href: way("deployments", deployment) }, deployment));
   if (night) parts.push(el("span", { id: "trail-night" }, night));
   parts.at(-1).setAttribute("aria-current", "page");
-  trail.replaceChildren(el("ol", {}, parts.map((part) => el("li", {}, part))));
+  trail.replaceChildren(
+    el(
+      "ol",
+      {},
+      parts.map((part) => el("li", {}, part)),
+    ),
+  );
 }
 
 function askForKey(why) {
@@ -75,7 +93,6 @@ function askForKey(why) {
     key.set(form.elements.key.value.trim());
     try {
       await ask("/v1/deployments", { query: { limit: 1 } });
-      say("");
       await open(true);
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
@@ -87,7 +104,11 @@ function askForKey(why) {
     "form",
     { class: "gate", on: { submit } },
     el("h1", {}, "Look in on your models"),
-    el("p", { class: "muted" }, "This page asks the service with an API key. It stays in this tab, and is gone when the tab is closed."),
+    el(
+      "p",
+      { class: "muted" },
+      "This page asks the service with an API key. It stays in this tab, and is gone when the tab is closed.",
+    ),
     field("API key", { name: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true }),
     wrong,
     el("button", { type: "submit", class: "primary" }, "Open"),

@@ -1,10 +1,10 @@
 // One deployment: how it is, its life as a hypnogram, what it has kept, and what can be decided about it.
 
-import { Problem, ask, askIfAllowed, path } from "./api.js";
-import { cancelSleep, promote, reject, revoke, rollBack, startSleep } from "./dialogs.js";
-import { Section, el, onWidth, say, way } from "./dom.js";
+import { ask, askIfAllowed, beside, passes, path } from "./api.js";
+import { abortRollout, cancelSleep, promote, reject, revoke, rollBack, startSleep } from "./dialogs.js";
+import { Section, el, onWidth, say, way, whisper } from "./dom.js";
 import { nightName, now, plural, share, short, until, versionName, when, words } from "./format.js";
-import { legend, life, recallOf } from "./hypnogram.js";
+import { legend, life } from "./hypnogram.js";
 import { lineage } from "./lineage.js";
 import { matrix } from "./matrix.js";
 import { state } from "./overview.js";
@@ -42,7 +42,9 @@ class DeploymentPage {
     this.matrix = section("Forgetting matrix", (data) => this.drawMatrix(data));
     this.experts = section("Experts", (data) => this.drawExperts(data));
     main = outer;
-    this.nights = section("Nights", (data) => nightsTable({ ...data, deployment: name }, { more: () => this.earlier() }));
+    this.nights = section("Nights", (data) =>
+      nightsTable({ ...data, deployment: name }, { more: () => beside(this.earlier(), signal, say) }),
+    );
     this.versions = section("Versions", (data) => this.drawVersions(data));
     this.schedules = section("Schedules", (data) => schedulesTable(data.schedules));
     onWidth(outer, signal, () => this.life.again());
@@ -51,10 +53,17 @@ class DeploymentPage {
   // Looks again every few seconds, and whenever the night says something.
   async live() {
     while (!this.signal.aborted) {
-      this.data = await this.gathered();
+      try {
+        this.data = await this.gathered();
+      } catch (error) {
+        if (!this.data || !passes(error)) throw error;
+        say(`${error.message} Trying again.`);
+        await rest(LOOK_MILLISECONDS, this.signal);
+        continue;
+      }
       if (this.signal.aborted) return;
       this.show();
-      this.watch(this.data.status.current_sleep);
+      beside(this.watch(this.data.status.current_sleep), this.signal, say);
       const rolling = this.data.rollouts?.some((rollout) => rollout.status === "running");
       const woken = new Promise((resolve) => (this.wake = resolve));
       await Promise.race([rest(rolling ? QUICK_MILLISECONDS : LOOK_MILLISECONDS, this.signal), woken]);
@@ -75,7 +84,16 @@ class DeploymentPage {
     const nights = [...told.data, ...this.older.filter((old) => told.data.every((night) => night.id !== old.id))];
     this.numbers = { ...this.numbers, ...told.numbers };
     const has_more = this.older.length ? this.more : told.has_more;
-    return { ...told, deployment, status, nights, has_more, numbers: this.numbers, schedules: schedules?.data ?? null, rollouts: rollouts?.data ?? null };
+    return {
+      ...told,
+      deployment,
+      status,
+      nights,
+      has_more,
+      numbers: this.numbers,
+      schedules: schedules?.data ?? null,
+      rollouts: rollouts?.data ?? null,
+    };
   }
 
   async earlier() {
@@ -93,15 +111,11 @@ class DeploymentPage {
     this.progress = null;
     const after = this.data.nights.find((night) => night.id === sleep)?.events.at(-1)?.seq ?? 0;
     const told = (event) => {
-      if (event.type === "sleep.stage_started") say(`${this.name}: ${words(event.data.stage)}`);
+      if (event.type === "sleep.stage_started") whisper(`${this.name}: ${words(event.data.stage)}`);
       if (event.type === "sleep.progress") this.progressed(event);
       else this.wake();
     };
-    try {
-      await follow(sleep, { after, signal: this.signal, told });
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-    }
+    await follow(sleep, { after, signal: this.signal, told });
     this.wake();
   }
 
@@ -114,7 +128,14 @@ class DeploymentPage {
     const { data } = this;
     const { versions, numbers, status } = data;
     const active = status.active_version;
-    this.head.show({ deployment: data.deployment, status, last: data.nights.find((night) => recallOf(night) !== null), next: nextSleep(data.schedules), versions, numbers });
+    this.head.show({
+      deployment: data.deployment,
+      status,
+      last: data.nights.find((night) => night.recall !== null),
+      next: nextSleep(data.schedules),
+      versions,
+      numbers,
+    });
     this.night.show(this.tonight());
     const moment = status.current_sleep || data.nights.length === 0 ? Math.floor(now()) : 60 * Math.ceil(now() / 60);
     this.life.show({ nights: data.nights, depths: data.depths, numbers, versions, active, until: moment, rollouts: data.rollouts });
@@ -135,7 +156,17 @@ class DeploymentPage {
     const rollout = this.data.rollouts?.find((one) => one.status === "running") ?? null;
     if (!night) return { rollout };
     const { stage, step, total_steps } = { stage: night.phase, ...night.progress, ...this.progressOf(night) };
-    return { rollout, id: night.id, status: night.status, waiting: night.waiting, stage, step, total_steps, attempt: night.attempt, began: night.created_at };
+    return {
+      rollout,
+      id: night.id,
+      status: night.status,
+      waiting: night.waiting,
+      stage,
+      step,
+      total_steps,
+      attempt: night.attempt,
+      began: night.created_at,
+    };
   }
 
   progressOf(night) {
@@ -147,13 +178,11 @@ class DeploymentPage {
 
   drawHead({ deployment, status, last, next, versions }) {
     const active = status.active_version;
-    const parent = versions?.find((version) => version.id === active)?.parent;
-    const back = () => this.decided(rollBack(deployment, { name: (id) => this.nameOf(id), active, to: parent }), "It is rolled back.");
+    const back = () => this.rollBack();
     const sleep = () => this.decided(startSleep(deployment, status), "The sleep has begun.");
-    const recall = last ? recallOf(last) : null;
     const facts = [
       ["Serves", this.nameOf(active), short(active)],
-      ["Recall", share(recall), last ? `of ${nightName(last.id, this.numbers)}` : "no night yet"],
+      ["Recall", share(last?.recall), last ? `of ${nightName(last.id, this.numbers)}` : "no night yet"],
       ["Waiting", plural(status.pending.experiences, "experience"), plural(status.pending.tokens, "token")],
       ["Next sleep", next ? until(next) : "when told", next ? when(next) : "no schedule"],
     ];
@@ -161,39 +190,106 @@ class DeploymentPage {
       el(
         "div",
         { class: "title" },
-        el("div", {}, el("h1", {}, deployment.name), state(status.state), el("p", { class: "muted clip", title: deployment.base_model.model }, deployment.base_model.model.split("/").slice(-2).join("/"))),
+        el(
+          "div",
+          {},
+          el("h1", {}, deployment.name),
+          state(status.state),
+          el(
+            "p",
+            { class: "muted clip", title: deployment.base_model.model },
+            deployment.base_model.model.split("/").slice(-2).join("/"),
+          ),
+        ),
         el(
           "div",
           { class: "actions" },
-          parent ? el("button", { type: "button", "data-focus": "back", on: { click: back } }, "Roll back") : null,
-          el("button", { type: "button", class: "primary", "data-focus": "sleep", disabled: Boolean(status.current_sleep), on: { click: sleep } }, "Start a sleep"),
+          earlier(active, versions)
+            ? el("button", { type: "button", "data-focus": "back", on: { click: back } }, "Roll back")
+            : null,
+          el(
+            "button",
+            {
+              type: "button",
+              class: "primary",
+              "data-focus": "sleep",
+              disabled: Boolean(status.current_sleep),
+              on: { click: sleep },
+            },
+            "Start a sleep",
+          ),
         ),
       ),
       deployment.error ? el("p", { class: "wrong", role: "alert" }, deployment.error) : null,
-      el("dl", { class: "stats" }, facts.map(([name, value, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "muted" }, more)))),
+      el(
+        "dl",
+        { class: "stats" },
+        facts.map(([name, value, more]) =>
+          el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "muted" }, more)),
+        ),
+      ),
     ];
   }
 
   drawNight({ rollout, ...night }) {
     const parts = [];
-    if (rollout) parts.push(el("div", { class: "card live", role: "group", "aria-label": "Rollout" }, el("p", {}, el("strong", {}, `${words(rollout.kind)} of ${this.nameOf(rollout.to_version)}`), ` ${canary(rollout)}`)));
+    if (rollout)
+      parts.push(
+        el(
+          "div",
+          { class: "card live", role: "group", "aria-label": "Rollout" },
+          el("p", {}, el("strong", {}, `${words(rollout.kind)} to ${this.nameOf(rollout.to_version)}`), ` ${canary(rollout)}`),
+          rollout.canary
+            ? el(
+                "div",
+                { class: "actions" },
+                el(
+                  "button",
+                  {
+                    type: "button",
+                    "data-focus": "abort",
+                    on: { click: () => this.decided(abortRollout(rollout, this.nameOf(rollout.to_version)), "The canary ends.") },
+                  },
+                  "End the canary",
+                ),
+              )
+            : null,
+        ),
+      );
     if (!night.id) return parts;
     const name = nightName(night.id, this.numbers);
-    const bar = el("progress", { "aria-label": "Progress of the stage", ...(night.total_steps ? { max: night.total_steps, value: night.step } : {}) });
+    const bar = el("progress", {
+      "aria-label": "Progress of the stage",
+      ...(night.total_steps ? { max: night.total_steps, value: night.step } : {}),
+    });
     const cancel = () => this.decided(cancelSleep(night.id, name), "The night is being cancelled.");
     const where = night.stage ? words(night.stage) : night.status;
     parts.push(
       el(
         "div",
         { class: "card live", role: "group", "aria-label": "Tonight" },
-        el("p", {}, el("strong", {}, name), ` ${night.status}, since ${when(night.began)}${night.attempt > 1 ? `, attempt ${night.attempt}` : ""}`),
-        el("p", { class: "stage" }, el("span", {}, night.waiting ?? where), el("span", { class: "muted" }, night.total_steps ? ` ${night.step} of ${night.total_steps}` : "")),
+        el(
+          "p",
+          {},
+          el("strong", {}, name),
+          ` ${night.status}, since ${when(night.began)}${night.attempt > 1 ? `, attempt ${night.attempt}` : ""}`,
+        ),
+        el(
+          "p",
+          { class: "stage" },
+          el("span", {}, night.waiting ?? where),
+          el("span", { class: "muted" }, night.total_steps ? ` ${night.step} of ${night.total_steps}` : ""),
+        ),
         bar,
         el(
           "div",
           { class: "actions" },
           el("a", { class: "button", "data-focus": "watch", href: way("deployments", this.name, "nights", night.id) }, "Watch"),
-          el("button", { type: "button", "data-focus": "cancel", on: { click: cancel }, disabled: night.status === "cancelling" }, "Cancel"),
+          el(
+            "button",
+            { type: "button", "data-focus": "cancel", on: { click: cancel }, disabled: night.status === "cancelling" },
+            "Cancel",
+          ),
         ),
       ),
     );
@@ -218,14 +314,34 @@ class DeploymentPage {
     const pages = el(
       "div",
       { class: "pages" },
-      this.offset + drawn.shown < nights.length ? el("button", { type: "button", class: "quiet", "data-focus": "turn-back", on: { click: turn(drawn.shown) } }, "Earlier") : null,
-      this.offset ? el("button", { type: "button", class: "quiet", "data-focus": "turn-on", on: { click: turn(-drawn.shown) } }, "Later") : null,
+      this.offset + drawn.shown < nights.length
+        ? el("button", { type: "button", class: "quiet", "data-focus": "turn-back", on: { click: turn(drawn.shown) } }, "Earlier")
+        : null,
+      this.offset
+        ? el("button", { type: "button", class: "quiet", "data-focus": "turn-on", on: { click: turn(-drawn.shown) } }, "Later")
+        : null,
     );
     const changes = (rollouts ?? []).filter((rollout) => PROMOTIONS.has(rollout.kind) && rollout.status === "succeeded");
-    const last = changes[0] && versions ? el("p", { class: "muted" }, `Last ${words(changes[0].kind)}: to ${this.nameOf(changes[0].to_version)}, ${when(changes[0].finished_at)}. ${changes[0].reason ?? ""}`) : null;
+    const last =
+      changes[0] && versions
+        ? el(
+            "p",
+            { class: "muted" },
+            `Last ${words(changes[0].kind)}: to ${this.nameOf(changes[0].to_version)}, ${when(changes[0].finished_at)}. ${changes[0].reason ?? ""}`,
+          )
+        : null;
     return [
       drawn.drawn,
-      el("div", { class: "under" }, legend([["by-before", "a version answers"], ["by-fast", "with fast memory"], ["restart", "learner started again"]]), pages),
+      el(
+        "div",
+        { class: "under" },
+        legend([
+          ["by-before", "a version answers"],
+          ["by-fast", "with fast memory"],
+          ["restart", "learner started again"],
+        ]),
+        pages,
+      ),
       last,
     ];
   }
@@ -234,7 +350,11 @@ class DeploymentPage {
     if (columns === null) return el("p", { class: "empty" }, "This key may not read versions.");
     return [
       matrix(columns, { versions, numbers, deployment: this.name }),
-      el("p", { class: "muted" }, "What of each night's day a version still completes as it was taught. Earlier nights are measured together: one cell over all of them."),
+      el(
+        "p",
+        { class: "muted" },
+        "Of each night's day, the share that a version completes as it was taught, and of earlier nights as the version before it did. What was measured of several nights together is one cell.",
+      ),
     ];
   }
 
@@ -250,8 +370,8 @@ class DeploymentPage {
     if (versions === null) return el("p", { class: "empty" }, "This key may not read versions.");
     const name = (id) => this.nameOf(id);
     const decide = {
-      Promote: (version) => this.decided(promote(version, { name, active, refused: (version.gates ?? []).filter((gate) => gate.passed === false).map((gate) => words(gate.name)) }), "The promotion has begun."),
-      "Roll back": (version) => this.decided(rollBack(this.data.deployment, { name, active, to: version.parent }), "It is rolled back."),
+      Promote: (version) => this.decided(promote(version, { name, active, refused: refused(version) }), "The promotion has begun."),
+      "Roll back": () => this.rollBack(),
       Reject: (version) => this.decided(reject(version, { name }), `${name(version.id)} is rejected.`),
       Revoke: (version) => this.decided(revoke(version, { name, active }), `${name(version.id)} is revoked.`),
     };
@@ -260,8 +380,26 @@ class DeploymentPage {
       this.wake();
       this.experts.node.parentElement.scrollIntoView({ block: "nearest" });
     };
-    const told = (rollouts ?? []).map((one) => el("li", {}, `${when(one.created_at)} ${words(one.kind)} ${name(one.from_version)} to ${name(one.to_version)}: ${canary(one)}${one.reason ? `, "${one.reason}"` : ""}`));
-    return [versionsTable({ versions, numbers, active, chosen }, { decide, choose }), told.length ? [el("h3", {}, "Rollouts"), el("ul", { class: "rollouts" }, told)] : null];
+    const told = (rollouts ?? []).map((one) =>
+      el(
+        "li",
+        {},
+        `${when(one.created_at)} ${words(one.kind)} ${name(one.from_version)} to ${name(one.to_version)}: ${canary(one)}${one.reason ? `, "${one.reason}"` : ""}`,
+      ),
+    );
+    return [
+      versionsTable({ versions, numbers, active, chosen }, { decide, choose }),
+      told.length ? [el("h3", {}, "Rollouts"), el("ul", { class: "rollouts" }, told)] : null,
+    ];
+  }
+
+  rollBack() {
+    const { deployment, status, versions } = this.data;
+    const active = status.active_version;
+    return this.decided(
+      rollBack(deployment, { name: (id) => this.nameOf(id), active, to: earlier(active, versions) }),
+      "It is rolled back.",
+    );
   }
 
   async decided(dialog, words_) {
@@ -273,8 +411,24 @@ class DeploymentPage {
 }
 
 function canary({ status, canary: part, error }) {
-  const some = part ? `, ${part.percent} % for ${part.seconds} s, ${plural(part.requests ?? 0, "request")}, ${plural(part.errors ?? 0, "error")}` : "";
+  const some = part
+    ? `, ${part.percent} % for ${part.seconds} s, ${plural(part.requests ?? 0, "request")}, ${plural(part.errors ?? 0, "error")}`
+    : "";
   return `${status}${some}${error ? `, ${error.message ?? error}` : ""}`;
+}
+
+// Why a version is promoted only by somebody who may pass over gates.
+function refused(version) {
+  const failed = (version.gates ?? []).filter((gate) => gate.passed === false).map((gate) => words(gate.name));
+  return version.status === "rejected" && !failed.length ? ["rejected"] : failed;
+}
+
+// The youngest ancestor that may serve: where a rollback goes.
+function earlier(id, versions) {
+  const of = (one) => versions?.find((version) => version.id === one);
+  let found = of(of(id)?.parent);
+  while (found && ["revoked", "deleted"].includes(found.status)) found = of(found.parent);
+  return found?.id ?? null;
 }
 
 function nextSleep(schedules) {

@@ -26,10 +26,24 @@ export function decide({ title, about, fields = [], verb, danger = false, send }
         act.disabled = false;
       }
     };
-    const form = el("form", { on: { submit } }, el("h2", { id: "dialog-title" }, title), el("p", {}, about), fields, wrong, el("div", { class: "actions" }, close, act));
+    const form = el(
+      "form",
+      { on: { submit } },
+      el("h2", { id: "dialog-title" }, title),
+      el("p", {}, about),
+      fields,
+      wrong,
+      el("div", { class: "actions" }, close, act),
+    );
     const dialog = el("dialog", { "aria-labelledby": "dialog-title" }, form);
     let result = null;
-    dialog.addEventListener("close", () => (dialog.remove(), resolve(result)));
+    const opener = document.activeElement?.dataset?.focus;
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      // What opened it may have been drawn again meanwhile.
+      if (opener) document.querySelector(`[data-focus="${CSS.escape(opener)}"]`)?.focus();
+      resolve(result);
+    });
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -37,8 +51,18 @@ export function decide({ title, about, fields = [], verb, danger = false, send }
 
 export function field(label, attributes, hint) {
   const name = attributes.name;
-  const input = el(attributes.rows ? "textarea" : "input", { id: `field-${name}`, ...(hint ? { "aria-describedby": `hint-${name}` } : {}), ...attributes });
-  return el("div", { class: "field" }, el("label", { for: `field-${name}` }, label), input, hint ? el("small", { id: `hint-${name}` }, hint) : null);
+  const input = el(attributes.rows ? "textarea" : "input", {
+    id: `field-${name}`,
+    ...(hint ? { "aria-describedby": `hint-${name}` } : {}),
+    ...attributes,
+  });
+  return el(
+    "div",
+    { class: "field" },
+    el("label", { for: `field-${name}` }, label),
+    input,
+    hint ? el("small", { id: `hint-${name}` }, hint) : null,
+  );
 }
 
 export function choice(label, name, options) {
@@ -57,9 +81,16 @@ export function startSleep(deployment, status) {
   return decide({
     title: `Put ${deployment.name} to sleep`,
     about: `${count(experiences)} experiences wait, ${count(tokens)} tokens. It goes on answering meanwhile.`,
-    fields: [field("Seed", { name: "seed", type: "number", min: 0, max: 2 ** 31 - 1, value: 0, required: true }, "The same seed and experiences make the same night.")],
+    fields: [
+      field(
+        "Seed",
+        { name: "seed", type: "number", min: 0, max: 2 ** 31 - 1, value: 0, required: true },
+        "The same seed and experiences make the same night.",
+      ),
+    ],
     verb: "Start the sleep",
-    send: ({ seed }) => ask("/v1/sleeps", { method: "POST", body: { deployment: deployment.id, seed: Number(seed), id: newSleep() } }),
+    send: ({ seed }) =>
+      ask("/v1/sleeps", { method: "POST", body: { deployment: deployment.id, seed: Number(seed), id: newSleep() } }),
   });
 }
 
@@ -80,19 +111,31 @@ export function cancelSleep(sleep, name) {
 
 export function promote(version, { name, active, refused }) {
   const body = ({ strategy, percent, seconds, override, reason: why }) => ({
-    strategy,
     ...(strategy === "canary" ? { canary: { percent: Number(percent), seconds: Number(seconds) } } : {}),
     expected_active_version: active,
     override_gates: override === "on",
     reason: why,
   });
-  const override = el("label", { class: "radio warn" }, el("input", { type: "checkbox", name: "override" }), el("span", {}, `Promote although its gate refused it (${refused.join(", ")})`));
+  const override = el(
+    "label",
+    { class: "radio warn" },
+    el("input", { type: "checkbox", name: "override" }),
+    el("span", {}, `Promote although its gate refused it (${refused.join(", ")})`),
+  );
   return decide({
     title: `Promote ${name(version.id)}`,
     about: `It takes the place of ${name(active)} on every replica.`,
     fields: [
-      choice("How", "strategy", [["immediate", "At once"], ["canary", "To some of the traffic first"]]),
-      el("div", { class: "pair canary" }, field("Percent", { name: "percent", type: "number", min: 1, max: 50, value: 10 }), field("Seconds", { name: "seconds", type: "number", min: 1, value: 600 })),
+      choice("How", "strategy", [
+        ["immediate", "At once"],
+        ["canary", "To some of the traffic first"],
+      ]),
+      el(
+        "div",
+        { class: "pair canary" },
+        field("Percent", { name: "percent", type: "number", min: 1, max: 50, value: 10 }),
+        field("Seconds", { name: "seconds", type: "number", min: 1, value: 600 }),
+      ),
       refused.length ? override : null,
       reason(),
     ],
@@ -109,7 +152,20 @@ export function rollBack(deployment, { name, active, to }) {
     verb: "Roll back",
     danger: true,
     send: ({ reason: why }) =>
-      ask(`${path("deployments", deployment.id)}/rollback`, { method: "POST", body: { to_version: to, expected_active_version: active, reason: why } }),
+      ask(`${path("deployments", deployment.id)}/rollback`, {
+        method: "POST",
+        body: { expected_active_version: active, reason: why },
+      }),
+  });
+}
+
+export function abortRollout(rollout, name) {
+  return decide({
+    title: `End the canary of ${name}`,
+    about: `All clients are answered by the version before it again, and ${name} stays a candidate.`,
+    verb: "End the canary",
+    danger: true,
+    send: () => ask(`${path("rollouts", rollout.id)}/abort`, { method: "POST" }),
   });
 }
 
@@ -127,7 +183,10 @@ export function reject(version, { name }) {
 export function revoke(version, { name, active }) {
   return decide({
     title: `Revoke ${name(version.id)}`,
-    about: version.id === active ? "It serves now: the deployment is rolled back at once, and this version never serves again." : "This version never serves again.",
+    about:
+      version.id === active
+        ? "It serves now: the deployment is rolled back at once, and this version never serves again."
+        : "This version never serves again.",
     fields: [reason()],
     verb: "Revoke",
     danger: true,

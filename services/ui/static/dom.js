@@ -1,6 +1,8 @@
 // Making elements. Text only ever becomes text nodes and attributes, never markup; an address is one of this page, or http(s).
 
 const SVG = "http://www.w3.org/2000/svg";
+const SAID_MILLISECONDS = 6000;
+let hiding;
 const REFUSED = /^(on|style$|srcdoc$)/i;
 
 export function el(name, attributes = {}, ...children) {
@@ -52,6 +54,7 @@ export class Section {
     if (key === this.shown) return;
     this.shown = key;
     const focused = this.node.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
+    this.node.closest("[aria-busy]")?.removeAttribute("aria-busy");
     this.node.replaceChildren(...[this.draw(data)].flat(Infinity).filter(Boolean));
     if (focused) [...this.node.querySelectorAll("[data-focus]")].find((one) => one.dataset.focus === focused)?.focus();
   }
@@ -75,6 +78,15 @@ export function onWidth(node, signal, changed) {
   signal.addEventListener("abort", () => observer.disconnect());
 }
 
+// For everybody, for a while.
 export function say(text) {
-  document.getElementById("said").textContent = text;
+  const toast = document.getElementById("toast");
+  toast.textContent = text;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => (toast.textContent = ""), SAID_MILLISECONDS);
+}
+
+// For those who listen to the page: what others see for themselves.
+export function whisper(text) {
+  document.getElementById("whispered").textContent = text;
 }

@@ -1,7 +1,7 @@
 // The dreams of a night to read, page by page: of what, what became of it, and how well an instance did that learned it.
 
-import { ask, path } from "./api.js";
-import { el } from "./dom.js";
+import { ask, beside, path } from "./api.js";
+import { el, say } from "./dom.js";
 import { precise, short, words } from "./format.js";
 
 const PAGE = 10;
@@ -28,11 +28,19 @@ export function dreams(sleep, signal) {
     list.replaceChildren();
     return load();
   };
-  more.addEventListener("click", load);
-  only.addEventListener("change", again);
+  more.addEventListener("click", () => beside(load(), signal, say));
+  only.addEventListener("change", () => beside(again(), signal, say));
   const filter = el("label", { class: "filter", for: "only-rewarded" }, only, "only those that helped");
   // Of a night that did not dream there is nothing to say.
-  const node = el("section", { class: "card", "aria-label": "Dreams", hidden: true }, el("h2", {}, "Dreams"), filter, none, list, more);
+  const node = el(
+    "section",
+    { class: "card", "aria-label": "Dreams", hidden: true },
+    el("h2", {}, "Dreams"),
+    filter,
+    none,
+    list,
+    more,
+  );
   return { node, load: again };
 }
 
@@ -47,5 +55,10 @@ function dream(one) {
     compared ? `${precise(one.score)} against ${precise(one.undreamt)} undreamt` : null,
   ];
   const kind = one.rewarded ? "helped" : one.rewarded === false ? "did not help" : "not tried";
-  return el("li", { class: one.rewarded ? "rewarded" : "" }, el("p", { class: "dreamt" }, one.text), el("p", { class: "muted" }, el("strong", {}, kind), ` · ${facts.filter(Boolean).join(" · ")}`));
+  return el(
+    "li",
+    { class: one.rewarded ? "rewarded" : "" },
+    el("p", { class: "dreamt" }, one.text),
+    el("p", { class: "muted" }, el("strong", {}, kind), ` · ${facts.filter(Boolean).join(" · ")}`),
+  );
 }

@@ -2,7 +2,7 @@
 // shortened; `oneNight` is a night with its clock and its losses.
 
 import { el, svg } from "./dom.js";
-import { share, took, when } from "./format.js";
+import { share, took, when, words as spaced } from "./format.js";
 import { losses } from "./losses.js";
 import { AWAKE, endOf, restarts, servedBy, stepsOf } from "./stages.js";
 
@@ -73,7 +73,11 @@ function band(spans, x) {
     const [left, right] = [x(from), x(to)];
     const wide = name && right - left > 7 * name.length + 8;
     return [
-      svg("rect", { class: `band by-${by}`, x: left, y: 0, width: Math.max(1, right - left), height: BAND }, svg("title", {}, name ?? "")),
+      svg(
+        "rect",
+        { class: `band by-${by}`, x: left, y: 0, width: Math.max(1, right - left), height: BAND },
+        svg("title", {}, name ?? ""),
+      ),
       wide ? text(name, (left + right) / 2, 14, "band-name middle") : null,
     ];
   });
@@ -108,7 +112,11 @@ export function life(nights, { depths, width, until, name, href, title, servingA
   const end = last && endOf(last.events);
   if (!last || end) parts.push(...awake(end, until, x, at, name(servingAt), "now"));
   return {
-    drawn: svg("svg", { class: "hypnogram", width, height: at.bottom + UNDER, role: "group", "aria-label": "Hypnogram of the last nights" }, parts),
+    drawn: svg(
+      "svg",
+      { class: "hypnogram", width, height: at.bottom + UNDER, role: "group", "aria-label": "Hypnogram of the last nights" },
+      parts,
+    ),
     shown: shown.length,
   };
 }
@@ -163,15 +171,11 @@ function bandName(by, night, name) {
   return name(by === "after" ? night.result_version : night.parent_version);
 }
 
-export function recallOf(night) {
-  return night.gates.find((gate) => gate.name === "agreement")?.value ?? null;
-}
-
 // One word on how a night ended.
 export function verdict(night) {
-  const recall = recallOf(night);
-  if (night.status === "succeeded") return night.outcome === "promoted" && recall !== null ? `recall ${share(recall)}` : night.outcome.replace("_", " ");
-  return night.status;
+  if (night.status !== "succeeded") return night.status;
+  if (night.outcome === "promoted" && night.recall !== null) return `recall ${share(night.recall)}`;
+  return spaced(night.outcome);
 }
 
 function summary(night, title) {
@@ -186,7 +190,10 @@ export function oneNight(night, { depths, width, until, name }) {
   const [start, end] = [steps[0].from, steps.at(-1).to];
   const right = width - 8;
   const x = (moment) => at.gutter + ((right - at.gutter) * (moment - start)) / Math.max(1, end - start);
-  const spans = servedBy(night.events, until).map((span) => ({ ...span, name: span.by === "fast" ? "with fast memory" : bandName(span.by, night, name) }));
+  const spans = servedBy(night.events, until).map((span) => ({
+    ...span,
+    name: span.by === "fast" ? "with fast memory" : bandName(span.by, night, name),
+  }));
   const below = losses(night.events, { x, left: at.gutter, right, top: at.bottom + 10 });
   const bottom = at.bottom + below.height + 8;
   const parts = [

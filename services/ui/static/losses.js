@@ -44,5 +44,8 @@ function ticks(low, high) {
 
 function line({ task, points }, x, y) {
   if (points.length === 1) return svg("circle", { class: `dot task-${task}`, cx: x(points[0].at), cy: y(points[0].loss), r: 2 });
-  return svg("polyline", { class: `curve task-${task}`, points: points.map(({ at, loss }) => `${x(at).toFixed(1)},${y(loss).toFixed(1)}`).join(" ") });
+  return svg("polyline", {
+    class: `curve task-${task}`,
+    points: points.map(({ at, loss }) => `${x(at).toFixed(1)},${y(loss).toFixed(1)}`).join(" "),
+  });
 }

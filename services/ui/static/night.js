@@ -1,8 +1,8 @@
 // One night, while it lasts and after it: its hypnogram and losses, its stages, its gate, its dreams, and everything that it said.
 
-import { ask, path } from "./api.js";
+import { ask, beside, path } from "./api.js";
 import { cancelSleep } from "./dialogs.js";
-import { Section, el, onWidth, say, way } from "./dom.js";
+import { Section, el, onWidth, say, way, whisper } from "./dom.js";
 import { dreams } from "./dreams.js";
 import { clock, nightName, now, plural, precise, short, took, versionName, when, words } from "./format.js";
 import { legend, oneNight } from "./hypnogram.js";
@@ -11,6 +11,7 @@ import { depthOf, jobs, stagesOf, trainRuns } from "./stages.js";
 import { gateTable, links } from "./tables.js";
 
 const LOG = 100;
+const GATHER_MILLISECONDS = 150;
 const TICK_MILLISECONDS = 2000;
 const CHANGES = /^(sleep\.(started|stage_started|stage_finished|cancelling|cancelled|failed|succeeded)|deployment\.|version\.)/;
 
@@ -48,8 +49,9 @@ class NightPage {
     await this.dreams.load();
     const told = (event) => {
       this.events.push(event);
-      if (event.type === "sleep.stage_started") say(words(event.data.stage));
-      if (event.type === "sleep.stage_finished" && String(event.data.stage).startsWith("dream_") && !this.sleep.finished_at) this.dreams.load();
+      if (event.type === "sleep.stage_started") whisper(words(event.data.stage));
+      if (event.type === "sleep.stage_finished" && String(event.data.stage).startsWith("dream_") && !this.sleep.finished_at)
+        beside(this.dreams.load(), this.signal, say);
       if (CHANGES.test(event.type) && !this.sleep.finished_at) this.lookSoon();
       this.showSoon();
     };
@@ -73,7 +75,7 @@ class NightPage {
 
   lookSoon() {
     clearTimeout(this.looking);
-    this.looking = setTimeout(() => !this.signal.aborted && this.look(), 150);
+    this.looking = setTimeout(() => this.signal.aborted || beside(this.look(), this.signal, say), GATHER_MILLISECONDS);
   }
 
   showSoon() {
@@ -101,7 +103,12 @@ class NightPage {
     const open = stagesOf(this.events).at(-1);
     if (!open || open.to !== null || this.sleep.finished_at) return null;
     const last = this.events.findLast((event) => event.type === "sleep.progress" && event.created_at >= open.from);
-    return { stage: open.stage, step: last?.data.step ?? null, total: last?.data.total_steps ?? null, loss: last?.data.loss ?? null };
+    return {
+      stage: open.stage,
+      step: last?.data.step ?? null,
+      total: last?.data.total_steps ?? null,
+      loss: last?.data.loss ?? null,
+    };
   }
 
   nameOf(id) {
@@ -117,17 +124,49 @@ class NightPage {
       ["Began", when(sleep.created_at), short(sleep.id)],
       [ended ? "Took" : "Sleeping for", took(until - sleep.created_at), plural(sleep.attempt, "attempt")],
       ["From", this.nameOf(sleep.parent_version), short(sleep.parent_version)],
-      ["Woke as", sleep.result_version ? this.nameOf(sleep.result_version) : "–", sleep.result_version ? short(sleep.result_version) : words(sleep.outcome ?? sleep.status)],
+      [
+        "Made",
+        sleep.result_version ? this.nameOf(sleep.result_version) : "–",
+        sleep.result_version ? short(sleep.result_version) : words(sleep.outcome ?? sleep.status),
+      ],
     ];
     return [
       el(
         "div",
         { class: "title" },
-        el("div", {}, el("h1", {}, this.name[0].toUpperCase() + this.name.slice(1)), el("span", { class: `outcome big ${sleep.outcome ?? sleep.status}` }, words(sleep.outcome ?? sleep.status)), el("p", { class: "muted" }, "of ", el("a", { href: way("deployments", this.deployment) }, this.deployment), `, seed ${sleep.seed}`)),
-        ended ? null : el("div", { class: "actions" }, el("button", { type: "button", "data-focus": "cancel", disabled: sleep.status === "cancelling", on: { click: cancel } }, "Cancel")),
+        el(
+          "div",
+          {},
+          el("h1", {}, this.name[0].toUpperCase() + this.name.slice(1)),
+          el("span", { class: `outcome big ${sleep.outcome ?? sleep.status}` }, words(sleep.outcome ?? sleep.status)),
+          el(
+            "p",
+            { class: "muted" },
+            "of ",
+            el("a", { href: way("deployments", this.deployment) }, this.deployment),
+            `, seed ${sleep.seed}`,
+          ),
+        ),
+        ended
+          ? null
+          : el(
+              "div",
+              { class: "actions" },
+              el(
+                "button",
+                { type: "button", "data-focus": "cancel", disabled: sleep.status === "cancelling", on: { click: cancel } },
+                "Cancel",
+              ),
+            ),
       ),
       sleep.error ? el("p", { class: "wrong", role: "alert" }, `${words(sleep.error.code)}: ${sleep.error.message}`) : null,
-      el("dl", { class: "stats" }, facts.map(([name, value, more]) => el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "muted" }, more)))),
+      el(
+        "dl",
+        { class: "stats" },
+        facts.map(([name, value, more]) =>
+          el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "muted" }, more)),
+        ),
+      ),
       ended ? null : this.drawProgress(sleep, stage),
     ];
   }
@@ -137,7 +176,12 @@ class NightPage {
     return el(
       "div",
       { class: "card live", role: "group", "aria-label": "Tonight" },
-      el("p", { class: "stage" }, el("span", {}, stage ? words(stage.stage) : (sleep.waiting ?? sleep.status)), el("span", { class: "muted" }, far)),
+      el(
+        "p",
+        { class: "stage" },
+        el("span", {}, stage ? words(stage.stage) : (sleep.waiting ?? sleep.status)),
+        el("span", { class: "muted" }, far),
+      ),
       el("progress", { "aria-label": "Progress of the stage", ...(stage?.total ? { max: stage.total, value: stage.step } : {}) }),
     );
   }
@@ -148,7 +192,16 @@ class NightPage {
     const name = (id) => this.nameOf(id);
     const night = { ...this.night, ...this.sleep, events: this.events };
     const drawn = oneNight(night, { depths: this.told.depths, width, until, name });
-    return [drawn, legend([["by-fast", "with fast memory"], ["by-after", "the new version"], ["task-fast_learning", "loss, fast learning"], ["task-seeding", "loss, knowledge seeding"], ["restart", "learner started again"]])];
+    return [
+      drawn,
+      legend([
+        ["by-fast", "with fast memory"],
+        ["by-after", "the new version"],
+        ["task-fast_learning", "loss, fast learning"],
+        ["task-seeding", "loss, knowledge seeding"],
+        ["restart", "learner started again"],
+      ]),
+    ];
   }
 
   drawStages({ spans, ended }) {
@@ -161,22 +214,52 @@ class NightPage {
       const runs = !ended && i === spans.length - 1 && span.seconds === null;
       const length = el("span", { class: `length depth-${kind}`, "aria-hidden": "true" });
       length.style.inlineSize = `${Math.max(0.5, (100 * (span.to - span.from)) / longest).toFixed(2)}%`;
-      return el("tr", {}, el("th", { scope: "row" }, words(span.stage)), el("td", { class: "number" }, runs ? "runs" : took(span.seconds ?? span.to - span.from)), el("td", { class: "lengths" }, length), el("td", { class: "muted" }, span.broken && !runs ? "broken off" : ""));
+      return el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, words(span.stage)),
+        el("td", { class: "number" }, runs ? "runs" : took(span.seconds ?? span.to - span.from)),
+        el("td", { class: "lengths" }, length),
+        el("td", { class: "muted" }, span.broken && !runs ? "broken off" : ""),
+      );
     });
     const head = ["Stage", "Took"].map((word) => el("th", { scope: "col" }, word));
-    return el("div", { class: "scroll" }, el("table", { class: "list stages" }, el("thead", { class: "unseen" }, el("tr", {}, head, el("td"), el("td"))), el("tbody", {}, rows)));
+    return el(
+      "div",
+      { class: "scroll" },
+      el(
+        "table",
+        { class: "list stages", "aria-label": "Stages" },
+        el("thead", { class: "unseen" }, el("tr", {}, head, el("td"), el("td"))),
+        el("tbody", {}, rows),
+      ),
+    );
   }
 
   // Newest first; of every run only the last word on its progress.
   drawLog({ all }) {
-    const last = new Map(this.events.filter((event) => event.type === "sleep.progress").map((event) => [event.data.run, event.seq]));
+    const last = new Map(
+      this.events.filter((event) => event.type === "sleep.progress").map((event) => [event.data.run, event.seq]),
+    );
     const told = this.events.filter((event) => event.type !== "sleep.progress" || last.get(event.data.run) === event.seq).reverse();
     const shown = all ? told : told.slice(0, LOG);
     const more = () => {
       this.all = true;
       this.show();
     };
-    const line = (event) => el("li", { class: event.level }, el("time", { datetime: new Date(1000 * event.created_at).toISOString() }, clock(event.created_at)), el("code", {}, event.type), el("span", {}, event.message));
-    return [el("ol", { class: "log" }, shown.map(line)), shown.length < told.length ? el("button", { type: "button", class: "quiet", on: { click: more } }, `All ${told.length} events`) : null];
+    const line = (event) =>
+      el(
+        "li",
+        { class: event.level },
+        el("time", { datetime: new Date(1000 * event.created_at).toISOString() }, clock(event.created_at)),
+        el("code", {}, event.type),
+        el("span", {}, event.message),
+      );
+    return [
+      el("ol", { class: "log" }, shown.map(line)),
+      shown.length < told.length
+        ? el("button", { type: "button", class: "quiet", on: { click: more } }, `All ${told.length} events`)
+        : null,
+    ];
   }
 }

@@ -1,7 +1,7 @@
 // Every deployment that the key may see, and how it is.
 
-import { ask, askIfAllowed, path } from "./api.js";
-import { Section, el, way } from "./dom.js";
+import { ask, askIfAllowed, passes, path } from "./api.js";
+import { Section, el, say, way } from "./dom.js";
 import { plural, short, when } from "./format.js";
 import { rest } from "./sse.js";
 
@@ -14,7 +14,12 @@ export async function overviewPage(main, _, signal) {
   main.append(el("h1", { id: "overview" }, "Deployments"), list);
   const section = new Section(list, table);
   while (!signal.aborted) {
-    section.show(await gathered(signal));
+    try {
+      section.show(await gathered(signal));
+    } catch (error) {
+      if (!section.shown || !passes(error)) throw error;
+      say(`${error.message} Trying again.`);
+    }
     await rest(LOOK_MILLISECONDS, signal);
   }
 }
@@ -36,7 +41,20 @@ function table(all) {
   return el(
     "div",
     { class: "scroll card" },
-    el("table", { class: "list stack" }, el("thead", {}, el("tr", {}, head.map((word) => el("th", { scope: "col" }, word)))), el("tbody", {}, all.map(row))),
+    el(
+      "table",
+      { class: "list stack", "aria-labelledby": "overview" },
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          head.map((word) => el("th", { scope: "col" }, word)),
+        ),
+      ),
+      el("tbody", {}, all.map(row)),
+    ),
   );
 }
 
@@ -45,12 +63,23 @@ function row({ deployment, status, last }) {
   return el(
     "tr",
     {},
-    el("th", { scope: "row" }, el("a", { href: way("deployments", deployment.name), "data-focus": deployment.id }, deployment.name)),
+    el(
+      "th",
+      { scope: "row" },
+      el("a", { href: way("deployments", deployment.name), "data-focus": deployment.id }, deployment.name),
+    ),
     cell("State", state(status.state)),
     cell("Serves", el("code", { title: status.active_version }, short(status.active_version))),
     cell("Waiting", plural(status.pending.experiences, "experience")),
     cell("Last night", last ? `${when(last.finished_at)}, ${(last.outcome ?? last.status).replace("_", " ")}` : "none"),
-    cell("Base model", el("span", { class: "muted clip", title: deployment.base_model.model }, deployment.base_model.model.split("/").slice(-2).join("/"))),
+    cell(
+      "Base model",
+      el(
+        "span",
+        { class: "muted clip", title: deployment.base_model.model },
+        deployment.base_model.model.split("/").slice(-2).join("/"),
+      ),
+    ),
   );
 }
 

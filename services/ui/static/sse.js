@@ -1,14 +1,14 @@
 // A sleep's events as they happen. EventSource cannot send a key, so the stream is read by fetch, and taken up behind the last event
 // that came, with Last-Event-ID, whenever it breaks off.
 
-import { Problem, path, sent } from "./api.js";
+import { Problem, passes, path, sent } from "./api.js";
 
 const LONGEST_PAUSE = 30_000;
 const SHORTEST_PAUSE = 500;
 
 // Calls `told` with each event once, in order; returns when the sleep has ended, or `signal` says so. Throws a Problem that would come
 // again: no right to read, no such sleep.
-export async function follow(sleep, { after = 0, signal, told, broken = () => {} }) {
+export async function follow(sleep, { after = 0, signal, told }) {
   let last = after;
   let pause = SHORTEST_PAUSE;
   while (!signal.aborted) {
@@ -25,9 +25,8 @@ export async function follow(sleep, { after = 0, signal, told, broken = () => {}
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+      if (error instanceof Problem && !passes(error)) throw error;
     }
-    broken();
     await rest(pause, signal);
     pause = Math.min(2 * pause, LONGEST_PAUSE);
   }
