@@ -51,11 +51,12 @@ def gates(report: Json) -> list[View]:
 
 
 def _criterion(name: str, value: float | None, limits: Json) -> View:
-    lowest, highest = limits.get(f"min_{name}"), limits.get(f"max_{name}")
+    lowest: float | None = limits.get(f"min_{name}")
+    highest: float | None = limits.get(f"max_{name}")
     limit, bound = (lowest, "at least") if highest is None else (highest, "at most")
     if value is None:
         return {"name": name, "passed": None, "value": None, "limit": limit, "message": "not measured"}
-    passed = limit is None or (value <= limit if limit is highest else value >= limit)
+    passed = (lowest is None or value >= lowest) and (highest is None or value <= highest)
     message = f"{bound} {limit}" if limit is not None else ""
     return {"name": name, "passed": passed, "value": value, "limit": limit, "message": message}
 

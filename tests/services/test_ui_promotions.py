@@ -28,6 +28,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
         world.night(2.5, passed=False, agreement=0.97, forgotten=0.14)
         world.night(2.0, mode="manual", agreement=0.96, forgotten=0.03)
         world.night(1.0, mode="manual", agreement=0.94, forgotten=0.04)
+        world.pose()
         yield world
 
 

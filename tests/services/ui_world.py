@@ -26,13 +26,13 @@ from services.api.app import create_app
 from services.controller import Controller
 from services.plan import Job
 from services.settings import Settings
-from services.tables import Event, Sleep, Version
+from services.tables import Deployment, Event, Sleep, Version
 
 DAY = 86_400.0
 SECONDS = {"learn_fast_level": 96.0, "dream_corpus": 210.0, "knowledge_seeding": 640.0, "gate": 110.0, "dream_try_0": 160.0}
 """Of stages; the others take FEW."""
 FEW = 12.0
-STEPS = 20
+STEPS = 15
 """Words on the progress of a learner."""
 DREAMT = (
     "what is the city of mira ? the city of mira is oslo .",
@@ -203,6 +203,12 @@ class World:
         """A night that has been asked for, and submitted."""
         _, night = self.service.sleep(**body)
         return LongNight(night.launcher, night.sleep, self.service)
+
+    def pose(self) -> None:
+        """For pictures: the deployment as one of the model that ships, its first version before its first night."""
+        with self.service.controller.database.write() as tx:
+            tx.execute(update(Version).where(Version.parent.is_(None)).values(created_at=time.time() - 5 * DAY))
+            tx.execute(update(Deployment).values(base_model={"model": "circadian/nursery/weights", "revision": None, "sha256": ""}))
 
     def running(self, sleep: str) -> LongNight:
         """The night of a sleep that somebody else has begun."""

@@ -3,19 +3,20 @@
 import { ask, askIfAllowed, beside, passes, path } from "./api.js";
 import { abortRollout, cancelSleep, promote, reject, revoke, rollBack, startSleep } from "./dialogs.js";
 import { Section, el, onWidth, say, way, whisper } from "./dom.js";
-import { nightName, now, plural, share, short, until, versionName, when, words } from "./format.js";
+import { nightName, now, versionName, when, words } from "./format.js";
+import { button, head, nextSleep } from "./head.js";
 import { legend, life } from "./hypnogram.js";
 import { lineage } from "./lineage.js";
 import { matrix } from "./matrix.js";
-import { state } from "./overview.js";
-import { follow, rest } from "./sse.js";
-import { nightsTable, schedulesTable, versionsTable } from "./tables.js";
+import { follow, rest, seen } from "./sse.js";
+import { nightsTable, schedulesTable } from "./tables.js";
+import { openNow, tonight, tonightOf } from "./tonight.js";
+import { earlier, refused, versionsTable } from "./versions.js";
 
 const LOOK_MILLISECONDS = 5000;
 const QUICK_MILLISECONDS = 1000;
 const GATHER_MILLISECONDS = 150;
 const ROLLOUTS = 5;
-const PROMOTIONS = new Set(["promotion", "rollback", "revocation", "erasure"]);
 
 export async function deploymentPage(main, { deployment }, signal) {
   document.title = `${deployment} · Circadian`;
@@ -32,8 +33,8 @@ class DeploymentPage {
       main.append(el("section", { class: kind, "aria-label": title ?? name }, heading, body));
       return new Section(body, draw);
     };
-    this.head = section(null, (data) => this.drawHead(data), "head");
-    this.night = section(null, (data) => this.drawNight(data), "tonight");
+    this.head = section(null, (data) => head(data, this.actions()), "head");
+    this.night = section(null, (data) => tonight(data, this.actions()), "tonight");
     this.life = section("Life", (data) => this.drawLife(data));
     const pair = el("div", { class: "columns" });
     const outer = main;
@@ -68,6 +69,7 @@ class DeploymentPage {
       const woken = new Promise((resolve) => (this.wake = resolve));
       await Promise.race([rest(rolling ? QUICK_MILLISECONDS : LOOK_MILLISECONDS, this.signal), woken]);
       await rest(GATHER_MILLISECONDS, this.signal);
+      await seen(this.signal);
     }
   }
 
@@ -121,179 +123,47 @@ class DeploymentPage {
 
   progressed(event) {
     this.progress = event;
-    this.night.show(this.tonight());
+    this.night.show(tonightOf(this.data, event));
   }
 
   show() {
     const { data } = this;
-    const { versions, numbers, status } = data;
+    const { deployment, status, nights, versions, numbers, rollouts, schedules } = data;
     const active = status.active_version;
-    this.head.show({
-      deployment: data.deployment,
-      status,
-      last: data.nights.find((night) => night.recall !== null),
-      next: nextSleep(data.schedules),
-      versions,
-      numbers,
-    });
-    this.night.show(this.tonight());
-    const moment = status.current_sleep || data.nights.length === 0 ? Math.floor(now()) : 60 * Math.ceil(now() / 60);
-    this.life.show({ nights: data.nights, depths: data.depths, numbers, versions, active, until: moment, rollouts: data.rollouts });
+    const minute = Math.ceil(now() / 60);
+    const back = earlier(active, versions) !== null;
+    const made = nights.find((night) => night.result_version === active) ?? null;
+    this.head.show({ deployment, status, made, next: nextSleep(schedules), versions, numbers, back, minute });
+    this.night.show(tonightOf(data, this.progress));
+    const moment = status.current_sleep ? Math.floor(now()) : 60 * minute;
+    this.life.show({ nights, depths: data.depths, numbers, versions, active, until: moment, rollouts });
     this.matrix.show({ matrix: data.matrix, versions, numbers });
     this.experts.show({ experts: data.experts, versions, numbers, active, open: openNow(data) });
-    this.nights.show({ nights: data.nights, versions, numbers, has_more: data.has_more });
-    this.versions.show({ versions, numbers, active, rollouts: data.rollouts, chosen: data.experts?.version });
-    this.schedules.show({ schedules: data.schedules });
+    this.nights.show({ nights, versions, numbers, has_more: data.has_more });
+    this.versions.show({ versions, numbers, active, rollouts, chosen: data.experts?.version });
+    this.schedules.show({ schedules, minute });
   }
 
   nameOf(id) {
     return versionName(id, this.data.versions, this.numbers);
   }
 
-  tonight() {
-    const { status, nights } = this.data;
-    const night = nights.find((one) => one.id === status.current_sleep);
-    const rollout = this.data.rollouts?.find((one) => one.status === "running") ?? null;
-    if (!night) return { rollout };
-    const { stage, step, total_steps } = { stage: night.phase, ...night.progress, ...this.progressOf(night) };
-    return {
-      rollout,
-      id: night.id,
-      status: night.status,
-      waiting: night.waiting,
-      stage,
-      step,
-      total_steps,
-      attempt: night.attempt,
-      began: night.created_at,
-    };
-  }
-
-  progressOf(night) {
-    const { progress } = this;
-    const last = night.events.at(-1);
-    if (!progress || (last && progress.seq < last.seq)) return {};
-    return { step: progress.data.step, total_steps: progress.data.total_steps };
-  }
-
-  drawHead({ deployment, status, last, next, versions }) {
+  // What an operator may decide here, each in a dialog, from what is known when it opens.
+  actions() {
+    const name = (id) => this.nameOf(id);
+    const { deployment, status, versions } = this.data;
     const active = status.active_version;
-    const back = () => this.rollBack();
-    const sleep = () => this.decided(startSleep(deployment, status), "The sleep has begun.");
-    const facts = [
-      ["Serves", this.nameOf(active), short(active)],
-      ["Recall", share(last?.recall), last ? `of ${nightName(last.id, this.numbers)}` : "no night yet"],
-      ["Waiting", plural(status.pending.experiences, "experience"), plural(status.pending.tokens, "token")],
-      ["Next sleep", next ? until(next) : "when told", next ? when(next) : "no schedule"],
-    ];
-    return [
-      el(
-        "div",
-        { class: "title" },
-        el(
-          "div",
-          {},
-          el("h1", {}, deployment.name),
-          state(status.state),
-          el(
-            "p",
-            { class: "muted clip", title: deployment.base_model.model },
-            deployment.base_model.model.split("/").slice(-2).join("/"),
-          ),
-        ),
-        el(
-          "div",
-          { class: "actions" },
-          earlier(active, versions)
-            ? el("button", { type: "button", "data-focus": "back", on: { click: back } }, "Roll back")
-            : null,
-          el(
-            "button",
-            {
-              type: "button",
-              class: "primary",
-              "data-focus": "sleep",
-              disabled: Boolean(status.current_sleep),
-              on: { click: sleep },
-            },
-            "Start a sleep",
-          ),
-        ),
-      ),
-      deployment.error ? el("p", { class: "wrong", role: "alert" }, deployment.error) : null,
-      el(
-        "dl",
-        { class: "stats" },
-        facts.map(([name, value, more]) =>
-          el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "muted" }, more)),
-        ),
-      ),
-    ];
-  }
-
-  drawNight({ rollout, ...night }) {
-    const parts = [];
-    if (rollout)
-      parts.push(
-        el(
-          "div",
-          { class: "card live", role: "group", "aria-label": "Rollout" },
-          el("p", {}, el("strong", {}, `${words(rollout.kind)} to ${this.nameOf(rollout.to_version)}`), ` ${canary(rollout)}`),
-          rollout.canary
-            ? el(
-                "div",
-                { class: "actions" },
-                el(
-                  "button",
-                  {
-                    type: "button",
-                    "data-focus": "abort",
-                    on: { click: () => this.decided(abortRollout(rollout, this.nameOf(rollout.to_version)), "The canary ends.") },
-                  },
-                  "End the canary",
-                ),
-              )
-            : null,
-        ),
-      );
-    if (!night.id) return parts;
-    const name = nightName(night.id, this.numbers);
-    const bar = el("progress", {
-      "aria-label": "Progress of the stage",
-      ...(night.total_steps ? { max: night.total_steps, value: night.step } : {}),
-    });
-    const cancel = () => this.decided(cancelSleep(night.id, name), "The night is being cancelled.");
-    const where = night.stage ? words(night.stage) : night.status;
-    parts.push(
-      el(
-        "div",
-        { class: "card live", role: "group", "aria-label": "Tonight" },
-        el(
-          "p",
-          {},
-          el("strong", {}, name),
-          ` ${night.status}, since ${when(night.began)}${night.attempt > 1 ? `, attempt ${night.attempt}` : ""}`,
-        ),
-        el(
-          "p",
-          { class: "stage" },
-          el("span", {}, night.waiting ?? where),
-          el("span", { class: "muted" }, night.total_steps ? ` ${night.step} of ${night.total_steps}` : ""),
-        ),
-        bar,
-        el(
-          "div",
-          { class: "actions" },
-          el("a", { class: "button", "data-focus": "watch", href: way("deployments", this.name, "nights", night.id) }, "Watch"),
-          el(
-            "button",
-            { type: "button", "data-focus": "cancel", on: { click: cancel }, disabled: night.status === "cancelling" },
-            "Cancel",
-          ),
-        ),
-      ),
-    );
-    return parts;
+    const back = { name, active, to: earlier(active, versions) };
+    return {
+      deployment: this.name,
+      startSleep: () => this.decided(startSleep(deployment, status), "The sleep has begun."),
+      cancel: (sleep, night) => this.decided(cancelSleep(sleep, night), "The night is being cancelled."),
+      rollBack: () => this.decided(rollBack(deployment, back), "It is rolled back."),
+      abort: (rollout, version) => this.decided(abortRollout(rollout, version), "The canary ends."),
+      promote: (version) => this.decided(promote(version, { name, active, refused: refused(version) }), "The promotion has begun."),
+      reject: (version) => this.decided(reject(version, { name }), `${name(version.id)} is rejected.`),
+      revoke: (version) => this.decided(revoke(version, { name, active }), `${name(version.id)} is revoked.`),
+    };
   }
 
   drawLife({ nights, depths, until: moment, active, rollouts, versions }) {
@@ -311,38 +181,23 @@ class DeploymentPage {
       this.offset = Math.max(0, Math.min(nights.length - 1, this.offset + by));
       this.life.again();
     };
-    const pages = el(
-      "div",
-      { class: "pages" },
-      this.offset + drawn.shown < nights.length
-        ? el("button", { type: "button", class: "quiet", "data-focus": "turn-back", on: { click: turn(drawn.shown) } }, "Earlier")
-        : null,
-      this.offset
-        ? el("button", { type: "button", class: "quiet", "data-focus": "turn-on", on: { click: turn(-drawn.shown) } }, "Later")
-        : null,
-    );
-    const changes = (rollouts ?? []).filter((rollout) => PROMOTIONS.has(rollout.kind) && rollout.status === "succeeded");
-    const last =
-      changes[0] && versions
-        ? el(
-            "p",
-            { class: "muted" },
-            `Last ${words(changes[0].kind)}: to ${this.nameOf(changes[0].to_version)}, ${when(changes[0].finished_at)}. ${changes[0].reason ?? ""}`,
-          )
-        : null;
+    const before = this.offset + drawn.shown < nights.length;
+    const pages = [
+      before ? button("Earlier", { class: "quiet", "data-focus": "turn-back" }, turn(drawn.shown)) : null,
+      this.offset ? button("Later", { class: "quiet", "data-focus": "turn-on" }, turn(-drawn.shown)) : null,
+    ];
+    const colours = legend([
+      ["by-before", "a version answers"],
+      ["by-fast", "with fast memory"],
+      ["restart", "learner started again"],
+    ]);
+    const last = versions && rollouts?.find((rollout) => rollout.status === "succeeded");
     return [
       drawn.drawn,
-      el(
-        "div",
-        { class: "under" },
-        legend([
-          ["by-before", "a version answers"],
-          ["by-fast", "with fast memory"],
-          ["restart", "learner started again"],
-        ]),
-        pages,
-      ),
-      last,
+      el("div", { class: "under" }, colours, el("div", {}, pages)),
+      last
+        ? el("p", { class: "muted" }, `Last ${words(last.kind)}: to ${this.nameOf(last.to_version)}, ${when(last.finished_at)}.`)
+        : null,
     ];
   }
 
@@ -366,80 +221,22 @@ class DeploymentPage {
     return [heading, ...lineage(experts, { numbers, deployment: this.name, open: serves ? open : [] })];
   }
 
-  drawVersions({ versions, numbers, active, rollouts, chosen }) {
-    if (versions === null) return el("p", { class: "empty" }, "This key may not read versions.");
-    const name = (id) => this.nameOf(id);
-    const decide = {
-      Promote: (version) => this.decided(promote(version, { name, active, refused: refused(version) }), "The promotion has begun."),
-      "Roll back": () => this.rollBack(),
-      Reject: (version) => this.decided(reject(version, { name }), `${name(version.id)} is rejected.`),
-      Revoke: (version) => this.decided(revoke(version, { name, active }), `${name(version.id)} is revoked.`),
-    };
+  drawVersions(data) {
+    if (data.versions === null) return el("p", { class: "empty" }, "This key may not read versions.");
     const choose = (version) => {
-      this.chosen = version === active ? undefined : version;
+      this.chosen = version === data.active ? undefined : version;
       this.wake();
       this.experts.node.parentElement.scrollIntoView({ block: "nearest" });
     };
-    const told = (rollouts ?? []).map((one) =>
-      el(
-        "li",
-        {},
-        `${when(one.created_at)} ${words(one.kind)} ${name(one.from_version)} to ${name(one.to_version)}: ${canary(one)}${one.reason ? `, "${one.reason}"` : ""}`,
-      ),
-    );
-    return [
-      versionsTable({ versions, numbers, active, chosen }, { decide, choose }),
-      told.length ? [el("h3", {}, "Rollouts"), el("ul", { class: "rollouts" }, told)] : null,
-    ];
+    const does = this.actions();
+    const decide = { Promote: does.promote, Reject: does.reject, Revoke: does.revoke, "Roll back": does.rollBack };
+    return versionsTable(data, { decide, choose });
   }
 
-  rollBack() {
-    const { deployment, status, versions } = this.data;
-    const active = status.active_version;
-    return this.decided(
-      rollBack(deployment, { name: (id) => this.nameOf(id), active, to: earlier(active, versions) }),
-      "It is rolled back.",
-    );
-  }
-
-  async decided(dialog, words_) {
+  async decided(dialog, done) {
     const result = await dialog;
     if (result === null) return;
-    say(words_);
+    say(done);
     this.wake();
   }
-}
-
-function canary({ status, canary: part, error }) {
-  const some = part
-    ? `, ${part.percent} % for ${part.seconds} s, ${plural(part.requests ?? 0, "request")}, ${plural(part.errors ?? 0, "error")}`
-    : "";
-  return `${status}${some}${error ? `, ${error.message ?? error}` : ""}`;
-}
-
-// Why a version is promoted only by somebody who may pass over gates.
-function refused(version) {
-  const failed = (version.gates ?? []).filter((gate) => gate.passed === false).map((gate) => words(gate.name));
-  return version.status === "rejected" && !failed.length ? ["rejected"] : failed;
-}
-
-// The youngest ancestor that may serve: where a rollback goes.
-function earlier(id, versions) {
-  const of = (one) => versions?.find((version) => version.id === one);
-  let found = of(of(id)?.parent);
-  while (found && ["revoked", "deleted"].includes(found.status)) found = of(found.parent);
-  return found?.id ?? null;
-}
-
-function nextSleep(schedules) {
-  const times = (schedules ?? []).filter((schedule) => !schedule.suspend && schedule.next_at).map((schedule) => schedule.next_at);
-  return times.length ? Math.min(...times) : null;
-}
-
-// Experts that are written now: the fast one, where it serves, and the one that tonight opened.
-function openNow({ nights, status }) {
-  const events = nights.find((night) => night.id === status.current_sleep)?.events ?? [];
-  const opened = events.filter((event) => event.data.into).map((event) => event.data.into);
-  const fast = status.fast_memory?.chunks || events.some((event) => event.type === "deployment.fast_memory_live");
-  return fast ? [[0, 0], ...opened] : opened;
 }

@@ -2,7 +2,7 @@
 // shortened; `oneNight` is a night with its clock and its losses.
 
 import { el, svg } from "./dom.js";
-import { share, took, when, words as spaced } from "./format.js";
+import { clock, share, took, when, words as spaced } from "./format.js";
 import { losses } from "./losses.js";
 import { AWAKE, endOf, restarts, servedBy, stepsOf } from "./stages.js";
 
@@ -149,7 +149,7 @@ function brief(seconds) {
 function panel(night, left, width, { at, rows, until, name, href, title }) {
   const [start, end] = [night.steps[0].from, night.steps.at(-1).to];
   const x = (moment) => left + (width * (moment - start)) / Math.max(1, end - start);
-  const served = servedBy(night.events, until).map((span) => ({ ...span, name: bandName(span.by, night, name) }));
+  const served = servedBy(night.events, until).map((span, i) => ({ ...span, name: i ? bandName(span.by, night, name) : "" }));
   const ended = endOf(night.events) !== null;
   const middle = left + width / 2;
   const link = svg(
@@ -215,7 +215,9 @@ function axis(start, end, x, at, bottom) {
   for (let moment = 0; start + moment <= end; moment += step) {
     const left = x(start + moment);
     ticks.push(svg("line", { class: "tick", x1: left, x2: left, y1: BAND, y2: bottom }));
-    ticks.push(text(moment ? ticked(moment, step) : when(start), left, bottom + 16, moment ? "small middle" : "small"));
+    ticks.push(
+      text(moment ? ticked(moment, step) : clock(start).slice(0, 5), left, bottom + 16, moment ? "small middle" : "small"),
+    );
   }
   return ticks;
 }

@@ -6,9 +6,11 @@ import { Section, el, onWidth, say, way, whisper } from "./dom.js";
 import { dreams } from "./dreams.js";
 import { clock, nightName, now, plural, precise, short, took, versionName, when, words } from "./format.js";
 import { legend, oneNight } from "./hypnogram.js";
+import { button, stats } from "./head.js";
 import { follow } from "./sse.js";
 import { depthOf, jobs, stagesOf, trainRuns } from "./stages.js";
 import { gateTable, links } from "./tables.js";
+import { card, progressOf } from "./tonight.js";
 
 const LOG = 100;
 const GATHER_MILLISECONDS = 150;
@@ -120,16 +122,16 @@ class NightPage {
     const cancel = async () => {
       if ((await cancelSleep(sleep.id, this.name)) !== null) this.lookSoon();
     };
+    const made = sleep.result_version;
+    const outcome = sleep.outcome ?? sleep.status;
     const facts = [
       ["Began", when(sleep.created_at), short(sleep.id)],
       [ended ? "Took" : "Sleeping for", took(until - sleep.created_at), plural(sleep.attempt, "attempt")],
       ["From", this.nameOf(sleep.parent_version), short(sleep.parent_version)],
-      [
-        "Made",
-        sleep.result_version ? this.nameOf(sleep.result_version) : "–",
-        sleep.result_version ? short(sleep.result_version) : words(sleep.outcome ?? sleep.status),
-      ],
+      ["Made", made ? this.nameOf(made) : "–", made ? short(made) : words(outcome)],
     ];
+    const of = el("a", { href: way("deployments", this.deployment) }, this.deployment);
+    const stop = { "data-focus": "cancel", disabled: sleep.status === "cancelling" };
     return [
       el(
         "div",
@@ -138,51 +140,22 @@ class NightPage {
           "div",
           {},
           el("h1", {}, this.name[0].toUpperCase() + this.name.slice(1)),
-          el("span", { class: `outcome big ${sleep.outcome ?? sleep.status}` }, words(sleep.outcome ?? sleep.status)),
-          el(
-            "p",
-            { class: "muted" },
-            "of ",
-            el("a", { href: way("deployments", this.deployment) }, this.deployment),
-            `, seed ${sleep.seed}`,
-          ),
+          el("span", { class: `outcome big ${outcome}` }, words(outcome)),
+          el("p", { class: "muted" }, "of ", of, `, seed ${sleep.seed}`),
         ),
-        ended
-          ? null
-          : el(
-              "div",
-              { class: "actions" },
-              el(
-                "button",
-                { type: "button", "data-focus": "cancel", disabled: sleep.status === "cancelling", on: { click: cancel } },
-                "Cancel",
-              ),
-            ),
+        ended ? null : el("div", { class: "actions" }, button("Cancel", stop, cancel)),
       ),
       sleep.error ? el("p", { class: "wrong", role: "alert" }, `${words(sleep.error.code)}: ${sleep.error.message}`) : null,
-      el(
-        "dl",
-        { class: "stats" },
-        facts.map(([name, value, more]) =>
-          el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "muted" }, more)),
-        ),
-      ),
+      stats(facts),
       ended ? null : this.drawProgress(sleep, stage),
     ];
   }
 
   drawProgress(sleep, stage) {
-    const far = stage?.total ? ` ${stage.step} of ${stage.total}${stage.loss === null ? "" : `, loss ${precise(stage.loss)}`}` : "";
-    return el(
-      "div",
-      { class: "card live", role: "group", "aria-label": "Tonight" },
-      el(
-        "p",
-        { class: "stage" },
-        el("span", {}, stage ? words(stage.stage) : (sleep.waiting ?? sleep.status)),
-        el("span", { class: "muted" }, far),
-      ),
-      el("progress", { "aria-label": "Progress of the stage", ...(stage?.total ? { max: stage.total, value: stage.step } : {}) }),
+    const loss = stage?.loss ? `, loss ${precise(stage.loss)}` : "";
+    return card(
+      "Tonight",
+      progressOf(stage ? words(stage.stage) : (sleep.waiting ?? sleep.status), stage?.step, stage?.total, loss),
     );
   }
 

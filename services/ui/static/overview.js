@@ -3,9 +3,9 @@
 import { ask, askIfAllowed, passes, path } from "./api.js";
 import { Section, el, say, way } from "./dom.js";
 import { plural, short, when } from "./format.js";
-import { rest } from "./sse.js";
+import { rest, seen } from "./sse.js";
 
-const LOOK_MILLISECONDS = 5000;
+const LOOK_MILLISECONDS = 15_000;
 const PAGE = 100;
 
 export async function overviewPage(main, _, signal) {
@@ -21,6 +21,7 @@ export async function overviewPage(main, _, signal) {
       say(`${error.message} Trying again.`);
     }
     await rest(LOOK_MILLISECONDS, signal);
+    await seen(signal);
   }
 }
 

@@ -54,6 +54,15 @@ export async function* messages(stream) {
   }
 }
 
+// Nobody looks at a page in the background: it asks for nothing until somebody does.
+export function seen(signal) {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => {
+    document.addEventListener("visibilitychange", resolve, { once: true });
+    signal.addEventListener("abort", resolve, { once: true });
+  });
+}
+
 export function rest(milliseconds, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, milliseconds);

@@ -1,9 +1,9 @@
-// Tables of a deployment: its nights, its versions with what can be decided about them, its schedules.
+// Tables of a deployment and of a night: nights, gates, schedules, and where to look in Ray.
 
 import { el, outward, way } from "./dom.js";
 import { nightName, precise, share, short, took, until, versionName, when, words } from "./format.js";
 
-function table(name, head, rows) {
+export function table(name, head, rows) {
   return el(
     "div",
     { class: "scroll" },
@@ -24,7 +24,7 @@ function table(name, head, rows) {
   );
 }
 
-function cell(name, ...children) {
+export function cell(name, ...children) {
   return el("td", { "data-name": name }, children);
 }
 
@@ -55,87 +55,6 @@ export function nightsTable({ nights, versions, numbers, deployment, has_more },
     ? el("button", { type: "button", class: "quiet", "data-focus": "older", on: { click: more } }, "Earlier nights")
     : null;
   return [table("Nights", ["Night", "Began", "Took", "Outcome", "Recall", "Kept", "Made"], rows), older];
-}
-
-export function versionsTable({ versions, numbers, active, chosen }, { decide, choose }) {
-  const rows = versions.map((version) => {
-    const name = versionName(version.id, versions, numbers);
-    const actions = actionsFor(version).map(([verb, kind]) =>
-      el(
-        "button",
-        {
-          type: "button",
-          class: kind,
-          "aria-label": `${verb} ${name}`,
-          "data-focus": `${verb}-${version.id}`,
-          on: { click: () => decide[verb](version) },
-        },
-        verb,
-      ),
-    );
-    const look = el(
-      "button",
-      {
-        type: "button",
-        class: "link",
-        "aria-pressed": String(chosen === version.id),
-        "data-focus": `look-${version.id}`,
-        on: { click: () => choose(version.id) },
-      },
-      name,
-    );
-    return el(
-      "tr",
-      { class: version.id === active ? "active" : "" },
-      el("th", { scope: "row" }, look, " ", el("code", { class: "muted", title: version.id }, short(version.id))),
-      cell("Status", el("span", { class: `outcome ${version.status}` }, version.status)),
-      cell("Since", when(version.created_at)),
-      cell("From", version.parent ? versionName(version.parent, versions, numbers) : "–"),
-      cell("Gates", gates(version.gates)),
-      el("td", { class: "buttons" }, actions),
-    );
-  });
-  return table("Versions", ["Version", "Status", "Since", "From", "Gates", "Decide"], rows);
-}
-
-// What can be decided about a version in its state; what the service refuses all the same, it says.
-function actionsFor(version) {
-  const possible = {
-    candidate: [
-      ["Promote", "primary"],
-      ["Reject", ""],
-    ],
-    active: [
-      ["Roll back", ""],
-      ["Revoke", "quiet"],
-    ],
-    retired: [
-      ["Promote", "quiet"],
-      ["Revoke", "quiet"],
-    ],
-    rejected: [["Promote", "quiet"]],
-  };
-  const found = possible[version.status] ?? [];
-  return found.filter(([verb]) => version.parent || verb === "Promote");
-}
-
-export function gates(given) {
-  if (!given?.length) return "–";
-  const refused = given.filter((gate) => gate.passed === false);
-  const words_ = refused.length
-    ? `refused: ${refused.map((gate) => words(gate.name)).join(", ")}`
-    : `${given.filter((gate) => gate.passed).length} passed`;
-  return el(
-    "span",
-    {
-      class: refused.length ? "outcome failed" : "",
-      title: given
-        .map((gate) => gate.message ?? "")
-        .filter(Boolean)
-        .join("; "),
-    },
-    words_,
-  );
 }
 
 // The criteria of a night's gate, each beside its limit.
