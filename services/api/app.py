@@ -22,6 +22,7 @@ from services.api import (
     health,
     keys,
     lineage,
+    nights,
     probes,
     schedules,
     sleep_changes,
@@ -37,6 +38,7 @@ from services.api.openapi import describe
 from services.api.repeats import Repeats
 from services.api.shared import authenticated
 from services.controller import Controller
+from services.ui.page import Page
 
 
 def create_app(controller: Controller) -> FastAPI:
@@ -59,6 +61,7 @@ def create_app(controller: Controller) -> FastAPI:
     app.include_router(docs.router)
     for module in (
         deployments,
+        nights,
         wake,
         completions,
         batches,
@@ -77,6 +80,8 @@ def create_app(controller: Controller) -> FastAPI:
         usage,
     ):
         app.include_router(module.router)
+
+    app.mount("/ui", Page(), name="ui")
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authenticated)])
     def openapi() -> dict[str, Any]:
