@@ -68,7 +68,8 @@ def follow(tx: Session, deployment: str, before: str, now: str) -> None:
     gone, come = [id for id in old if id not in new], [id for id in new if id not in old]
     theirs = select(Lineage.experience).where(Lineage.version.in_(gone))
     of_deployment = ExperienceRow.deployment == deployment
-    tx.execute(update(ExperienceRow).where(of_deployment, ExperienceRow.id.in_(theirs)).values(consolidated_in=None, left_out=None))
+    free = update(ExperienceRow).where(of_deployment, ExperienceRow.id.in_(theirs))
+    tx.execute(free.values(consolidated_in=None, left_out=None, sleep=None))
     for version in come:
         made_from = select(Lineage.experience).where(Lineage.version == version)
         kept = ExperienceRow.id.in_(made_from.where(Lineage.left_out.is_(None)))
