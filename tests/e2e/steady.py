@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 from supervised import Away
 
-PAUSE_SECONDS = 0.2
+ASK_SECONDS, TELL_SECONDS = 0.2, 1.0
 """Between two questions, and between two things that are told: a load that a small machine does not notice."""
 ANSWER_SECONDS = 400.0
 """Above the service's own limit, so that it is the service that says what took too long."""
@@ -74,24 +74,27 @@ class Steady:
 
     def _ask(self) -> None:
         body = {"model": self.model, "messages": [{"role": "user", "content": "what is the city of mira ?"}], "max_tokens": 1}
-        self._send("/v1/chat/completions", itertools.repeat(body), self.answers)
+        self._send("/v1/chat/completions", itertools.repeat(body), self.answers, ASK_SECONDS)
 
     def _tell(self) -> None:
         bodies = ({"deployment": self.model, "messages": [{"role": "user", "content": text}]} for text in self.statements)
-        self._send("/v1/experiences", bodies, self.told)
+        self._send("/v1/experiences", bodies, self.told, TELL_SECONDS)
 
-    def _send(self, path: str, bodies: Iterator[Any], answers: list[Answer]) -> None:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        for number, body in enumerate(bodies):
-            if self._over.wait(PAUSE_SECONDS):
+    def _send(self, path: str, bodies: Iterator[Any], answers: list[Answer], pause: float) -> None:
+        """Each until somebody has answered."""
+        seats, body = itertools.cycle(range(len(self.urls))), next(bodies)
+        while not self._over.wait(pause):
+            answers.append(self._sent(path, body, next(seats)))
+            if answers[-1].status is not None and (body := next(bodies, None)) is None:
                 return
-            seat, began = number % len(self.urls), time.time()
-            try:
-                got = httpx.post(f"{self.urls[seat]}{path}", json=body, headers=headers, timeout=ANSWER_SECONDS)
-            except httpx.TransportError as error:
-                answers.append(Answer(began, time.time(), seat, None, said=repr(error)))
-                continue
-            version = got.headers.get("x-deployment-version")
-            answers.append(Answer(began, time.time(), seat, got.status_code, version, "" if got.is_success else got.text))
-            if got.status_code == 201:
-                self.kept.append(got.json()["id"])
+
+    def _sent(self, path: str, body: Any, seat: int) -> Answer:
+        headers, began = {"Authorization": f"Bearer {self.key}"}, time.time()
+        try:
+            got = httpx.post(f"{self.urls[seat]}{path}", json=body, headers=headers, timeout=ANSWER_SECONDS)
+        except httpx.TransportError as error:
+            return Answer(began, time.time(), seat, None, said=repr(error))
+        if got.status_code == 201:
+            self.kept.append(got.json()["id"])
+        version = got.headers.get("x-deployment-version")
+        return Answer(began, time.time(), seat, got.status_code, version, "" if got.is_success else got.text)

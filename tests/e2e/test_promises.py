@@ -41,7 +41,7 @@ from services.tables import Database
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(5400)]
 
-SEED, FACTS = 1, 48
+SEED, FACTS, DAYS = 1, 48, 5
 FIRST_TOLD = 16
 """Experiences before the first night."""
 REPLICAS = 2
@@ -98,7 +98,7 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         deployment = clients[0].post("/v1/deployments", body)
         clients[0].awake("nursery", stack.settings.replica_start_seconds)
         days = World(0).days(FACTS, SEED)
-        statements = [statement for day in itertools.islice(days, 4) for statement in day.statements()]
+        statements = [statement for day in itertools.islice(days, DAYS) for statement in day.statements()]
         steady = opened.enter_context(Steady(stack.urls, stack.api_key, "nursery", statements))
         life = Life(stack, clients, database, steady, deployment, deployment["active_version"])
         until(lambda: len(steady.kept) >= FIRST_TOLD, "something is told")

@@ -54,6 +54,11 @@ class Night:
         """How answers with its fast memory are signed."""
         return f"{self.parent}+{self.id}"
 
+    def size(self) -> int:
+        """Bytes that it has told."""
+        path = self.home / FILE
+        return path.stat().st_size if path.exists() else 0
+
     def written(self) -> list[Json]:
         """Its events file, whole lines only."""
         path = self.home / FILE
@@ -108,7 +113,8 @@ class Life:
         return self.clients[0]
 
     def sleep(self, name: str, recipe: Json, **more: Any) -> Night:
-        """A night that a controller has accepted."""
+        """A night that a controller has accepted, of what was told since the last one."""
+        until(lambda: self.client.get("/v1/deployments/nursery/status")["pending"]["experiences"], "something is told")
         body = {"deployment": "nursery", "recipe": recipe} | more
         sleep = self.client.post("/v1/sleeps", body)
         night = Night(self.stack.settings.sleep_folder(sleep["deployment"], sleep["id"]), sleep["id"], sleep["parent_version"])
@@ -176,11 +182,14 @@ def held(driver: psutil.Process) -> Iterator[None]:
 
 def new_stages(night: Night, over: str) -> Iterator[tuple[str, ...]]:
     """The stages that have begun since the last look, until the file `over` is there."""
-    known = 0
+    known, size = 0, 0
     while not (night.home / over).exists():
+        time.sleep(LOOK_SECONDS)
+        if night.size() == size:
+            continue
+        size = night.size()
         night.look()
         begun = night.begun()
         if len(begun) > known:
             known, new = len(begun), tuple(begun[known:])
             yield new
-        time.sleep(LOOK_SECONDS)
