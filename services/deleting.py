@@ -32,10 +32,10 @@ from services.learners import LearnerUnavailable
 from services.online import Online
 from services.serving import Serving
 from services.settings import Settings
-from services.tables import ApiKey, Base, Deployment, ExperienceRow, Sleep, StrayJob, Version, WebhookEndpoint
+from services.tables import ApiKey, Base, Deployment, ExperienceBatch, ExperienceRow, Sleep, StrayJob, Version, WebhookEndpoint
 
 log = logging.getLogger(__name__)
-PARTS: dict[str, Any] = {"sleep": Sleep, "experience": ExperienceRow, "version": Version}
+PARTS: dict[str, Any] = {"sleep": Sleep, "experience": ExperienceRow, "version": Version, "batch": ExperienceBatch}
 """Tables without a column for the deployment have one for a part of it."""
 UNHEARD = "its deployments were deleted"
 """Why an endpoint that was for these alone is sent nothing any more."""

@@ -14,6 +14,7 @@ from in_memory import MemoryFleet, MemoryLauncher, MemoryLearners, Service, runn
 from sqlalchemy import func, inspect, select, update
 from test_errors import problem
 
+from services.deleting import PARTS
 from services.fleet import FleetUnavailable
 from services.settings import Settings
 from services.tables import ApiKey, AuditEvent, Base, Deployment, StrayJob, WebhookEndpoint
@@ -221,7 +222,7 @@ def test_every_table_is_a_deployments_or_is_known_not_to_be(on_both: Service) ->
     tables = inspect(on_both.controller.database.engine)
     for table in set(tables.get_table_names()) - OF_NO_DEPLOYMENT - {"deployments"}:
         columns = {column["name"] for column in tables.get_columns(table)}
-        assert columns & {"deployment", "sleep", "experience", "version"}, f"{table}: what is to become of it with its deployment?"
+        assert columns & {"deployment", *PARTS}, f"{table}: what is to become of it with its deployment?"
 
 
 def test_from_the_answer_on_nothing_of_it_is_found_but_itself(world: Any) -> None:
