@@ -56,7 +56,12 @@ STAGES = (
     "gate",
     "publish",
 )
-ANY: Json = {"min_agreement": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 1000.0}
+ANY: Json = {
+    "min_agreement": 0.0,
+    **dict.fromkeys(("max_forgotten", "max_forgotten_night", "max_lost", "max_base_lost"), 1.0),
+    **dict.fromkeys(("max_nll_rise", "max_median_nll_rise", "max_base_nll_rise", "max_drift_parent", "max_drift_base"), 1e9),
+    "max_exposure": 1e9,
+}
 """A gate that lets everything pass: what such a short night keeps is no matter here."""
 RECIPE: Json = {
     "fast_learning": {"steps": 20, "rows": 8, "checkpoint_steps": 5},
