@@ -71,7 +71,7 @@ class Tab:
             details = params["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
         elif message.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
-            self.errors.append(params["entry"]["text"])
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}".strip())
         elif message.get("method") == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
 
