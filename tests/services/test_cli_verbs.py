@@ -172,7 +172,7 @@ def test_a_night_is_begun_and_watched_to_its_end(service: Served) -> None:
 
 
 def test_a_night_that_fails_fails_the_command(service: Served, night: Night) -> None:
-    night.end("failed", error={"code": "no_memory", "message": "the GPU is full", "category": "server"})
+    night.end("failed", error={"code": "no_memory", "message": "the GPU is full", "category": "user"})
     service.ended(night.sleep)
     for command in (["watch", night.sleep], ["watch", night.sleep, "--json"]):
         result = service.run(*command)

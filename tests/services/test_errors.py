@@ -168,6 +168,7 @@ DIGITS = b"9" * 5000
         ("/v1/experiences", b'{"deployment": "toy", "text": "a", "metadata": %s}' % DIGITS),
         ("/v1/experiences", b"[" * 100_000),
         ("/v1/sleeps", b'{"deployment": "\xff"}'),
+        *(("/v1/deployments", b'{"name": "x", "serving": {"cpus": %s}}' % number) for number in (b"1e400", b"NaN", b"Infinity")),
     ],
 )
 def test_json_that_python_cannot_read_is_malformed_too(service: Service, path: str, body: bytes) -> None:
@@ -212,10 +213,7 @@ def test_a_whole_surrogate_pair_is_a_character(service: Service) -> None:
     [
         ("cpus", "-1"),
         ("cpus", "0"),
-        ("cpus", "1e400"),
-        ("cpus", "NaN"),
         ("gpus", "-0.5"),
-        ("gpus", "Infinity"),
         ("gpus", "1.5"),
         ("replicas", "1000000"),
     ],

@@ -145,7 +145,7 @@ def test_a_question_that_the_replica_refuses_scores_nothing(service: Service, mo
 
     async def refuses(deployment: str, route: Route, body: Body) -> Reply:
         if route == "chat":
-            return Reply(400, {"error": {"message": "too long"}}, service.fleet.versions[deployment][0])
+            return Reply(400, {"error": {"message": "too long"}}, service.fleet.versions["toy"][0])
         return await answer(deployment, route, body)
 
     monkeypatch.setattr(service.fleet, "answer", refuses)
