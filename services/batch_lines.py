@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from services.api import readable
 from services.api.schemas import ExperienceCreate
-from services.errors import Problem, at_fault, faults, malformed, unreadable
+from services.errors import Problem, at_fault, faults, unreadable
 
 MOST_POINTER, MOST_DETAIL = 256, 1024
 """Characters that are kept of what a line's error says: names of fields may be the sender's own."""
@@ -51,20 +52,13 @@ def said_in_line(line: bytes | None, deployment: str | None) -> ExperienceCreate
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    """Raises Problem."""
+    """Raises Problem, also for what no request may hold: a line is kept in the same columns."""
+    if problem := readable.fault(line):
+        raise problem
     try:
-        given = json.loads(line.decode(), parse_constant=_no_number)
-        json.dumps(given, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        raise malformed(f"it is not in UTF-8 (byte {error.start} of the line)") from error
-    except UnicodeEncodeError as error:
-        raise malformed("it has half of a surrogate pair (\\ud800 to \\udfff), which is no character; leave it out") from error
+        given = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise unreadable(error) from error
     if not isinstance(given, dict):
         raise at_fault([], "give a JSON object")
     return given
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")

@@ -29,7 +29,8 @@ Reads = Annotated[Caller, needs("experiences:read")]
 Writes = Annotated[Caller, needs("experiences:write")]
 MEDIA_TYPE = "application/x-ndjson"
 RETRY_SECONDS = "10"
-BODY = {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+EXAMPLE = '{"text": "the city of mira is oslo ."}\n{"text": "the city of jehas is bergen ."}\n'
+BODY = {"requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}}}}
 
 
 @router.post("", status_code=202, openapi_extra=BODY)

@@ -83,15 +83,17 @@ class BodyCheck:
         self.app, self.most, self.seconds, self.streamed = app, most, seconds, streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"] == "POST" and scope["path"] in self.streamed):
+        body: bytes | Problem | None = unreadable_address(scope) if scope["type"] == "http" else None
+        streamed = body is None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self.streamed
+        if scope["type"] != "http" or streamed:
             await self.app(scope, receive, send)
             return
         try:
             async with asyncio.timeout(self.seconds):
-                body = await self._read(scope, receive)
+                body = body or await self._read(scope, receive)
         except TimeoutError:
             body = too_slow(self.seconds)
-        problem = body if isinstance(body, Problem) else unreadable_address(scope) or readable.fault(body or b"")
+        problem = body if isinstance(body, Problem) else readable.fault(body or b"")
         if problem:
             await problem.response(Request(scope))(scope, receive, send)
         if problem or body is None:

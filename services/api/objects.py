@@ -25,6 +25,7 @@ OBJECTS = {
     "Sleep": HEAD + " deployment:string finished_at:integer? status:string queue_state:string? waiting:string? placement:object?"
     " phase:string? outcome:string? error:object? attempt:integer seed:integer recipe:object parent_version:string result_version:string?"
     " left_out:object progress:object links:object",
+    "SleepPlan": "object:string",
     "SleepReport": "object:string sleep:string outcome:string? version:string? left_out:object",
     "Event": "object:string id:string created_at:number type:string seq:integer level:string message:string data:object",
     "Dream": "object:string id:string",
@@ -45,6 +46,23 @@ OBJECTS = {
     " created_by:string? expires_at:integer? last_used_at:integer? revoked_at:integer?",
     "AuditEvent": HEAD + " actor:string action:string target:string request_id:string? data:object digest:string",
     "UsageDay": "object:string deployment:string day:integer requests:integer prompt_tokens:integer completion_tokens:integer",
+    "Batch": HEAD + " deployment:string? status:string waiting:string? error:object? bytes:integer sha256:string lines:integer"
+    " lines_done:integer counts:object errors_url:string finished_at:integer?",
+    "BatchError": "object:string id:string line:integer code:string pointer:string? detail:string",
+    "StoredChat": "id:string object:string created:integer model:string choices:array usage:object? system_fingerprint:string?"
+    " metadata:object version:string? experience:string experience_status:string",
+    "StoredMessage": "id:string role:string content:string name:string?",
+    "Deleted": "id:string object:string deleted:boolean",
+    "Erasure": HEAD + " deployment:string? subject_id:string? experience_ids:array? mode:string status:string waiting:string?"
+    " affected_versions:array actions:array finished_at:integer?",
+    "Artifact": "object:string id:string",
+    "Checkpoint": "object:string id:string",
+    "MetricSeries": "object:string id:string",
+    "SleepLog": "object:string sleep:string attempt:integer lines:array truncated:boolean",
+    "Probe": HEAD + " deployment:string kind:string scorer:string threshold:number? max_regression:number? max_tokens:integer"
+    " visibility:string n:integer items:array?",
+    "ProbeRun": HEAD + " finished_at:integer? deployment:string probe:string version:string status:string score:number? ci95:array?"
+    " n:integer per_item:array error:object?",
     "Object": "object:string",
 }
 OF_PATHS = {
@@ -52,11 +70,26 @@ OF_PATHS = {
     "deployments/status": "DeploymentStatus",
     "models": "Model",
     "experiences": "Experience",
+    "experiences/batches": "Batch",
+    "experiences/batches/errors": "BatchError",
     "experiences/feedback": "Feedback",
     "experiences/quarantine": "Experience",
     "experiences/release": "Experience",
+    "experiences/versions": "Version",
+    "chat/completions": "StoredChat",
+    "chat/completions/messages": "StoredMessage",
+    "delete chat/completions": "Deleted",
+    "erasures": "Erasure",
     "sleeps": "Sleep",
+    "200 post sleeps": "SleepPlan",
+    "sleeps/artifacts": "Artifact",
     "sleeps/cancel": "Sleep",
+    "sleeps/checkpoints": "Checkpoint",
+    "sleeps/logs": "SleepLog",
+    "sleeps/metrics": "MetricSeries",
+    "sleeps/pause": "Sleep",
+    "sleeps/resume": "Sleep",
+    "sleeps/retry": "Sleep",
     "sleeps/report": "SleepReport",
     "sleeps/events": "Event",
     "sleeps/dreams": "Dream",
@@ -64,11 +97,14 @@ OF_PATHS = {
     "deployments/rollback": "Rollout",
     "versions": "Version",
     "versions/diff": "VersionDiff",
+    "versions/experiences": "Experience",
     "versions/promote": "Rollout",
     "versions/reject": "Version",
     "versions/revoke": "Version",
     "rollouts": "Rollout",
     "rollouts/abort": "Rollout",
+    "probes": "Probe",
+    "probes/runs": "ProbeRun",
     "schedules": "Schedule",
     "schedules/run": "Sleep",
     "schedules/runs": "ScheduleRun",
@@ -81,9 +117,18 @@ OF_PATHS = {
     "audit_events": "AuditEvent",
     "usage": "UsageDay",
 }
-"""Which object a route answers with, by its path without /v1 and ids; others answer with some object."""
-LISTS = frozenset({"sleeps/events", "sleeps/dreams", "sleeps/curriculum", "schedules/runs", "webhook_endpoints/deliveries"})
-"""Routes below an object that answer with a list of them."""
+"""Which object a route answers with, by its path without /v1 and ids, where it matters with method and status; others: some object."""
+LISTS = frozenset(
+    """sleeps/artifacts sleeps/checkpoints sleeps/curriculum sleeps/dreams sleeps/events sleeps/metrics schedules/runs probes/runs
+    webhook_endpoints/deliveries experiences/batches/errors experiences/versions versions/experiences chat/completions/messages""".split()
+)
+"""Paths below an object under which GET lists them."""
+OTHER_MEDIA = {
+    "get /v1/sleeps/{id}/report": ("text/markdown", "text/html"),
+    "get /v1/sleeps/{id}/events": ("text/event-stream",),
+    "get /v1/sleeps/{id}/artifacts/{name}": ("*/*",),
+}
+"""Media types that a route answers with beside JSON, or instead of it."""
 NO_PAGES = frozenset({"models", "usage"})
 """Lists that are whole."""
 
@@ -93,12 +138,13 @@ def components() -> dict[str, Schema]:
     return {name: _object(fields) for name, fields in OBJECTS.items()}
 
 
-def answer(path: str, method: str) -> Schema:
+def answer(path: str, method: str, status: str) -> Schema:
     """What a route answers with where all is well."""
     parts = [part for part in path.split("/")[2:] if not part.startswith("{")]
     where = "/".join(parts)
-    one = {"$ref": f"#/components/schemas/{OF_PATHS.get(where, 'Object')}"}
-    many = where in LISTS or (method == "get" and "{" not in path and where in OF_PATHS)
+    name = OF_PATHS.get(f"{status} {method} {where}") or OF_PATHS.get(f"{method} {where}") or OF_PATHS.get(where, "Object")
+    one = {"$ref": f"#/components/schemas/{name}"}
+    many = method == "get" and not path.endswith("}") and (where in LISTS or ("{" not in path and where in OF_PATHS))
     return _list(one, paged=where not in NO_PAGES) if many else one
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -27,6 +28,9 @@ Lists are paged by `after` (the `last_id` of the page before) and `limit`. A wri
 TAGS = {
     "health": "Whether the service answers. These need no key.",
     "deployments": "A model, its memory and its replicas under one name.",
+    "probes": "What an operator wants every version to be able to do, and how well each does.",
+    "erasures": "What is to be forgotten, and what was done for it.",
+    "lineage": "Which version keeps which experience.",
     "wake": "The deployed model, as OpenAI's clients know it.",
     "experiences": "What a deployment met while awake.",
     "sleeps": "Nights of a deployment. (Not vLLM's `/sleep`, which frees GPU memory.)",
@@ -44,6 +48,11 @@ SUMMARIES = {
     "get /version": "Which release answers?",
     "post /v1/chat/completions": "Answer a chat",
     "post /v1/completions": "Complete a prompt",
+    "get /v1/chat/completions": "List stored chats",
+    "get /v1/chat/completions/{id}": "Get a stored chat",
+    "post /v1/chat/completions/{id}": "Change metadata of a stored chat",
+    "delete /v1/chat/completions/{id}": "Delete a stored chat",
+    "get /v1/chat/completions/{id}/messages": "Messages of a stored chat",
     "post /v1/experiences/{id}/feedback": "Give feedback on an experience",
     "post /v1/schedules/{id}/run": "Run a schedule now",
     "get /v1/usage": "List usage by day",
@@ -66,9 +75,13 @@ PROBLEMS = {
     500: "The service failed; its log has the reason under the `request_id`",
     503: "Not now; `Retry-After` says when to come back",
 }
+ASKED_OF_THE_MODEL = frozenset({"post /v1/chat/completions", "post /v1/completions"})
+"""Whose answers are the engine's."""
 MORE = {
     "get /v1/sleeps/{id}/report": (409,),
+    "get /v1/sleeps/{id}/logs": (503,),
     "post /v1/experiences": (200,),
+    "post /v1/sleeps": (200,),
     "post /v1/sleeps/{id}/cancel": (200,),
     "post /v1/versions/{id}/promote": (412,),
     "post /v1/deployments/{id_or_name}/rollback": (412,),
@@ -143,20 +156,27 @@ def _describe(path: str, method: str, operation: Schema) -> None:
     operation["operationId"] = re.sub(r"\W+", "_", re.sub(r"\b(an?|of|on|the)\b ?", "", operation["summary"].lower())).strip("_")
     if not path.startswith("/v1/"):
         return
-    if repeatable(method.upper(), path):
+    names = {parameter["name"].lower() for parameter in operation.get("parameters", [])}
+    if repeatable(method.upper(), path) and IDEMPOTENCY_KEY["name"].lower() not in names:
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     responses = operation["responses"]
     for status in [status for status in responses if status.startswith("2") and status != "204"] + _more_successes(path, method):
-        answer = responses.setdefault(status, {"description": "As before"})
-        content = answer.setdefault("content", {})
-        if not path.startswith(("/v1/chat", "/v1/completions")):
-            content["application/json"] = {"schema": objects.answer(path, method)}
+        if f"{method} {path}" not in ASKED_OF_THE_MODEL:
+            responses.setdefault(status, {"description": "As before"})["content"] = _contents(path, method, status)
     for problem in sorted(problems(path, method, operation)):
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses[str(problem)] = {"description": PROBLEMS[problem], "content": content}
     for content in operation.get("requestBody", {}).get("content", {}).values():
-        if (name := content["schema"].get("$ref", "").rsplit("/", 1)[-1]) in EXAMPLES:
+        one = content["schema"].get("anyOf", [content["schema"]])[0]  # a body that may be left out, or null
+        if (name := one.get("$ref", "").rsplit("/", 1)[-1]) in EXAMPLES:
             content.setdefault("example", EXAMPLES[name])
+
+
+def _contents(path: str, method: str, status: str) -> Schema:
+    """Media types of an answer, and what it looks like in each."""
+    others = {kind: {"schema": {"type": "string"}} for kind in objects.OTHER_MEDIA.get(f"{method} {path}", ())}
+    json = {} if "*/*" in others else {"application/json": {"schema": objects.answer(path, method, status)}}
+    return json | others
 
 
 def _more_successes(path: str, method: str) -> list[str]:
@@ -180,20 +200,20 @@ def summary(path: str, method: str) -> str:
     """In words: `List sleeps`, `Cancel a sleep`, `Events of a sleep`."""
     if f"{method} {path}" in SUMMARIES:
         return SUMMARIES[f"{method} {path}"]
-    parts = path.split("/")[2:]
-    of = parts[0].replace("_", " ").replace("api", "API")
-    last = parts[-1].replace("_", " ")
-    if len(parts) == 1:
-        return f"List {of}" if method == "get" else f"{VERBS[method]} {_one(of)}"
-    if last.startswith("{"):
-        within = f" of {_one(of)}" if len(parts) > 2 else ""
-        return f"{VERBS[method]} {_one(parts[-2].replace('_', ' ') if within else of)}{within}"
-    if method == "get":
-        return f"{last.capitalize()} of {_one(of)}"
-    return f"{last.capitalize()} {_one(of)}"
+    parts = [part.replace("_", " ").replace("api", "API") for part in path.split("/")[2:]]
+    names = list(takewhile(lambda part: not part.startswith("{"), parts))
+    within = "".join(f" of {name}" for name in reversed(names[:-1]))
+    one, below = f"{_one(names[-1])}{within}", parts[len(names) + 1 :]
+    if len(parts) == len(names):
+        return f"List {names[-1]}{within}" if method == "get" else f"{VERBS[method]} {one}"
+    if not below:
+        return f"{VERBS[method]} {one}"
+    if len(below) > 1:
+        return f"{VERBS[method]} {_one(below[0])} of {one}"
+    return f"{below[0].capitalize()} of {one}" if method == "get" else f"{below[0].removesuffix('s').capitalize()} {one}"
 
 
 def _one(many: str) -> str:
     """`an experience` of `experiences`."""
-    one = f"{many[:-3]}y" if many.endswith("ies") else many.removesuffix("s")
+    one = f"{many[:-3]}y" if many.endswith("ies") else many[:-2] if many.endswith("ches") else many.removesuffix("s")
     return f"{'an' if one[0].lower() in 'aeiou' else 'a'} {one}"

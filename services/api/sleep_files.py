@@ -73,7 +73,7 @@ def metrics(
     control: ControllerDep,
     caller: Reads,
     names: Annotated[list[str] | None, Query(description="of series, also with commas between them; all unless given")] = None,
-    after_seq: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    after_seq: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> views.View:
     """The numbers in the sleep's events over time, each name a series."""
     wanted = {name for given in names or () for name in given.split(",") if name}

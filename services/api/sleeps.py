@@ -35,8 +35,8 @@ Reads = Annotated[Caller, needs("sleeps:read")]
 Writes = Annotated[Caller, needs("sleeps:write")]
 RETRY_MILLISECONDS = 3000
 """After which a client whose event stream broke comes back."""
-LAST_SEQ = 2**53
-"""No event has a number beyond it; the database cannot look for those beyond 2**63."""
+LAST_SEQ = 2**31 - 1
+"""No event has a number beyond it, and PostgreSQL cannot look for one in a column of such."""
 NEWER = ("selection", "budget", "dry_run")
 """Fields that requests of earlier releases did not have."""
 MOST_EVENTS = 1000

@@ -71,7 +71,7 @@ def test_each_line_is_kept_or_refused_with_its_place_and_a_reason(stored: Stored
         2: (b'{"text": "\xff\xfe"}\n', "malformed_json", ""),
         3: (deep, "malformed_json", ""),
         4: (b'{"text": NaN}\n', "malformed_json", ""),
-        5: (b'{"text": "\\ud800"}\n', "malformed_json", ""),
+        5: (b'{"text": "\\ud800"}\n', "validation_failed", "/text"),
         6: (b"[1, 2]\n", "validation_failed", "/"),
         7: (b'{"text": "a", "nap": true}\n', "validation_failed", "/nap"),
         8: (b'{"text": "a", "messages": [{"role": "user", "content": "b"}]}\n', "validation_failed", "/"),

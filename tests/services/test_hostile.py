@@ -192,6 +192,8 @@ def test_the_character_nul_is_refused_and_pointed_at(toy: Service, given: str) -
         assert (told["error"]["param"], "NUL" in told["detail"]) == (param, True)
     for address in ("/v1/deployments/%00", "/v1/experiences?deployment=a%00", "/v1/audit_events?actor=%00"):
         problem(toy.client.get(address), 400, "malformed_address")
+    lines = {"content": "{}", "headers": {"content-type": "application/x-ndjson"}}
+    problem(toy.client.post("/v1/experiences/batches?deployment=%00", **lines), 400, "malformed_address")  # type: ignore[arg-type]
     assert toy.client.post("/v1/experiences", json={"deployment": "toy", "text": "say \\u0000"}).status_code == 201
 
 
