@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -69,7 +71,7 @@ class Tab:
             details = params["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
         elif message.get("method") == "Log.entryAdded" and params["entry"]["level"] == "error":
-            self.errors.append(params["entry"]["text"])
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}".strip())
         elif message.get("method") == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
 
@@ -141,12 +143,13 @@ def browser(folder: Path) -> Iterator[Tab]:
     found = program()
     assert found is not None
     command = [found, f"--user-data-dir={folder}", *OPTIONS]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    # A group of its own: what is called may be a script, whose end would leave the browser behind.
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         with connect(_address(process, folder), max_size=LONGEST_MESSAGE, ping_interval=None) as socket:
             yield _tab(socket)
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(START_SECONDS)
 
 

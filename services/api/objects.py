@@ -17,6 +17,8 @@ OBJECTS = {
     " canary:object? wake:string state:string active_version:string error:string?",
     "DeploymentStatus": "object:string deployment:string state:string active_version:string current_sleep:string? waiting:string?"
     " pending:object wake:string fast_memory:object? last_sleep:string? error:string?",
+    "Life": "object:string data:array first_id:string? last_id:string? has_more:boolean versions:array? matrix:array? experts:object?"
+    " numbers:object depths:array ray_dashboard:string",
     "Model": "id:string object:string created:integer owned_by:string root:string parent:string? version:string",
     "Experience": HEAD + " deployment:string source:string trust:string tokens:integer status:string reasons:array findings:object"
     " subject_id:string? session_id:string? uri:string? consent:boolean? occurred_at:number? dedupe_key:string? left_out:string?"
@@ -68,6 +70,7 @@ OBJECTS = {
 OF_PATHS = {
     "deployments": "Deployment",
     "deployments/status": "DeploymentStatus",
+    "deployments/nights": "Life",
     "models": "Model",
     "experiences": "Experience",
     "experiences/batches": "Batch",

@@ -25,7 +25,7 @@ import pytest
 from asking import Asking
 from postgres import binaries, new_database, postgres
 from steady import Steady
-from supervised import Away, Supervised, kill, until
+from supervised import ASK_SECONDS, PATIENCE_SECONDS, Away, Supervised, kill, until
 from watched import Json, Life, Night, held, new_stages
 
 from actors import names
@@ -56,7 +56,12 @@ STAGES = (
     "gate",
     "publish",
 )
-ANY: Json = {"min_agreement": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 1000.0}
+ANY: Json = {
+    "min_agreement": 0.0,
+    **dict.fromkeys(("max_forgotten", "max_forgotten_night", "max_lost", "max_base_lost"), 1.0),
+    **dict.fromkeys(("max_nll_rise", "max_median_nll_rise", "max_base_nll_rise", "max_drift_parent", "max_drift_base"), 1e9),
+    "max_exposure": 1e9,
+}
 """A gate that lets everything pass: what such a short night keeps is no matter here."""
 RECIPE: Json = {
     "fast_learning": {"steps": 20, "rows": 8, "checkpoint_steps": 5},
@@ -74,14 +79,23 @@ RECIPE: Json = {
 }
 ATTEMPTS, FEWER = 8, 2
 """More than the second night needs; and so few that all of them can be killed."""
+PATIENT: Json = {
+    "port": 0,
+    "lease_seconds": 8.0,
+    "ray_start_seconds": PATIENCE_SECONDS,
+    "controller_start_seconds": PATIENCE_SECONDS,
+    "replica_start_seconds": PATIENCE_SECONDS,
+    "delivery_seconds": PATIENCE_SECONDS / 3,
+    "ray_request_seconds": ASK_SECONDS,
+}
+"""Settings for a machine that does other things too."""
 ONLY_ONCE = "what is killed there does not know which database there is"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    folder, settings = tmp_path_factory.mktemp(request.param), {"port": 0, "night_attempts": ATTEMPTS, "lease_seconds": 6.0}
+    folder, settings, seats = tmp_path_factory.mktemp(request.param), PATIENT | {"night_attempts": ATTEMPTS}, 1
     with ExitStack() as opened:
-        seats = 1
         if request.param == "postgresql":
             if binaries() is None:
                 pytest.skip("NO POSTGRESQL HERE: what it promises is not tested; install it (apt-get install postgresql)")

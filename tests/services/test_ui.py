@@ -23,8 +23,9 @@ from test_errors import problem
 from test_keys_and_tenants import as_key, made
 from ui_world import World, listening
 
+from services.api.ui_views import matrix
 from services.settings import Settings
-from services.tables import Deployment, Event, ExperienceRow, Sleep
+from services.tables import Deployment, Event, ExperienceRow, Sleep, Version
 from services.ui import page
 
 ROOT = Path(__file__).parents[2]
@@ -408,7 +409,28 @@ def test_hostile_names_and_texts_are_shown_as_they_are_and_do_nothing(world: Wor
     tab.forgive("TrustedHTML")
 
 
-def test_a_killed_night_is_drawn_with_what_was_broken_off_and_done_again(world: World, tab: Tab) -> None:
+def test_a_night_that_the_gate_has_measured_alone_has_a_cell_of_its_own(world: World, tab: Tab) -> None:
+    def version(name: str, parent: str | None, kept: dict[str, float], forgotten: float) -> Version:
+        metrics = {"agreement": 0.9, "forgotten": forgotten}
+        record = {"lineage": [{"sleep": f"slp_{name}", "metrics": metrics}], "kept": kept}
+        return Version(id=name, parent=parent, sleep=f"slp_{name}", status="retired", record=record)
+
+    rows = [version("c", "b", {"slp_a": 0.5}, 0.25), version("b", "a", {}, 0.125), version("a", None, {}, 0.0)]
+    columns = matrix(rows)
+    assert [(column["kept"], column["earlier"], column["earlier_nights"]) for column in columns] == [
+        ({}, 1.0, []),
+        ({}, 0.875, ["slp_a"]),
+        ({"slp_a": 0.5}, 0.75, ["slp_b", "slp_a"]),
+    ]
+    script = """(async () => {
+      const { matrix } = await import("/ui/matrix.js");
+      const drawn = matrix(%s, { versions: [], numbers: {}, deployment: "toy" });
+      return [...drawn.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")].map((one) => one.textContent));
+    })()"""
+    assert tab.run(script % json.dumps(columns)) == [["0.90", "0.88", "0.50"], ["", "0.90", "0.75"], ["", "", "0.90"]]
+
+
+def test_a_night_that_was_killed_paused_and_retried_is_drawn_as_it_was(world: World, tab: Tab) -> None:
     def event(at: float, kind: str, **data: Any) -> dict[str, Any]:
         return {"created_at": at, "type": kind, "data": data}
 
@@ -423,7 +445,12 @@ def test_a_killed_night_is_drawn_with_what_was_broken_off_and_done_again(world: 
         event(21, "sleep.stage_started", stage="knowledge_seeding"),
         event(22, "sleep.learner_started", run="r", rank=0, step=50),
         event(30, "sleep.stage_finished", stage="knowledge_seeding", seconds=9.0),
-        event(30, "sleep.stage_started", stage="gate"),
+        event(30, "sleep.paused"),
+        event(35, "sleep.resumed"),
+        event(36, "sleep.started", job="a3", attempt=3),
+        event(36, "sleep.stage_started", stage="gate"),
+        event(38, "sleep.failed"),
+        event(39, "sleep.retried"),
     ]
     depths = nights(world.service)["depths"]
     script = """(async () => {
@@ -436,15 +463,17 @@ def test_a_killed_night_is_drawn_with_what_was_broken_off_and_done_again(world: 
         ("collect", 2, 4, False),
         ("knowledge_seeding", 4, 20, True),
         ("knowledge_seeding", 21, 30, False),
-        ("gate", 30, None, False),
+        ("gate", 36, 38, True),
     ]
     names = [depth["name"] for depth in depths]
     assert [(names[step["depth"]], step["from"], step["to"]) for step in steps] == [
         ("awake", 0, 4),
         ("knowledge seeding", 4, 30),
-        ("dusk, gate", 30, 40),
+        ("awake", 30, 36),
+        ("dusk, gate", 36, 38),
+        ("awake", 38, 40),
     ]
-    assert (again, jobs) == (1, ["a1", "a2"])
+    assert (again, jobs) == (1, ["a1", "a2", "a3"])
 
 
 def test_the_key_stays_in_the_tab_and_is_asked_for_again_when_it_is_refused(world: World, tab: Tab) -> None:

@@ -15,7 +15,8 @@ import { card, progressOf } from "./tonight.js";
 const LOG = 100;
 const GATHER_MILLISECONDS = 150;
 const TICK_MILLISECONDS = 2000;
-const CHANGES = /^(sleep\.(started|stage_started|stage_finished|cancelling|cancelled|failed|succeeded)|deployment\.|version\.)/;
+const CHANGES =
+  /^(sleep\.(started|paus|resumed|retr|stage_started|stage_finished|cancelling|cancelled|failed|succeeded)|deployment\.|version\.)/;
 
 export async function nightPage(main, { deployment, night }, signal) {
   await new NightPage(main, deployment, night, signal).live();

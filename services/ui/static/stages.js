@@ -1,6 +1,8 @@
 // From a sleep's events to what is drawn of it. Pure: events in, spans out; `depths` is the service's own table of what is drawn where.
 
 const ENDS = new Set(["sleep.succeeded", "sleep.failed", "sleep.cancelled"]);
+const STANDS_STILL = new Set([...ENDS, "sleep.paused"]);
+const GOES_ON = new Set(["sleep.started", "sleep.resumed", "sleep.retried"]);
 export const AWAKE = 0;
 
 export function depthOf(stage, depths) {
@@ -24,7 +26,7 @@ export function stagesOf(events) {
     } else if (event.type === "sleep.stage_finished" && open?.stage === event.data.stage) {
       open.seconds = event.data.seconds ?? null;
       close(event.created_at, false);
-    } else if (event.type === "sleep.started" || ENDS.has(event.type)) {
+    } else if (STANDS_STILL.has(event.type) || GOES_ON.has(event.type)) {
       close(event.created_at, true);
     }
   }
@@ -32,23 +34,25 @@ export function stagesOf(events) {
 }
 
 // The steps of the hypnogram: from the request to the end (or `until`), each {depth, from, to}. What takes no visible time leaves the
-// depth as it was, and every night begins and ends awake.
+// depth as it was. Every night begins and ends awake, and a pause is awake, too.
 export function stepsOf(events, depths, until) {
   if (!events.length) return [];
   const end = endOf(events) ?? until;
-  const steps = [{ depth: AWAKE, from: events[0].created_at, to: end, stage: null }];
-  for (const { stage, from } of stagesOf(events)) {
-    const depth = depthOf(stage, depths);
+  const steps = [{ depth: AWAKE, from: events[0].created_at, to: end }];
+  for (const { type, created_at: from, data } of events) {
+    const depth = type === "sleep.stage_started" ? depthOf(data.stage, depths) : STANDS_STILL.has(type) ? AWAKE : null;
     const last = steps.at(-1);
-    if (depth === null || depth === last.depth) continue;
+    if (depth === null || depth === last.depth || from >= end) continue;
     last.to = from;
-    steps.push({ depth, from, to: end, stage });
+    steps.push({ depth, from, to: end });
   }
   return steps;
 }
 
+// When it ended, unless it was tried again.
 export function endOf(events) {
-  return events.find((event) => ENDS.has(event.type))?.created_at ?? null;
+  const last = events.findLast((event) => ENDS.has(event.type) || GOES_ON.has(event.type));
+  return last && ENDS.has(last.type) ? last.created_at : null;
 }
 
 // Who answers, as spans: {by: "before" | "fast" | "after", from, to}.
