@@ -9,7 +9,7 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 
-.PHONY: demo test lint nursery bench-dreaming bench-learner bench-nights bench-seal bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test lint nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -33,6 +33,9 @@ bench-seeding: $(READY)  ## two small teachers and a larger student, three seeds
 bench-serving: $(READY)  ## what memory costs vLLM at the shape of Qwen3-0.6B, about fifteen minutes; writes benchmarks/results/serving.json
 	$(BIN)/python -m benchmarks.serving
 
+bench-service: $(READY)  ## a night under load, the gateway beside vLLM, experiences a second; a quarter of an hour; writes benchmarks/results/service.json
+	$(BIN)/python -m benchmarks.service
+
 bench-nights: $(RIVALS)  ## every method through ten nights, hours on two cores; goes on where it was; SEEDS="0 1 2" NIGHTS=10 choose others
 	$(BIN)/python -m benchmarks.nights --seeds $(SEEDS) --nights $(NIGHTS)
 
@@ -46,6 +49,10 @@ bench-seal: $(READY)  ## SEAL's protocol on a few passages with the model that s
 
 bench-learner: $(RIVALS)  ## a distillation step beside TRL's trainers, about twenty minutes on two quiet cores; see docs/learner-speed.md
 	$(BIN)/python -m benchmarks.learner
+
+# PYTHON is one that has torch for the GPU, transformers, safetensors, pydantic, cryptography, rapidfuzz, regex and rich; $(VENV) has the CPU's torch.
+bench-accelerator:  ## what memory, a step and a delivery cost on one CUDA GPU, about ten minutes; writes benchmarks/results/accelerator.json
+	$(PYTHON) -m benchmarks.accelerator
 
 bench-stages: $(READY)  ## where the time of a night goes, about twelve minutes; writes benchmarks/results/stages.json
 	$(BIN)/python -m benchmarks.stages

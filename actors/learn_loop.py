@@ -45,6 +45,7 @@ FACTS_FILE = "facts.json"
 STARTED = "sleep.learner_started"
 PROGRESS = "sleep.progress"
 PHASES = "sleep.phases"
+CHECKPOINT = "sleep.checkpoint_saved"
 PROGRESS_SECONDS = 1.0
 """Between two progress events, so that a night of a day long stays readable."""
 
@@ -220,6 +221,8 @@ class _Loop:
                 self.task.save(part)
                 (part / FACTS_FILE).write_text(self.facts.model_dump_json())
             self.checkpoints.keep(part, step, loss)
+        if self.group.rank == 0:
+            self.events.emit(CHECKPOINT, f"what was learned in {step} steps is kept", run=self.request.run_name, step=step)
 
     def _resume(self) -> bool:
         """Take up the last checkpoint, if there is one."""

@@ -20,7 +20,8 @@ Run as the driver of a Ray job: `python -m pipelines.night JOB.json`. Every stag
 is killed resumes at the stage it was in. The controller reads events.jsonl and outcome.json; this process never talks to it.
 
 What would fail again in the same way is an outcome (`failed`, or `no_op` where nothing can be learned), and the job succeeds. Every
-other error ends the job as failed, and the controller may try again.
+other error ends the job as failed. The controller tries again after those, and after an outcome that is not the user's to change: a disk
+may come back. The outcome says which attempt left it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def night(job: NightJob) -> Outputs:
         log.exception("night %s would fail again in the same way", job.sleep)
         code, category = FAILURES[type(error)]
         outcome = unchanged(job, "failed") | {"error": {"code": code, "message": str(error), "category": category}}
+    outcome["attempt"] = job.attempt
     stages = Stages(job)
     outcome["report"] |= {"stages": stages.seconds(), "phases": stages.phases()}
     stages.check_attempt()

@@ -54,6 +54,7 @@ def publish(job: NightJob, day: Outputs, verdict: Outputs, asleep: Sequence[Move
         "deliveries": ({"dawn": str(home / DAWN_FILE)} if verdict["passed"] else {}) | rest_delivery(job),
         "left_out": json.loads((home / day["left_out_file"]).read_text()),
         "returned": returned(job, day, asleep),
+        "gates": verdict.get("gates", []),
         "sizes": {"expert_bytes": len(payload), "model_bytes": base},
         "report": report(job, gate=verdict, transfers=told(asleep), **dreaming_of(dreams)),
     }
@@ -148,6 +149,7 @@ def _save_child(job: NightJob, model: Grafted, day: Outputs, asleep: Sequence[Mo
         "created_at": time.time(),
         "tokens": record.tokens + (day["tokens"] if job.recipe.consolidation else 0),
         "lineage": (*kept, *made),
+        "kept": verdict.get("kept", {}),
     }
     dreamer = (Path(job.home) / dreams["dreamer_file"]).parent if "dreamer_file" in dreams else dreamer_of(parent)
     if "dreamer_file" in dreams:

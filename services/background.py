@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from services.settings import Settings
@@ -34,7 +35,8 @@ class Background:
         if name in self._tasks:
             return
         self.broken.pop(name, None)
-        task = asyncio.create_task(self._run(name, work), name=name)
+        # It outlives the request that starts it, and so does not log under its name.
+        task = asyncio.create_task(self._run(name, work), name=name, context=Context())
         self._tasks[name] = task
         task.add_done_callback(lambda _: self._tasks.pop(name, None))
 

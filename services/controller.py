@@ -13,18 +13,24 @@ from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
 from services import registry
 from services.background import Background
+from services.batches import Batches
+from services.deleting import Deletions
 from services.durable import Durable
+from services.erasures import Erasures
 from services.fleet import Fleet
 from services.home import private_folder
 from services.keys import Keys
 from services.launcher import Launcher
 from services.leader import Leader, Lease
 from services.learners import Learners
+from services.metrics import Metrics
 from services.nights import Nights
 from services.online import Online
 from services.outbox import Outbox
 from services.probe import RayProbe
+from services.probe_runs import ProbeRuns
 from services.rates import Rates
+from services.retention import Retention
 from services.rollouts import Rollouts
 from services.scheduler import Scheduler
 from services.serving import Serving
@@ -33,6 +39,19 @@ from services.signing import Signing
 from services.states import ServingState
 from services.tables import Database, Deployment
 from services.traffic import Counter
+
+LEADING = (
+    "erase",
+    "expire experiences",
+    "take in batches",
+    "run probes",
+    "send webhooks",
+    "look at schedules",
+    "begin rollouts",
+    "delete deployments",
+    "begin deployments",
+)
+"""What a leader does in the background, in the order in which it is left."""
 
 
 class Controller:
@@ -51,9 +70,14 @@ class Controller:
         self.nights = Nights(settings, self.database, self.lease, self.durable, self.serving, launcher, self.signing)
         self.rollouts = Rollouts(settings, self.lease, self.serving, self.signing)
         self.online = Online(settings, self.lease, self.serving, learners)
+        self.deletions = Deletions(settings, self.lease, self.serving, self.online)
         self.scheduler, self.traffic = Scheduler(settings, self.lease, self.nights), Counter(settings, self.database)
+        self.metrics = Metrics(self.database, self.serving, self.leader)
+        self.probe_runs = ProbeRuns(settings, self.lease, fleet)
         self.sealer = self.keys.sealer
         self.outbox = Outbox(settings, self.lease, self.sealer)
+        self.batches, self.retention = Batches(settings, self.lease, self), Retention(settings, self.lease)
+        self.erasures = Erasures(settings, self.lease, fleet, self.nights)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
@@ -79,12 +103,17 @@ class Controller:
             self.begin(deployment)
         self.tasks.start("begin deployments", self._begin_all)
         self.tasks.start("begin rollouts", self.rollouts.run)
+        self.tasks.start("delete deployments", self.deletions.run)
         self.tasks.start("look at schedules", self.scheduler.run)
         self.tasks.start("send webhooks", self.outbox.run)
+        self.tasks.start("run probes", self.probe_runs.run)
+        self.tasks.start("take in batches", self.batches.run)
+        self.tasks.start("expire experiences", self.retention.run)
+        self.tasks.start("erase", self.erasures.run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
-        for task in ("send webhooks", "look at schedules", "begin rollouts", "begin deployments"):
+        for task in LEADING:
             await self.tasks.end(task)
         await self.rollouts.close()
         await self.online.close()
@@ -106,6 +135,9 @@ class Controller:
         self.serving.begin(deployment.id)
         if deployment.fast is not None:
             self.online.begin(deployment.id)
+
+    def took_in(self, status: str) -> None:
+        self.metrics.took_in(status)
 
     def tokens(self, deployment: Deployment, experience: Experience) -> int:
         """Tokens of an experience, as the deployment's tokenizer reads it."""

@@ -99,7 +99,7 @@ def keep(tx: Session, sleep: Sleep, made: Made, spec: PromotionSpec) -> None:
 def _add(tx: Session, sleep: Sleep, made: Made, status: str) -> None:
     """The version's row, and what it was made from."""
     outcome, id = made.outcome, made.record.id
-    registry.add_version(tx, sleep.deployment, made.record, made.folder, status, sleep.id, outcome.gates, made.signature)
+    registry.add_version(tx, sleep.deployment, made.record, made.folder, status, sleep.id, outcome.judged, made.signature)
     taken = tx.scalars(select(ExperienceRow.id).where(ExperienceRow.sleep == sleep.id)).all()
     elsewhere = {*outcome.left_out, *outcome.returned}
     left_out = {name: outcome.left_out[name] for name in taken if name in outcome.left_out}

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import Day, World
-from services.client import Client
+from services.client import Circadian
 from services.display import NightDisplay
 from services.measure import CONCURRENCY, Examiner, Measured
 from services.picture import draw_night
@@ -66,19 +66,16 @@ def run(spec: DemoSpec, console: Console) -> dict[str, Any]:
     with Stack(Settings(home=home, port=0), StackSpec(num_cpus=spec.num_cpus)) as stack:
         assert stack.api_key is not None
         _say(console, f"REST {stack.url}/v1   Ray dashboard {stack.dashboard}   (token: {home / RAY_TOKEN_FILE})")
-        client = Client(stack.url, stack.api_key)
-        try:
+        with Circadian(stack.url, stack.api_key) as client:
             report = _day_and_night(spec, world, day, client, stack, console)
-        finally:
-            client.close()
     _write(report, spec.out, console)
     if report["recall"]["after"] < PROMISED_RECALL or report["base"]["after"] < report["base"]["before"] - PROMISED_BASE_LOSS:
         raise DemoFailed(f"the night kept less than recall {PROMISED_RECALL} and base accuracy within {PROMISED_BASE_LOSS}")
     return report
 
 
-def _day_and_night(spec: DemoSpec, world: World, day: Day, client: Client, stack: Stack, console: Console) -> dict[str, Any]:
-    client.post("/v1/deployments", {"name": MODEL, "base_model": {"model": str(WEIGHTS)}})
+def _day_and_night(spec: DemoSpec, world: World, day: Day, client: Circadian, stack: Stack, console: Console) -> dict[str, Any]:
+    client.deployments.create(MODEL, {"model": str(WEIGHTS)})
     client.awake(MODEL, stack.settings.replica_start_seconds)
     examiner, probe = Examiner(client, MODEL, world, day), day.probes()[0]
     _say(console, "measuring the model as it is")
@@ -106,18 +103,17 @@ def _day_and_night(spec: DemoSpec, world: World, day: Day, client: Client, stack
     return report
 
 
-def live(day: Day, client: Client, model: str = MODEL) -> int:
+def live(day: Day, client: Circadian, model: str = MODEL) -> int:
     """Users tell the day's facts, ask about them and correct the answers. Returns how many experiences there are then."""
     told, posted = day.statements()[:TOLD], day.statements()[TOLD:]
     for statement in told:
         body = {"model": model, "messages": [{"role": "user", "content": statement}], "max_tokens": 1, "temperature": 0.0}
-        client.post("/v1/chat/completions", {**body, "store": True, "metadata": {"demo": "told"}})
+        client.request("POST", "/v1/chat/completions", {**body, "store": True, "metadata": {"demo": "told"}})
     chats = [[{"role": "user", "content": statement}] for statement in posted]
     chats += [[{"role": "user", "content": p.question}, {"role": "assistant", "content": p.answer}] for p in day.exchanges()]
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        bodies = [{"deployment": model, "messages": chat, "source": "human"} for chat in chats]
-        list(pool.map(lambda body: client.post("/v1/experiences", body), bodies))
-    return client.get(f"/v1/deployments/{model}/status")["pending"]["experiences"]
+        list(pool.map(lambda chat: client.experiences.create(model, messages=chat, source="human"), chats))
+    return client.deployments.status(model).pending.experiences
 
 
 @dataclass(frozen=True)
@@ -129,28 +125,27 @@ class _Night:
     awake: Measured
 
 
-def _sleep(spec: DemoSpec, day: Day, client: Client, examiner: Examiner, console: Console) -> _Night:
+def _sleep(spec: DemoSpec, day: Day, client: Circadian, examiner: Examiner, console: Console) -> _Night:
     """One night, watched; the deployment is measured meanwhile, as soon as it serves with its fast memory."""
     held_out = [probe.question for probe in day.probes()]
-    body: dict[str, Any] = {"deployment": MODEL, "seed": spec.seed, "held_out": held_out}
-    sleep = client.post("/v1/sleeps", body | ({"recipe": spec.recipe} if spec.recipe else {}))
+    sleep = client.sleeps.create(MODEL, seed=spec.seed, held_out=held_out, recipe=spec.recipe)
     awake: Future[Measured] | None = None
     receipts: list[dict[str, Any]] = []
     events: list[dict[str, Any]] = []
     with ThreadPoolExecutor(1) as aside, NightDisplay(console) as display:
-        for event in client.events(sleep["id"]):
+        for event in client.sleeps.watch(sleep.id):
             display.show(event)
-            events.append(event)
-            if event["type"] == "deployment.fast_memory_live":
+            events.append(event.sent())
+            if event.type == "deployment.fast_memory_live":
                 awake = aside.submit(examiner.measure)
-            elif event["type"] == "version.promoted":
-                receipts = event["data"]["receipts"]
-    ended = client.get(f"/v1/sleeps/{sleep['id']}")
-    if ended["outcome"] != "promoted":
-        raise DemoFailed(f"the night ended {ended['status']} ({ended['outcome']}): {ended['error']}")
+            elif event.type == "version.promoted":
+                receipts = event.data["receipts"]
+    ended = client.sleeps.get(sleep.id)
+    if ended.outcome != "promoted" or ended.result_version is None:
+        raise DemoFailed(f"the night ended {ended.status} ({ended.outcome}): {ended.error}")
     if awake is None or len(awake.result().versions) != 1:
         raise DemoFailed("the night was over before the deployment could be measured with its fast memory; try again")
-    return _Night(ended["result_version"], events, display.seconds, receipts, awake.result())
+    return _Night(ended.result_version, events, display.seconds, receipts, awake.result())
 
 
 def _ask_openai(stack: Stack, question: str) -> str:

@@ -8,8 +8,15 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from services.client.answers import Event
+
 QUIET = frozenset({"sleep.stage_started", "sleep.stage_finished", "sleep.stage_resumed", "sleep.progress"})
 """Events that the bars show."""
+SILENT = frozenset({"sleep.checkpoint_saved"})
+"""Events of which there are many, and that matter to nobody who watches."""
+GATES = frozenset({"sleep.gate_passed", "sleep.gate_failed"})
+SILENT = frozenset({"sleep.checkpoint_saved"})
+"""Events of which there are many, and that matter to nobody who watches."""
 
 
 class NightDisplay:
@@ -30,10 +37,13 @@ class NightDisplay:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
 
-    def show(self, event: dict[str, Any]) -> None:
-        kind, data = event["type"], event["data"]
+    def show(self, event: Event) -> None:
+        kind, data = event.type, event.data
+        if kind in SILENT:
+            return
         if kind not in QUIET:
-            self._progress.console.print(f"{kind:<28} {event['message']}", highlight=False, markup=False)
+            told = f"{kind:<28} {event.message}{measured(data) if kind in GATES else ''}"
+            self._progress.console.print(told, highlight=False, markup=False, soft_wrap=True)
         elif kind == "sleep.progress":
             self._advance(data)
         elif kind == "sleep.stage_finished":
@@ -51,9 +61,9 @@ class NightDisplay:
     def _advance(self, data: dict[str, Any]) -> None:
         bar = self._bars.get(data.get("stage", self._running))
         if bar is not None and data.get("total_steps"):
-            self._progress.update(
-                bar, total=data["total_steps"], completed=data["step"], note=f"{data['step']}/{data['total_steps']}"
-            )
+            loss = f"  loss {data['loss']:.3f}" if data.get("loss") is not None else ""
+            note = f"{data['step']}/{data['total_steps']}{loss}"
+            self._progress.update(bar, total=data["total_steps"], completed=data["step"], note=note)
 
     def _finish(self, data: dict[str, Any]) -> None:
         stage = data["stage"]
@@ -63,3 +73,10 @@ class NightDisplay:
             self._progress.stop_task(self._bars[stage])
         if not self.console.is_terminal:
             self.console.print(f"  {stage} {data['seconds']:.1f} s", highlight=False)
+
+
+def measured(data: dict[str, Any]) -> str:
+    """What a gate rests on, in brackets: of these numbers `agreement` is the recall of what the day has told."""
+    names = {"agreement": "recall"}
+    numbers = [f"{names.get(name, name)} {value:.3f}" for name, value in data.items() if isinstance(value, float)]
+    return f" ({', '.join(numbers)})" if numbers else ""

@@ -26,9 +26,12 @@ TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     409: "conflict_error",
+    410: "invalid_request_error",
     412: "invalid_request_error",
     413: "invalid_request_error",
+    415: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
@@ -91,6 +94,12 @@ def malformed(why: str) -> Problem:
     return Problem(400, "malformed_json", f"The body is not JSON that can be read: {why}.")
 
 
+def unsupported(given: str | None) -> Problem:
+    return Problem(
+        415, "unsupported_media_type", f"Content-Type is {given or 'missing'}; send JSON, and `application/json` as its type."
+    )
+
+
 def unreadable(error: BaseException | None) -> Problem:
     """What a JSON parser has found. Python's own text about long numbers is for programmers."""
     if isinstance(error, JSONDecodeError):
@@ -132,7 +141,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return faults(error.errors()).response(request)
+        # A body that FastAPI left as bytes is one whose Content-Type it does not read.
+        problem = unsupported(request.headers.get("content-type")) if error.body and isinstance(error.body, bytes) else None
+        return (problem or faults(error.errors())).response(request)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:

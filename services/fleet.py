@@ -48,6 +48,8 @@ class Sight:
     """What those that said so serve; a slow one says nothing."""
     starting: bool = False
     """Whether some are on their way: they will serve what the wake file says when they do."""
+    running: int = 0
+    """That answer."""
 
 
 class ServingSpec(Spec):

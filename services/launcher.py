@@ -57,6 +57,9 @@ class Launcher(Protocol):
     async def stop(self, submission_id: str) -> None:
         """Ask a job to end; a job that is not there has ended. Raises LauncherUnavailable."""
 
+    async def logs(self, submission_id: str) -> str:
+        """What a job's driver has said so far; nothing of one that is not there. Raises LauncherUnavailable."""
+
 
 class RayLauncher:
     """The Ray Jobs API. Its client blocks, and has no limit of its own: every call runs in a thread of the launcher's, and is given up
@@ -100,6 +103,12 @@ class RayLauncher:
             await self._call(lambda client: client.stop_job(submission_id))
         except _NoSuchJob:
             log.info("job %s is not there, nothing to stop", submission_id)
+
+    async def logs(self, submission_id: str) -> str:
+        try:
+            return await self._call(lambda client: client.get_job_logs(submission_id))
+        except _NoSuchJob:
+            return ""
 
     async def _call(self, request: Callable[[JobSubmissionClient], T]) -> T:
         try:

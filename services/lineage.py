@@ -6,9 +6,9 @@ one of its ancestors keeps it; where the deployment goes back to an earlier vers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from services.tables import ExperienceRow, Lineage, Version
@@ -45,10 +45,21 @@ def descendants(tx: Session, deployment: str, versions: Iterable[str]) -> list[s
     return ordered
 
 
-def keepers(tx: Session, deployment: str, experiences: Iterable[str]) -> list[str]:
-    """The versions that hold one of these experiences: those that were made from it, and all that came of them; the oldest first."""
-    made_from = select(Lineage.version).where(Lineage.experience.in_(list(experiences)), Lineage.left_out.is_(None))
-    return descendants(tx, deployment, tx.scalars(made_from.distinct()))
+def brought(versions: Collection[str]) -> ColumnElement[bool]:
+    """The condition that an experience was brought in by the own night of one of these versions."""
+    return ExperienceRow.id.in_(select(Lineage.experience).where(Lineage.version.in_(versions), Lineage.left_out.is_(None)))
+
+
+def keepers(tx: Session, deployment: str, which: ColumnElement[bool]) -> set[str]:
+    """The versions of a deployment that keep any of these experiences: those whose nights brought them in, and all that came of them."""
+    theirs = select(Lineage.version).join(ExperienceRow, ExperienceRow.id == Lineage.experience)
+    found = tx.scalars(theirs.where(which, Lineage.left_out.is_(None)).distinct())
+    return set(descendants(tx, deployment, found))
+
+
+def kept_by(tx: Session, version: Version) -> ColumnElement[bool]:
+    """The condition that a version keeps an experience, by its own night or from its ancestors."""
+    return brought(ancestry(tx, version.deployment, version.id))
 
 
 def follow(tx: Session, deployment: str, before: str, now: str) -> None:
@@ -57,7 +68,8 @@ def follow(tx: Session, deployment: str, before: str, now: str) -> None:
     gone, come = [id for id in old if id not in new], [id for id in new if id not in old]
     theirs = select(Lineage.experience).where(Lineage.version.in_(gone))
     of_deployment = ExperienceRow.deployment == deployment
-    tx.execute(update(ExperienceRow).where(of_deployment, ExperienceRow.id.in_(theirs)).values(consolidated_in=None, left_out=None))
+    free = update(ExperienceRow).where(of_deployment, ExperienceRow.id.in_(theirs))
+    tx.execute(free.values(consolidated_in=None, left_out=None, sleep=None))
     for version in come:
         made_from = select(Lineage.experience).where(Lineage.version == version)
         kept = ExperienceRow.id.in_(made_from.where(Lineage.left_out.is_(None)))

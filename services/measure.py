@@ -16,7 +16,7 @@ from typing import Any
 from circadian.nursery.curriculum import FACTS_PER_PASSAGE, Curriculum
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import Day, Probe, World
-from services.client import Client
+from services.client import Circadian
 
 CONCURRENCY = 32
 VERSION_HEADER = "x-deployment-version"
@@ -38,7 +38,7 @@ class Measured:
 class Examiner:
     """Asks one deployment."""
 
-    def __init__(self, client: Client, model: str, world: World, day: Day) -> None:
+    def __init__(self, client: Circadian, model: str, world: World, day: Day) -> None:
         self.client, self.model = client, model
         self.day_probes, self.base_probes = day.probes(), world.base_probes()
         self.documents = held_out_documents(world)
@@ -74,7 +74,7 @@ class Examiner:
         return -sum(logprobs), len(words) - 1
 
     def _post(self, path: str, body: dict[str, Any], versions: set[str]) -> dict[str, Any]:
-        response = self.client.post_raw(path, {"model": self.model, **body})
+        response = self.client.request("POST", path, {"model": self.model, **body})
         versions.add(response.headers[VERSION_HEADER])
         return response.json()
 

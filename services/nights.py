@@ -7,51 +7,48 @@
     waits for      the next poll, a delivery's receipts, the cluster's answers: each bounded in settings.py
     unblocked by   the job's end, a cancellation (a status in the database), the night's time limit
 
-What to do is decided by `plan.py`; here it is done. Both are steps of the workflow (durable.py), so a leader that begins goes on behind
-the last one that was finished. It may take one step again that the last leader had begun: each is safe to take twice, and is decided
-from the registry and the night's folder, not from what somebody remembers.
+What to do is decided by `plan.py`; night_steps.py does it, and night_records.py writes it down. Both decision and step are steps of the
+workflow (durable.py), so a leader that begins goes on behind the last one that was finished. It may take one step again that the last
+leader had begun: each is safe to take twice, and is decided from the registry and the night's folder, not from what somebody remembers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import math
-import os
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from dbos import DBOS, StepOptions
 from dbos import error as workflow_errors
 
 from actors import names
-from circadian.memory.version import read_record
-from circadian.specs import Autoscale, NightJob, Recipe
-from services import dawn, fast_registry, registry, tail
+from services import registry, tail
 from services.background import Background, pause
+from services.budget import EXCEEDED, overrun
 from services.durable import Durable, StepFailed
-from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec
 from services.launcher import JobReport, Launcher, LauncherUnavailable
 from services.leader import Deposed, Lease
-from services.online import fast_start
-from services.outcome import NightOutcome, night_error, read_outcome, tell, why
-from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
-from services.plan import ENDED_JOBS, RUNNING_JOBS, Job, Situation, Step, ahead, plan
-from services.serving import Serving, receipts_data
+from services.night_steps import Steps
+from services.outcome import NightOutcome, night_error, read_outcome
+from services.plan import RUNNING_JOBS, Job, Situation, Step, plan
+from services.serving import Serving
 from services.settings import Settings
 from services.signing import Signing
-from services.states import DAWN, FastState, SleepStatus, moved
+from services.states import SleepStatus
 from services.strays import Strays
-from services.tables import Database, Json, Sleep
+from services.tables import Database, Sleep
 
 log = logging.getLogger(__name__)
 ENDED = "ended"
+LIFE = ":"
+"""Between a sleep's id, which has none in it, and the number of its life."""
+LOOKS = (Step.WAIT, Step.QUEUE, Step.BACK_OFF, Step.STOP_JOB)
+"""What is done while looking: there is nothing that it would change before the next look."""
 ENDS = {
     Step.END_CANCELLED: SleepStatus.CANCELLED,
     Step.END_FAILED: SleepStatus.FAILED,
@@ -98,17 +95,17 @@ class Nights:
         begun: set[str] = set()
         while True:
             self._more.clear()
-            for sleep in await asyncio.to_thread(self._active):
-                if sleep not in begun:
-                    await self.durable.start(sleep_through, sleep)
-                    begun.add(sleep)
+            for key in await asyncio.to_thread(self._active):
+                if key not in begun:
+                    await self.durable.start(sleep_through, key)
+                    begun.add(key)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.poll_seconds):
                     await self._more.wait()
 
     def _active(self) -> list[str]:
         with self.database.read() as tx:
-            return registry.active_sleeps(tx)
+            return [key_of(id, life) for id, life in registry.active_sleeps(tx)]
 
     def home(self, sleep: Sleep) -> Path:
         return self.settings.sleep_folder(sleep.deployment, sleep.id)
@@ -119,13 +116,19 @@ _open: list[Nights] = []
 
 
 @DBOS.workflow(name="sleep")
-async def sleep_through(sleep_id: str) -> str:
-    """The durable workflow of a sleep. Returns its last status."""
+async def sleep_through(key: str) -> str:
+    """The durable workflow of a sleep, or of one of its lives. Returns its last status."""
     nights = _open[-1]
-    return await nights.durable.run(_Watcher(nights, sleep_id).run())
+    sleep_id, _, life = key.partition(LIFE)
+    return await nights.durable.run(_Watcher(nights, sleep_id, int(life or 0)).run())
 
 
-class _Watcher:
+def key_of(sleep_id: str, life: int) -> str:
+    """A workflow that has ended does not run again, so a sleep that is retried has another one."""
+    return f"{sleep_id}{LIFE}{life}" if life else sleep_id
+
+
+class _Watcher(Steps):
     """One sleep's watcher. Methods named after a step take it. How a sleep fails:
 
     what went wrong                                       is recorded by   and then
@@ -139,13 +142,11 @@ class _Watcher:
     Whichever it was, `_end` leaves a job that may still run to strays.py.
     """
 
-    def __init__(self, nights: Nights, sleep_id: str) -> None:
-        self.settings, self.database, self.lease = nights.settings, nights.database, nights.lease
-        self.serving, self.launcher, self.signing, self.strays = nights.serving, nights.launcher, nights.signing, nights.strays
-        self.sleep_id, self._home_of = sleep_id, nights.home
-        self._report, self._asked_at, self._unreachable_since = JobReport(Job.LOST), -math.inf, time.monotonic()
-        self._unconfirmed = 0
-        """Submissions in a row whose answer did not come."""
+    def __init__(self, nights: Nights, sleep_id: str, life: int) -> None:
+        super().__init__(
+            nights.settings, nights.database, nights.lease, nights.signing, nights.serving, nights.launcher, (sleep_id, life)
+        )
+        self.strays, self._unreachable_since = nights.strays, time.monotonic()
 
     async def run(self) -> str:
         """Step after step, until the sleep has ended."""
@@ -188,7 +189,7 @@ class _Watcher:
         unreachable = 0
         while True:
             sleep = await asyncio.to_thread(self._load)
-            if sleep.status.terminal:
+            if sleep.status.terminal or sleep.life != self.life:
                 return ENDED
             try:
                 step = await self._next(sleep)
@@ -203,26 +204,33 @@ class _Watcher:
     async def _next(self, sleep: Sleep) -> Step | None:
         """One look. None where there is nothing to do until the next one."""
         step, sleep, _ = await self._look(sleep)
-        if sleep.began_at is not None and time.time() - sleep.began_at > self.settings.night_seconds and _may_fail(sleep):
-            reason = f"the night took longer than {self.settings.night_seconds} s"
-            await asyncio.to_thread(self._condemn, night_error("night_too_long", reason))
+        limit = overrun(sleep, self.settings.night_seconds, time.time()) if _may_fail(sleep) else None
+        if limit is not None:
+            code, reason = limit
+            await asyncio.to_thread(self._condemn, night_error(code, reason, "user" if code == EXCEEDED else "server"))
             return None
         if step is Step.QUEUE:
             await asyncio.to_thread(self._queue)
+        elif step is Step.BACK_OFF:
+            await asyncio.to_thread(self._back_off)
         elif step is Step.STOP_JOB:
             await self.launcher.stop(names.night_job(sleep.id, sleep.attempt))
-        return None if step in (Step.WAIT, Step.QUEUE, Step.STOP_JOB) else step
+        return None if step in LOOKS else step
 
     async def take(self, step: Step) -> str:
         """Do what was decided, where that is still what there is to do: a leader before this one may have done it and died."""
         now, sleep, outcome = await self._look(await asyncio.to_thread(self._load))
-        if now is not step:
+        if now is not step or sleep.life != self.life:
             return f"{step.value} was done before"
         log.info("%s: %s", self.sleep_id, step.value)
         if step in (Step.SUBMIT, Step.SUBMIT_AGAIN):
             await self._submit(sleep, again=step is Step.SUBMIT_AGAIN)
         elif step is Step.DELIVER_FAST:
             await self._deliver_fast(sleep)
+        elif step is Step.PAUSE:
+            await self._take_back(sleep)
+            await asyncio.to_thread(self._pause)
+            self.strays.look()
         elif step is Step.PUT_BACK:
             await self._put_back(sleep, outcome)
         elif step is Step.COMMIT:
@@ -245,8 +253,8 @@ class _Watcher:
         if sleep.status.terminal:
             return Step.WAIT, sleep, None
         ended = report.job not in RUNNING_JOBS or sleep.result_version is not None
-        outcome = read_outcome(self._home_of(sleep)) if ended else None
-        queued = sleep.status is SleepStatus.QUEUED and not sleep.attempt
+        outcome = read_outcome(self._home_of(sleep), sleep.attempt) if ended else None
+        queued = sleep.status is SleepStatus.QUEUED and registry.waits(sleep)
         in_line = bool(await asyncio.to_thread(self._ahead)) if queued else False
         return plan(self._situation(sleep, report, outcome, in_line)), sleep, outcome
 
@@ -260,21 +268,21 @@ class _Watcher:
             fast=sleep.fast,
             committed=sleep.result_version is not None,
             condemned=sleep.error is not None,
-            attempts_left=self.settings.night_attempts - sleep.attempt,
+            attempts_left=self.settings.night_attempts - 1 - sleep.failures,
             submitted=sleep.submitted,
             in_line=in_line,
             promotes=self._promotes(sleep),
             made=outcome is not None and outcome.version is not None,
+            again=registry.goes_on(sleep),
+            may_stop=sleep.stop_at is None or time.time() >= sleep.stop_at,
+            retry="none" if sleep.retry_at is None else "waiting" if time.time() < sleep.retry_at else "due",
+            users_fault=outcome is not None and outcome.error is not None and outcome.error.category == "user",
         )
 
-    def _promotes(self, sleep: Sleep) -> bool:
-        with self.database.read() as tx:
-            return dawn.wish(tx, sleep).mode == "on_pass"
-
     async def _job(self, sleep: Sleep) -> JobReport:
-        """The job's state, asked at most every `job_poll_seconds`; before the first attempt there is none to ask for."""
+        """The job's state, asked at most every `job_poll_seconds`; before the first attempt, and in a pause, there is none to ask for."""
         now = time.monotonic()
-        if not sleep.attempt:
+        if not sleep.attempt or sleep.status is SleepStatus.PAUSED:
             self._unreachable_since = now
         elif now - self._asked_at >= self.settings.job_poll_seconds:
             self._asked_at = now
@@ -283,265 +291,16 @@ class _Watcher:
                 self._unreachable_since = now
         return self._report
 
-    def _ahead(self) -> list[str]:
-        with self.database.read() as tx:
-            line = registry.line(tx)
-        here = any(other.sleep == self.sleep_id for other in line)  # not where it was cancelled since it was loaded
-        return ahead(line, self.sleep_id, self.settings.nights_at_once) if here else []
-
-    def _queue(self) -> None:
-        first = self._ahead()
-        waiting = f"waits for {', '.join(first)}: nights_at_once is {self.settings.nights_at_once}"
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            if sleep.status is SleepStatus.QUEUED and first and sleep.waiting != waiting:
-                if sleep.waiting is None:
-                    registry.append_event(tx, sleep, "sleep.waiting", waiting, {"sleeps": first})
-                sleep.waiting = waiting
-
-    async def _submit(self, sleep: Sleep, again: bool) -> None:
-        """Written before it is done: whatever becomes of the submission, the attempt is one that may run."""
-        try:
-            await self._lend(sleep)
-        except FleetUnavailable as error:
-            log.warning("%s does not begin yet: %s", self.sleep_id, error)
-            await asyncio.sleep(self.settings.poll_seconds)
-            return
-        attempt = await asyncio.to_thread(self._begin_attempt, again)
-        if attempt is None:
-            return
-        self._report, self._asked_at = JobReport(Job.LOST), -math.inf
-        job_file, name = await asyncio.to_thread(self._write_job, sleep, attempt)
-        metadata = {"sleep_id": sleep.id, "deployment": name, "phase": "night"}
-        try:
-            await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
-        except LauncherUnavailable as error:
-            self._unconfirmed += 1
-            log.warning("%s is not known to be submitted, %d times now: %s", self.sleep_id, self._unconfirmed, error)
-            await asyncio.sleep(pause(self.settings, self._unconfirmed))
-            return
-        self._unconfirmed = 0
-        await asyncio.to_thread(self._submitted, attempt)
-
-    async def _lend(self, sleep: Sleep) -> None:
-        """Let the replicas lend what the night needs; decided once, and done once until it is taken back. Raises FleetUnavailable."""
-        if sleep.lent:
-            return
-        placed = sleep.placed
-        if placed is None:
-            room = Room(*await self.serving.fleet.free())
-            placed = await asyncio.to_thread(self._place, sleep, room)
-        if placed is None or placed["serving"] is None:
-            return
-        await self.serving.scale(sleep.deployment, placed["serving"])
-        await asyncio.to_thread(self._set_lent, True)
-
-    def _place(self, sleep: Sleep, free: Room) -> Json | None:
-        """Where the night lies; None, and the sleep is condemned, where it can lie nowhere."""
-        with self.lease.write() as tx:
-            deployment, row = registry.deployment(tx, sleep.deployment), registry.locked_sleep(tx, self.sleep_id)
-            serving = ServingSpec.model_validate(deployment.serving)
-            replicas = serving.replicas.min if isinstance(serving.replicas, Autoscale) else serving.replicas
-            night = needed(Recipe.model_validate(row.recipe))
-            try:
-                placed = place(cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free), night)
-            except Unplaceable as error:
-                row.error = night_error("no_capacity", str(error))
-                return None
-            row.placed = asdict(placed)
-            registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
-            return row.placed
-
-    def _set_lent(self, lent: bool) -> None:
-        with self.lease.write() as tx:
-            registry.locked_sleep(tx, self.sleep_id).lent = lent
-
-    async def _take_back(self, sleep: Sleep) -> None:
-        """All replicas serve again; those that lent start beside those that serve, as what the deployment serves then."""
-        if sleep.placed is None or sleep.placed["serving"] is None:
-            return
-        try:
-            await self.serving.scale(sleep.deployment, None)
-        except FleetUnavailable as error:
-            log.warning("%s: its replicas come back when the cluster does: %s", self.sleep_id, error)
-        await asyncio.to_thread(self._set_lent, False)
-
-    def _begin_attempt(self, again: bool) -> int | None:
-        """The attempt to submit; None where the sleep was cancelled meanwhile."""
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            if sleep.status is SleepStatus.CANCELLING:
-                return None
-            if again or not sleep.attempt:
-                sleep.attempt, sleep.submitted = sleep.attempt + 1, False
-            sleep.began_at, sleep.waiting = sleep.began_at or time.time(), None
-            return sleep.attempt
-
-    def _write_job(self, sleep: Sleep, attempt: int) -> tuple[Path, str]:
-        home = self._home_of(sleep)
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.database.read() as tx:
-            experiences = registry.taken_experiences(tx, sleep.id)
-            deployment = registry.deployment(tx, sleep.deployment)
-            learned = fast_registry.learned(tx, sleep.deployment) if deployment.fast else ()
-        job = NightJob(
-            sleep=sleep.id,
-            attempt=attempt,
-            deployment=sleep.deployment,
-            seed=sleep.seed,
-            parent=str(self.settings.version_folder(sleep.deployment, sleep.parent_version)),
-            child=str(self.settings.version_folder(sleep.deployment, sleep.child_version)),
-            home=str(home),
-            experiences=str(home / "experiences.jsonl"),
-            fast=fast_start(self.settings, deployment.fast, learned, sleep.parent_version),
-            held_out=tuple(sleep.held_out),
-            recipe=sleep.recipe,  # type: ignore[arg-type]  # a dict that pydantic reads
-        )
-        _write(home / "experiences.jsonl", "".join(json.dumps(row.body) + "\n" for row in experiences))
-        _write(home / "job.json", job.model_dump_json(indent=2))
-        return home / "job.json", deployment.name
-
-    def _submitted(self, attempt: int) -> None:
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.submitted = True
-            if sleep.status is SleepStatus.QUEUED:
-                sleep.status = moved(sleep.status, SleepStatus.PREPARING)
-            job = names.night_job(sleep.id, attempt)
-            registry.append_event(
-                tx, sleep, "sleep.started", f"night submitted, attempt {attempt}", {"job": job, "attempt": attempt}
-            )
-
-    async def _deliver_fast(self, sleep: Sleep) -> None:
-        assert sleep.fast_delivery is not None
-        await asyncio.to_thread(self._set_fast, FastState.SENT)
-        try:
-            receipts = await self.serving.deliver(sleep.deployment, self._home_of(sleep) / sleep.fast_delivery)
-        except DeliveryFailed as error:
-            await asyncio.to_thread(self._condemn, night_error("delivery_failed", str(error)))
-            return
-        message = "the deployment serves with its fast memory"
-        await asyncio.to_thread(self._set_fast, FastState.LIVE, "deployment.fast_memory_live", message, receipts_data(receipts))
-
-    async def _put_back(self, sleep: Sleep, outcome: NightOutcome | None) -> None:
-        """The replicas return to the parent: by delivery, or as new replicas where that fails."""
-        rest = sleep.rest_delivery or (outcome.deliveries.get("rest") if outcome else None)
-        try:
-            if await asyncio.to_thread(self._parent_serves, sleep) is False:
-                # Somebody has gone back to another version meanwhile, and the replicas are brought there by that.
-                await asyncio.to_thread(self._set_fast, FastState.RESTED)
-                return
-            if rest is None:
-                raise DeliveryFailed("the night left no delivery that goes back to the parent")
-            data = receipts_data(await self.serving.deliver(sleep.deployment, self._home_of(sleep) / rest))
-        except DeliveryFailed as error:
-            log.error("%s: replicas are started anew: %s", self.sleep_id, error)
-            await self.serving.restart(sleep.deployment)
-            data = {"restarted": str(error)}
-        message = f"the deployment serves {sleep.parent_version} again"
-        await asyncio.to_thread(self._set_fast, FastState.RESTED, "deployment.put_back", message, data)
-
-    def _commit(self, outcome: NightOutcome) -> None:
-        made = self._made(outcome)
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            if dawn.commit(tx, sleep, made):
-                tail.enter(sleep, DAWN)
-                tell(sleep, outcome)
-                registry.append_event(tx, sleep, "sleep.stage_started", "dawn", {"stage": DAWN})
-            elif sleep.status is not SleepStatus.CANCELLING:
-                sleep.error = night_error("parent_changed", f"the deployment no longer serves {sleep.parent_version}")
-
-    def _keep(self, outcome: NightOutcome) -> None:
-        made = self._made(outcome)
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            if sleep.status.terminal or sleep.status is SleepStatus.CANCELLING:
-                return
-            tell(sleep, outcome)
-            sleep.outcome = outcome.outcome
-            dawn.keep(tx, sleep, made, dawn.wish(tx, sleep))
-            data = {"outcome": sleep.outcome, "version": made.record.id, "serves": sleep.parent_version}
-            message = f"{made.record.id} is {sleep.outcome}, {sleep.parent_version} serves on"
-            registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, message, data)
-
-    def _made(self, outcome: NightOutcome) -> dawn.Made:
-        """The version, signed as it lies there: whatever changes it from now on is found out."""
-        sleep = self._load()
-        folder = self.settings.version_folder(sleep.deployment, sleep.child_version)
-        record = read_record(folder)
-        if record.id != sleep.child_version or record.parent != sleep.parent_version:
-            raise ValueError(f"{folder} is {record.id} from {record.parent}, not {sleep.child_version} from {sleep.parent_version}")
-        return dawn.Made(record, str(folder), self.signing.sign(folder), outcome)
-
-    async def _dawn(self, sleep: Sleep, outcome: NightOutcome) -> None:
-        started = time.monotonic()
-        try:
-            receipts = await self.serving.deliver(sleep.deployment, self._home_of(sleep) / outcome.deliveries["dawn"])
-        except DeliveryFailed as error:
-            await asyncio.to_thread(self._undo, night_error("delivery_failed", str(error)))
-            return
-        await self._take_back(sleep)
-        data = {"version": sleep.result_version, "parent": sleep.parent_version, **receipts_data(receipts)}
-        await asyncio.to_thread(self._succeed, data, time.monotonic() - started)
-
-    def _succeed(self, data: Json, seconds: float) -> None:
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.outcome, sleep.fast = "promoted", FastState.RESTED
-            registry.append_event(tx, sleep, "sleep.stage_finished", "dawn", {"stage": DAWN, "seconds": round(seconds, 3)})
-            registry.append_event(tx, sleep, "version.promoted", f"the deployment serves {sleep.result_version}", data)
-            summary = {"outcome": "promoted", "version": sleep.result_version}
-            registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, f"woke as {sleep.result_version}", summary)
-
     async def _give_up(self, reason: str, at_once: bool) -> str:
         error, sleep = night_error("controller_error", reason), await asyncio.to_thread(self._load)
+        if sleep.status.terminal or sleep.life != self.life:
+            return "it has ended"
         await asyncio.to_thread(self._condemn if sleep.result_version is None else self._undo, error)
         if at_once:
             await self._take_back(sleep)
             await asyncio.to_thread(self._end, SleepStatus.FAILED, None)
             await self.serving.restart(sleep.deployment)
         return "given up"
-
-    def _condemn(self, error: Json) -> None:
-        """Record why the sleep cannot succeed any more; the first reason stays."""
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.error = sleep.error or error
-
-    def _undo(self, error: Json) -> None:
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            dawn.undo(tx, sleep)
-            sleep.fast, sleep.error = FastState.SENT, error
-
-    def _end(self, status: SleepStatus, outcome: NightOutcome | None) -> None:
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            if outcome is not None:
-                tell(sleep, outcome)
-                sleep.outcome = outcome.outcome if status is SleepStatus.SUCCEEDED else None
-            if status is SleepStatus.FAILED:
-                sleep.error = sleep.error or why(self._report, outcome)
-            if sleep.attempt and self._report.job not in ENDED_JOBS:
-                registry.add_stray_job(tx, names.night_job(sleep.id, sleep.attempt), sleep.id)
-            data = {"outcome": sleep.outcome, "version": sleep.parent_version, "error": sleep.error}
-            registry.end_sleep(tx, sleep, status, f"sleep {status.value}, {sleep.parent_version} serves on", data)
-
-    def _set_fast(self, state: FastState, kind: str = "", message: str = "", data: Json | None = None) -> None:
-        with self.lease.write() as tx:
-            sleep = registry.locked_sleep(tx, self.sleep_id)
-            sleep.fast = state
-            if kind:
-                registry.append_event(tx, sleep, kind, message, data)
-
-    def _parent_serves(self, sleep: Sleep) -> bool:
-        with self.database.read() as tx:
-            return registry.deployment(tx, sleep.deployment).active_version == sleep.parent_version
-
-    def _load(self) -> Sleep:
-        with self.database.read() as tx:
-            return registry.one(tx, Sleep, "sleep", self.sleep_id)
 
 
 def _left(outcome: NightOutcome | None) -> NightOutcome:
@@ -553,11 +312,3 @@ def _left(outcome: NightOutcome | None) -> NightOutcome:
 def _may_fail(sleep: Sleep) -> bool:
     """Nothing is committed, and no error was recorded yet."""
     return sleep.result_version is None and sleep.error is None
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: the night may be reading."""
-    staging = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    staging.rename(path)

@@ -62,6 +62,11 @@ class Online:
         """Learn, and go on learning, in the background."""
         self.loops.start(f"learn {deployment_id}", lambda: _Loop(self, deployment_id).run())
 
+    async def end(self, deployment_id: str) -> None:
+        """Learn no more: the loop and the learner end. Raises LearnerUnavailable."""
+        await self.loops.end(f"learn {deployment_id}")
+        await self.learners.end(deployment_id)
+
     async def close(self) -> None:
         """Stop looking; a learner that is at work goes on, and its chunk is found by the next controller."""
         await self.loops.close()
@@ -82,6 +87,8 @@ class _Loop:
         failures = 0
         try:
             while True:
+                if not await asyncio.to_thread(self._is_there):
+                    return
                 try:
                     waits = await self._advance()
                     failures = 0
@@ -170,6 +177,10 @@ class _Loop:
             return True
         log.info("%s serves as %s: %s", known.name, label(memory.version, memory.chunks), receipts)
         return False
+
+    def _is_there(self) -> bool:
+        with self.database.read() as tx:
+            return registry.is_there(tx, self.deployment_id)
 
     def _known(self) -> _Known:
         with self.database.read() as tx:

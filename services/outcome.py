@@ -13,6 +13,8 @@ from services.plan import Job, Outcome
 from services.tables import Json, Sleep
 
 OUTCOME_FILE = "outcome.json"
+Category = Literal["user", "server", "unknown"]
+"""Whose an error is."""
 
 
 class NightError(BaseModel):
@@ -21,7 +23,7 @@ class NightError(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
     code: str
     message: str
-    category: Literal["user", "server", "unknown"] = "server"
+    category: Category = "server"
 
 
 class NightOutcome(BaseModel):
@@ -29,6 +31,8 @@ class NightOutcome(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     outcome: Outcome
+    attempt: int | None = None
+    """That left it; None: written by a release that did not say."""
     version: str | None = None
     deliveries: dict[str, str] = {}
     """`dawn`: to the new version; `rest`: back to the parent. Paths, relative to the night's folder or absolute."""
@@ -36,24 +40,29 @@ class NightOutcome(BaseModel):
     """Experiences that could not be learned: id to reason."""
     returned: tuple[str, ...] = ()
     """Experiences that are neither learned nor left out: the next night is offered them again."""
+    gates: tuple[Json, ...] = ()
+    """What the candidate was held against: `name`, `passed`, `value`, `limit`, `message` of each."""
     report: Json = {}
     error: NightError | None = None
     """Where the outcome is `failed`."""
 
     @property
-    def gates(self) -> list[Json]:
+    def judged(self) -> list[Json]:
         """What the gate measured, one entry each; of a night that was not judged none."""
         gate = self.report.get("gate") or {}
         failed = [
             {"name": "night", "passed": False, "value": None, "limit": None, "message": why} for why in gate.get("reasons") or ()
         ]
-        return gate.get("gates") or failed
+        return list(self.gates) or gate.get("gates") or failed
 
 
-def read_outcome(home: Path) -> NightOutcome | None:
-    """None where the night has not left one."""
+def read_outcome(home: Path, attempt: int) -> NightOutcome | None:
+    """What this attempt has left; None where it has left nothing yet, whatever an earlier one had."""
     path = home / OUTCOME_FILE
-    return NightOutcome.model_validate_json(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    outcome = NightOutcome.model_validate_json(path.read_text())
+    return outcome if outcome.attempt in (attempt, None) else None
 
 
 def tell(sleep: Sleep, outcome: NightOutcome) -> None:
@@ -62,13 +71,13 @@ def tell(sleep: Sleep, outcome: NightOutcome) -> None:
 
 
 def why(report: JobReport, outcome: NightOutcome | None) -> Json:
-    """Why a night failed: its own word, after which the same would happen again, or how its job ended."""
+    """Why a night failed: its own word, or how its job ended."""
     if outcome is not None and outcome.error is not None:
-        return {**outcome.error.model_dump(), "retryable": False}
+        return night_error(**outcome.error.model_dump())
     code = {Job.LOST: "night_lost", Job.SUCCEEDED: "no_outcome"}.get(report.job, "night_failed")
     return night_error(code, report.message or f"the night's job ended as {report.job.value}")
 
 
-def night_error(code: str, message: str) -> Json:
-    """An error of ours, or of the cluster: another night may succeed."""
-    return {"code": code, "message": message, "category": "server", "retryable": True}
+def night_error(code: str, message: str, category: Category = "server") -> Json:
+    """An error as clients see it. What is the user's to change would come again; after others another night may succeed."""
+    return {"code": code, "message": message, "category": category, "retryable": category != "user"}

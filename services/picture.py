@@ -10,17 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from services.depths import DEPTHS, DREAMING, depth_of
+
 Event = dict[str, Any]
-DREAMING = "dreaming"
-DEPTHS = {
-    "awake": ("dawn",),
-    DREAMING: ("dream_tasks", "dream_write", "dream_weigh", "dream_try", "dream_reinforce"),
-    "dusk, gate": ("learn_fast_level", "dream_learn", "gate"),
-    "teachers write": ("dream_corpus",),
-    "knowledge seeding": ("knowledge_seeding",),
-}
-"""From the top down, the stages that are drawn there, also where their names go on (`dream_write_0`, `knowledge_seeding_level-2`). What
-is not named here takes no visible time. Dreams are drawn just below waking, as REM sleep is, and only where there are any."""
 SERVED = (("before", "#b9c3dd"), ("awake", "#f0c987"), ("after", "#9cc9a7"))
 SERVED_NAMES = {"before": "yesterday's version", "awake": "with fast memory", "after": "new version"}
 NIGHT = "#39456e"
@@ -60,7 +52,7 @@ def _serving(axes: Axes, report: dict[str, Any], told: Sequence[tuple[float, str
 
 
 def _hypnogram(axes: Axes, told: Sequence[tuple[float, str, Any]]) -> None:
-    drawn = [(at, label) for at, kind, data in told if kind == "sleep.stage_started" and (label := _label(data["stage"]))]
+    drawn = [(at, label) for at, kind, data in told if kind == "sleep.stage_started" and (label := depth_of(data["stage"]))]
     dreamt = any(label == DREAMING for _, label in drawn)
     labels = [label for label in DEPTHS if dreamt or label != DREAMING]
     times = [-LEAD_SECONDS, *(at for at, _ in drawn)]
@@ -73,11 +65,6 @@ def _hypnogram(axes: Axes, told: Sequence[tuple[float, str, Any]]) -> None:
             axes.plot(seconds, -0.06, marker="v", color="#c0563b", ms=5, clip_on=False)
     axes.plot([], [], "v", color="#c0563b", ms=5, label="learner starts")
     axes.legend(loc="lower left", frameon=False)
-
-
-def _label(stage: str) -> str | None:
-    """Where a stage is drawn, if it is."""
-    return next((label for label, stages in DEPTHS.items() if any(f"{stage}_".startswith(f"{name}_") for name in stages)), None)
 
 
 def _losses(axes: Axes, told: Sequence[tuple[float, str, Any]]) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from circadian.specs import CanarySpec
 from services import audit, lineage, outbox, registry
-from services.errors import Problem
+from services.errors import Problem, not_found
 from services.tables import Deployment, Json, Rollout, Sleep, Version, new_id
 
 RUNNING = "running"
@@ -118,7 +118,9 @@ def begin(
     canary: CanarySpec | None = None,
     overridden: list[Json] | None = None,
 ) -> Rollout:
-    """A rollout that runs. Raises Problem (409) where another one does."""
+    """A rollout that runs. Raises Problem: 409 where another one does, 404 where the deployment is being deleted."""
+    if deployment.deleting_at is not None:
+        raise not_found("deployment", deployment.id)
     row = Rollout(
         id=new_id("roll"),
         deployment=deployment.id,

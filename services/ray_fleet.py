@@ -123,7 +123,7 @@ class RayFleet:
                 if not standing.running:
                     return Sight(missing=True, starting=standing.coming > 0)
                 versions = await application.handle.versions()
-            return Sight(False, frozenset(versions), standing.coming > 0)
+            return Sight(False, frozenset(versions), standing.coming > 0, standing.running)
         except (*NOT_ANSWERED, TimeoutError) as error:
             # Slow or unreachable is not gone; where a replica has died the next look finds another, or none.
             log.warning("a replica of %s does not say how it is: %r", deployment, error)

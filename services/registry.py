@@ -9,15 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import VersionRecord
-from circadian.specs.screening import ScreeningSpec
 from services import outbox
 from services.errors import Problem, not_found
 from services.plan import InLine
-from services.screening import Candidate, within_caps
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
 from services.tables import Deployment, Event, ExperienceRow, Json, Row, Sleep, StrayJob, Version, new_id
 
@@ -25,17 +23,25 @@ R = TypeVar("R", bound=Row)
 
 
 def listed(
-    tx: Session, table: type[R], own: ColumnElement[bool], where: Sequence[ColumnElement[bool]], after: str | None, limit: int
+    tx: Session,
+    table: type[R],
+    own: ColumnElement[bool],
+    where: Sequence[ColumnElement[bool]],
+    after: str | None,
+    limit: int,
+    *,
+    oldest_first: bool = False,
 ) -> tuple[list[R], bool]:
-    """One page, newest first, and whether there is more. `after` is the id of the last object of the page before; it need not meet
-    `where` any more, but it must be one of the caller's `own`."""
+    """One page, newest first unless told otherwise, and whether there is more. `after` is the id of the last object of the page before; it
+    need not meet `where` any more, but it must be one of the caller's `own`."""
     conditions = [own, *where]
     if after is not None:
         number = tx.scalar(select(table.number).where(table.id == after, own))
         if number is None:
             raise Problem(400, "bad_cursor", f"after: there is no object {after!r}; use last_id of the page before", param="after")
-        conditions.append(table.number < number)
-    rows = list(tx.scalars(select(table).where(*conditions).order_by(table.number.desc()).limit(limit + 1)))
+        conditions.append(table.number > number if oldest_first else table.number < number)
+    order = table.number.asc() if oldest_first else table.number.desc()
+    rows = list(tx.scalars(select(table).where(*conditions).order_by(order).limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 
@@ -55,11 +61,36 @@ def deployment(tx: Session, id: str) -> Deployment:
 
 
 def deployments(tx: Session) -> list[Deployment]:
-    return list(tx.scalars(select(Deployment).order_by(Deployment.number)))
+    """Those that are to be served."""
+    return list(tx.scalars(select(Deployment).where(Deployment.deleting_at.is_(None)).order_by(Deployment.number)))
+
+
+def is_there(tx: Session, deployment_id: str) -> bool:
+    """Whether the deployment is to be served."""
+    return bool(tx.scalar(select(exists().where(Deployment.id == deployment_id, Deployment.deleting_at.is_(None)))))
+
+
+def held(tx: Session, deployment_id: str) -> Deployment:
+    """The deployment as it is now, which nobody changes or deletes until the transaction ends. Raises Problem where it is being deleted."""
+    row = tx.scalar(
+        select(Deployment)
+        .where(Deployment.id == deployment_id)
+        .with_for_update(of=Deployment, key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    if row is None or row.deleting_at is not None:
+        raise not_found("deployment", deployment_id)
+    return row
 
 
 def set_serving(tx: Session, deployment_id: str, state: ServingState, error: str | None = None) -> None:
     tx.execute(update(Deployment).where(Deployment.id == deployment_id).values(state=state, error=error))
+
+
+def parents(tx: Session, deployments: Sequence[Deployment]) -> dict[str, str | None]:
+    """Of the versions that serve: the one that each came from."""
+    active = [row.active_version for row in deployments]
+    return dict(tx.execute(select(Version.id, Version.parent).where(Version.id.in_(active))).all())
 
 
 def add_version(
@@ -99,18 +130,6 @@ def pending(tx: Session, deployment_id: str) -> tuple[int, int]:
     return int(count), int(tokens)
 
 
-def take_experiences(tx: Session, deployment_id: str, sleep_id: str, spec: ScreeningSpec) -> tuple[int, int]:
-    """Give the pending experiences to a sleep, as far as the caps allow; returns how many, and how many wait for another."""
-    columns = (ExperienceRow.id, ExperienceRow.sender, ExperienceRow.source, ExperienceRow.created_at, ExperienceRow.subject)
-    rows = tx.execute(select(*columns).where(*_pending(deployment_id))).all()
-    candidates = [Candidate(id, f"{sender}/{source}", at, subject) for id, sender, source, at, subject in rows]
-    taken, left = within_caps(candidates, spec)
-    mark = update(ExperienceRow).where(ExperienceRow.id == bindparam("taken")).values(sleep=sleep_id)
-    if taken:
-        tx.connection().execute(mark, [{"taken": id} for id in taken])
-    return len(taken), len(left)
-
-
 def taken_experiences(tx: Session, sleep_id: str) -> list[ExperienceRow]:
     """In the order in which they were met."""
     return list(tx.scalars(select(ExperienceRow).where(ExperienceRow.sleep == sleep_id).order_by(ExperienceRow.number)))
@@ -138,23 +157,41 @@ def last_sleep(tx: Session, deployment_id: str) -> Sleep | None:
     return tx.scalar(ended.order_by(Sleep.number.desc()).limit(1))
 
 
-def active_sleeps(tx: Session) -> list[str]:
-    return list(tx.scalars(select(Sleep.id).where(Sleep.status.in_(ACTIVE))))
+def active_sleeps(tx: Session) -> list[tuple[str, int]]:
+    """Their ids, and how often each was retried."""
+    return [(id, life) for id, life in tx.execute(select(Sleep.id, Sleep.life).where(Sleep.status.in_(ACTIVE)))]
 
 
 def line(tx: Session) -> list[InLine]:
-    """The sleeps whose nights have begun, and those that wait for it, in their order of arrival; one that is to end waits for nothing."""
+    """The sleeps whose nights have begun, and those that wait for it, in their order of arrival; one that is to end waits for nothing, and
+    one that is paused holds no place."""
     rows = tx.scalars(select(Sleep).where(Sleep.status.in_(ACTIVE)).order_by(Sleep.number))
     return [
-        InLine(row.id, begun=row.attempt > 0)
+        InLine(row.id, begun=not waits(row))
         for row in rows
-        if row.attempt or (row.status is SleepStatus.QUEUED and row.error is None)
+        if row.status is not SleepStatus.PAUSED and (not waits(row) or (row.status is SleepStatus.QUEUED and row.error is None))
     ]
+
+
+def waits(sleep: Sleep) -> bool:
+    """Whether no job of a sleep runs, or may run, because its first attempt or, where it goes on after a pause, its next one was not
+    begun."""
+    return not sleep.attempt or goes_on(sleep)
+
+
+def goes_on(sleep: Sleep) -> bool:
+    """Whether a queued sleep had attempts before: the last one was confirmed, so that is over."""
+    return sleep.status is SleepStatus.QUEUED and sleep.attempt > 0 and sleep.submitted
 
 
 def add_stray_job(tx: Session, job: str, sleep_id: str) -> None:
     """A sleep ends before its job is known to have ended."""
     tx.merge(StrayJob(id=job, sleep=sleep_id))
+
+
+def has_stray_job(tx: Session, sleep_id: str) -> bool:
+    """Whether a job of this sleep may still run though it should not."""
+    return tx.scalar(select(StrayJob.id).where(StrayJob.sleep == sleep_id).limit(1)) is not None
 
 
 def stray_jobs(tx: Session) -> list[StrayJob]:
@@ -166,8 +203,9 @@ def forget_stray_job(tx: Session, job: str) -> None:
 
 
 def locked_sleep(tx: Session, sleep_id: str) -> Sleep:
-    """The sleep, held until the transaction ends (SQLite holds the whole database instead)."""
-    return tx.scalars(select(Sleep).where(Sleep.id == sleep_id).with_for_update()).one()
+    """The sleep as it is now, whatever was read before, held until the transaction ends (SQLite holds the whole database instead)."""
+    locked = select(Sleep).where(Sleep.id == sleep_id).with_for_update().execution_options(populate_existing=True)
+    return tx.scalars(locked).one()
 
 
 def fast_memory_lost(tx: Session, deployment_id: str) -> None:
@@ -230,7 +268,7 @@ def told(row: Event) -> dict[str, Any]:
 def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data: dict[str, Any] | None = None) -> None:
     """A sleep's last step: its status, its last event, and its experiences free for another night unless it has made a version."""
     sleep.status, sleep.waiting = moved(sleep.status, status), None
-    sleep.finished_at = time.time()
+    sleep.finished_at, sleep.retry_at, sleep.stop_at = time.time(), None, None
     if status is SleepStatus.SUCCEEDED:
         sleep.error = None
     free = (ExperienceRow.sleep == sleep.id, ExperienceRow.consolidated_in.is_(None), ExperienceRow.left_out.is_(None))

@@ -59,7 +59,8 @@ class Scheduler:
 
     def _all(self) -> list[str]:
         with self.lease.database.read() as tx:
-            return list(tx.scalars(select(Schedule.id).order_by(Schedule.number)))
+            there = select(Deployment.id).where(Deployment.deleting_at.is_(None))
+            return list(tx.scalars(select(Schedule.id).where(Schedule.deployment.in_(there)).order_by(Schedule.number)))
 
 
 def _act(tx: Session, row: Schedule, now: float) -> bool:
@@ -126,7 +127,7 @@ def _cancel_active(tx: Session, deployment: Deployment) -> bool:
     if active is None or active.result_version is not None or active.status is SleepStatus.CANCELLING:
         return False
     sleep = registry.locked_sleep(tx, active.id)
-    sleep.status = moved(sleep.status, SleepStatus.CANCELLING)
+    sleep.status, sleep.stop_at = moved(sleep.status, SleepStatus.CANCELLING), None
     registry.append_event(tx, sleep, "sleep.cancelling", "a schedule begins another sleep in its place")
     audit.note_own(tx, deployment.tenant, "sleep_cancelled", sleep.id)
     return True

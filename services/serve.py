@@ -6,7 +6,6 @@ the database by then that no replica runs. On PostgreSQL controllers share a hom
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 import uvicorn
 from rich.console import Console
 
+from services import naming
 from services.api.app import create_app
 from services.controller import Controller
 from services.home import HomeLock, HomeRefused
@@ -28,13 +28,15 @@ from services.signing import Signing
 def main() -> None:
     """Serve until a signal ends it. Ends with an error text where the home or the port is somebody else's."""
     os.umask(0o077)  # what people told their model is for no other user of this machine
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    naming.configure()
     settings = Settings()
     try:
         with _hold(settings), listening(settings.host, settings.port) as sock:
             controller = Controller(
                 settings, RayFleet(settings, Signing(settings).trusted_hex), RayLauncher(settings), RayLearners()
             )
+            if settings.metrics_port:
+                controller.metrics.listen(settings.metrics_host, settings.metrics_port)
             if key := controller.keys.provide():
                 Console().print(f"API key, shown this once: {key}", soft_wrap=True)
             config = uvicorn.Config(
@@ -44,6 +46,7 @@ def main() -> None:
             )
             server = uvicorn.Server(config)
             server.run(sockets=[sock])
+            controller.metrics.close()
     except (HomeRefused, PortInUse) as error:
         sys.exit(str(error))
     if not server.started:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from actors.replies import Proof, agree
 from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
-from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec
+from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec, Sight
 from services.leader import Lease
 from services.online_plan import is_label
 from services.settings import Settings
@@ -38,10 +40,28 @@ class Serving:
         self.settings, self.lease, self.database, self.fleet, self.signing = settings, lease, lease.database, fleet, signing
         self.files, self.keepers = WakeFiles(settings), Background(settings)
         self._up: dict[str, asyncio.Lock] = {}
+        self._started: dict[str, ServingSpec] = {}
+        """As what each deployment's replicas were started here."""
+        self.sights: dict[str, Sight] = {}
+        """The last look at each deployment's replicas."""
+        self.deliveries: Counter[str] = Counter()
+        """Deliveries, by what came of them."""
 
     def begin(self, deployment_id: str) -> None:
         """Start a deployment's replicas and keep them running, in the background; its state tells how far they are."""
         self.keepers.start(f"keep {deployment_id}", lambda: self._keep(deployment_id))
+
+    async def end(self, deployment_id: str) -> None:
+        """Look after a deployment no more, and end its replicas. Raises FleetUnavailable."""
+        with suppress(TimeoutError):
+            # A call that is on its way to the cluster would start replicas behind the one that ends them.
+            async with asyncio.timeout(self.settings.ray_request_seconds), self._lock(deployment_id):
+                pass
+        await self.keepers.end(f"keep {deployment_id}")
+        async with self._lock(deployment_id):
+            await self.fleet.stop(deployment_id)
+        self._started.pop(deployment_id, None)
+        self.sights.pop(deployment_id, None)
 
     async def close(self) -> None:
         await self.keepers.close()
@@ -72,8 +92,11 @@ class Serving:
         """
         before = await asyncio.to_thread(self.files.read, deployment_id)
         try:
-            return await self._deliver(deployment_id, path)
+            proofs = await self._deliver(deployment_id, path)
+            self.deliveries["proved"] += 1
+            return proofs
         except DeliveryFailed:
+            self.deliveries["failed"] += 1
             async with self._lock(deployment_id):
                 await asyncio.to_thread(self.files.put_back, deployment_id, before)
             raise
@@ -130,18 +153,21 @@ class Serving:
     async def _keep(self, deployment_id: str) -> None:
         """Consumes what a look at the replicas finds; produces replicas on the active version; ends with the controller.
 
-        Replicas that do not come up are tried again after longer and longer pauses.
+        Replicas that do not come up are tried again after longer and longer pauses. Ends with the deployment, too.
         """
         usual, longest = self.settings.replica_check_seconds, self.settings.replica_start_seconds
         seconds = usual if await self._bring_up(deployment_id, anew=False) else 2 * usual
-        while True:
+        while await asyncio.to_thread(self._is_there, deployment_id):
             await asyncio.sleep(seconds)
             seconds = usual if await self._check(deployment_id) else min(2 * seconds, longest)
 
     async def _check(self, deployment_id: str) -> bool:
         """One look, and what follows from it. False when replicas were needed and did not come up."""
+        if await asyncio.to_thread(self._changed, deployment_id):
+            log.info("%s is to be served otherwise, bringing its replicas there", deployment_id)
+            return await self._bring_up(deployment_id, anew=False)
         before, name = await asyncio.to_thread(self._known, deployment_id)
-        sight = await self.fleet.look(deployment_id)
+        sight = self.sights[deployment_id] = await self.fleet.look(deployment_id)
         after, _ = await asyncio.to_thread(self._known, deployment_id)
         needed = care(before, sight, after, starting=self._lock(deployment_id).locked())
         if needed is Care.BRING_UP:
@@ -172,7 +198,10 @@ class Serving:
     async def _start(self, deployment_id: str, anew: bool) -> None:
         for _ in range(STARTS):
             deployment = await asyncio.to_thread(self._deployment, deployment_id)
+            if deployment.deleting_at is not None:
+                raise FleetUnavailable(f"deployment {deployment.name} is being deleted")
             serving = ServingSpec.model_validate(deployment.serving)
+            self._started[deployment_id] = serving
             if anew:
                 await self.fleet.stop(deployment.id)
             await asyncio.to_thread(self._prepare, deployment, anew)
@@ -216,6 +245,15 @@ class Serving:
         chunks = row.fast.chunks if row.fast and row.fast.version == row.active_version else 0
         known = Known(row.state, row.active_version, night.id if night else None, night.fast if night else FastState.NONE, chunks)
         return known, row.name
+
+    def _is_there(self, deployment_id: str) -> bool:
+        with self.database.read() as tx:
+            return registry.is_there(tx, deployment_id)
+
+    def _changed(self, deployment_id: str) -> bool:
+        """Whether its replicas were started here as something else than they are to be now."""
+        started = self._started.get(deployment_id)
+        return started is not None and started != ServingSpec.model_validate(self._deployment(deployment_id).serving)
 
     def _fast_memory_lost(self, deployment_id: str) -> None:
         with self.lease.write() as tx:

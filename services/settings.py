@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     """Folder of the database, the versions and the nights."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Where Prometheus finds this controller's metrics, without a key, so never where clients can reach it; None: nowhere."""
     database_url: str = ""
     """SQLAlchemy URL; empty means a SQLite file in the home folder."""
     api_key: SecretStr | None = None
@@ -71,11 +74,21 @@ class Settings(BaseSettings):
     online_poll_seconds: Seconds = 1.0
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
-    """Between two looks at the schedules."""
+    """Between two looks at the schedules, and at what other controllers were asked to take in or to forget."""
+    probe_seconds: Seconds = 1.0
+    """Between two looks at the runs of probes that wait."""
+    probe_patience_seconds: Seconds = 900.0
+    """A run waits so long for a deployment that does not answer, from the time when it was asked for."""
+    probe_answers_at_once: Annotated[int, Field(ge=1)] = 4
+    """Questions that a run asks at the same time."""
     webhook_seconds: Seconds = 1.0
     """Between two looks at what is to be sent to webhooks."""
     webhooks: Reach = Reach()
     """Where webhooks may go, and how long they may take; as JSON in CIRCADIAN_WEBHOOKS."""
+    retention_seconds: Seconds = 60.0
+    """Between two looks at what has been kept for long enough."""
+    batch_upload_seconds: Seconds = 600.0
+    """Until a batch of experiences must have arrived."""
     traffic_seconds: Seconds = 5.0
     """Between two times that what was counted of the traffic is written down."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1
@@ -84,7 +97,15 @@ class Settings(BaseSettings):
     night_seconds: Seconds = 24 * 3600.0
     """A night that runs longer, from its first submission on, is stopped and fails."""
     night_attempts: Annotated[int, Field(ge=1)] = 3
-    """Ray jobs a sleep may use when they are killed or lost; each resumes at the stage the last one was in."""
+    """Ray jobs a sleep may use when they are killed, lost or fail of what is not its user's fault; each resumes at the stage the last
+    one was in. Those that go on after a pause, or begin because an operator asks for it, come on top."""
+    retry_seconds: Seconds = 5.0
+    """Between an attempt that failed and the next one; doubled each time."""
+    longest_retry_seconds: Seconds = 300.0
+    checkpoint_seconds: Seconds = 900.0
+    """A night that is to stop at its next checkpoint is stopped after so long without one; it loses what came after the last one."""
+    most_log_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
+    """Of a night's log, its end, that are told at once."""
     watcher_failures: Annotated[int, Field(ge=1)] = 5
     """Consecutive failures of the controller itself, each waited out longer, after which a sleep is given up."""
     longest_pause_seconds: Seconds = 30.0
@@ -102,8 +123,15 @@ class Settings(BaseSettings):
 
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """A key may make, of this controller, unless the key says otherwise; None: as many as it likes."""
+    client_seconds: Seconds = 60.0
+    """A client may take to send its body, and to take a piece of an answer; then it is left."""
     most_body_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024**2
     """Of a request."""
+    most_batch_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024**2
+    """Of a batch of experiences; each of its lines may be as long as a request."""
+    most_batch_lines: Annotated[int, Field(ge=1)] = 10_000
+    most_batches: Annotated[int, Field(ge=1)] = 16
+    """Batches of one tenant that are not taken in yet; more are refused until one is."""
     most_tokens: Annotated[int, Field(ge=1)] = 16384
     """A client may ask for, in one completion."""
     most_choices: Annotated[int, Field(ge=1)] = 16
@@ -127,6 +155,11 @@ class Settings(BaseSettings):
 
     def deployment_folder(self, deployment: str) -> Path:
         return self.home_folder / "deployments" / deployment
+
+    @property
+    def batches_folder(self) -> Path:
+        """Batches of experiences that are not taken in yet."""
+        return self.home_folder / "batches"
 
     def wake_file(self, deployment: str) -> Path:
         """What the deployment's replicas serve."""

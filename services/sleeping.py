@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
-from circadian.specs.screening import ScreeningSpec
 from services import fast_registry, placement, promotion, registry
-from services.api.schemas import SleepTemplate
+from services.api.schemas import GateOverride, SleepTemplate
 from services.errors import Problem
 from services.fleet import ServingSpec
+from services.probing import for_night
+from services.selection import Chosen, choose, take
 from services.tables import Deployment, Sleep, new_id
 
 
@@ -24,19 +27,20 @@ def needs_experiences(recipe: Recipe) -> bool:
     return not recipe.teachers and not (recipe.dreaming and recipe.dreaming.tasks)
 
 
-def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: str | None = None, digest: str = "") -> Sleep:
+def begin(
+    tx: Session,
+    deployment: Deployment,
+    template: SleepTemplate,
+    *,
+    id: str | None = None,
+    digest: str = "",
+    gates: Sequence[GateOverride] = (),
+) -> Sleep:
     """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
     second active one that was begun at the same time (IntegrityError)."""
+    deployment = registry.held(tx, deployment.id)
     fast_registry.locked(tx, deployment.id)
-    if active := registry.active_sleep(tx, deployment.id):
-        raise in_progress(deployment.name, active.id)
-    if running := promotion.running_rollout(tx, deployment.id):
-        raise promotion.in_progress(deployment, running.id)
-    recipe, serving = recipe_of(deployment, template), ServingSpec.model_validate(deployment.serving)
-    try:
-        placement.check(template.placement or serving.placement, serving)
-    except placement.Unplaceable as error:
-        raise Problem(422, "validation_failed", f"placement: {error}", param="placement") from error
+    recipe, chosen = allowed(tx, deployment, template)
     row = Sleep(
         id=id or new_id("slp"),
         deployment=deployment.id,
@@ -45,24 +49,52 @@ def begin(tx: Session, deployment: Deployment, template: SleepTemplate, *, id: s
         promotion=template.promotion.model_dump(mode="json") if template.promotion else {},
         placement=template.placement,
         held_out=list(template.held_out),
+        probes=[probe.model_dump(mode="json") for probe in for_night(tx, deployment.id, gates)],
         request_sha256=digest,
+        selection=template.selection.model_dump(mode="json", exclude_none=True),
+        budget=template.budget.model_dump(mode="json", exclude_none=True),
         parent_version=deployment.active_version,
         child_version=new_id("ver"),
         meta=template.metadata,
     )
     tx.add(row)
     tx.flush()
-    count, waiting = registry.take_experiences(tx, deployment.id, row.id, ScreeningSpec.model_validate(deployment.screening))
-    if not count and needs_experiences(recipe):
-        detail = (
-            f"Deployment {deployment.name} has met nothing that it does not know yet; post to /v1/experiences first, or name teachers, or "
-            "tasks to dream of."
-        )
-        raise Problem(422, "no_eligible_experience", detail, param="deployment")
+    take(tx, row.id, chosen.ids)
+    count, waiting = len(chosen.ids), chosen.left
     message = f"{count} experiences to sleep on" + (f", {len(recipe.teachers)} teachers" if recipe.teachers else "")
     told = {"experiences": count, "teachers": len(recipe.teachers)} | ({"over_caps": waiting} if waiting else {})
-    registry.append_event(tx, row, "sleep.queued", message + (f"; {waiting} more wait, over the caps" if waiting else ""), told)
+    registry.append_event(
+        tx, row, "sleep.queued", message + (f"; {waiting} more wait, over the caps or the budget" if waiting else ""), told
+    )
     return row
+
+
+def allowed(tx: Session, deployment: Deployment, template: SleepTemplate) -> tuple[Recipe, Chosen]:
+    """How a sleep would be lived, and on what. Raises Problem where it could not begin now."""
+    if active := registry.active_sleep(tx, deployment.id):
+        raise in_progress(deployment.name, active.id)
+    if running := promotion.running_rollout(tx, deployment.id):
+        raise promotion.in_progress(deployment, running.id)
+    serving = ServingSpec.model_validate(deployment.serving)
+    try:
+        placement.check(template.placement or serving.placement, serving)
+    except placement.Unplaceable as error:
+        raise Problem(422, "validation_failed", f"placement: {error}", param="placement") from error
+    recipe, chosen = recipe_of(deployment, template), choose(tx, deployment, template.selection, template.budget)
+    if not chosen.ids and needs_experiences(recipe):
+        raise Problem(422, "no_eligible_experience", _nothing(deployment.name, chosen.left), param="deployment")
+    return recipe, chosen
+
+
+def _nothing(deployment: str, left: int) -> str:
+    if left:
+        return (
+            f"Deployment {deployment} has {left} experiences that wait, and none is short enough for budget.max_tokens; raise it."
+        )
+    return (
+        f"Deployment {deployment} has met nothing that it does not know yet, or nothing that was asked for; post to /v1/experiences "
+        "first, ask for others, or name teachers, or tasks to dream of."
+    )
 
 
 def in_progress(deployment: str, active: str) -> Problem:

@@ -3,12 +3,14 @@
                   +-----------+-----------+--------> succeeded
                   |           |           |
     queued -> preparing -> running <-> evaluating
-       |          |           |           |
-       +----------+-----------+-----------+--> cancelling -> cancelled | failed
-       +----------+-----------+-----------+--> failed
+     | |          |           |           |
+     | +----------+-----------+-----------+--> pausing -> paused -> queued
+     +------------+-----------+-----------+------+----------+-----> cancelling -> cancelled | failed
+     +------------+-----------+-----------+------+----------+-----> failed
 
 A night with nothing to learn succeeds while it prepares. One whose stages are sealed moves from preparing straight to evaluating; one
-that was killed is submitted again and falls back from evaluating to running.
+that was killed is submitted again and falls back from evaluating to running. Nothing that a night does leaves an end; an operator may
+let one that failed or was cancelled begin again (`retried`), as queued.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ class SleepStatus(StrEnum):
     PREPARING = "preparing"
     RUNNING = "running"
     EVALUATING = "evaluating"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -60,16 +64,23 @@ class DeploymentState(StrEnum):
     ASLEEP = "asleep"
     WAKING = "waking"
     FAILED = "failed"
+    DELETING = "deleting"
 
 
 TERMINAL = frozenset({SleepStatus.SUCCEEDED, SleepStatus.FAILED, SleepStatus.CANCELLED})
 ACTIVE = tuple(status for status in SleepStatus if status not in TERMINAL)
+RETRYABLE = frozenset({SleepStatus.FAILED, SleepStatus.CANCELLED})
+HELD = frozenset({SleepStatus.PAUSING, SleepStatus.PAUSED, SleepStatus.CANCELLING})
+"""What the night says does not change these."""
 _ENDS = {SleepStatus.FAILED, SleepStatus.CANCELLING}
+_STOPS = {SleepStatus.PAUSING, *_ENDS}
 NEXT: dict[SleepStatus, frozenset[SleepStatus]] = {
-    SleepStatus.QUEUED: frozenset({SleepStatus.PREPARING, *_ENDS}),
-    SleepStatus.PREPARING: frozenset({SleepStatus.RUNNING, SleepStatus.EVALUATING, SleepStatus.SUCCEEDED, *_ENDS}),
-    SleepStatus.RUNNING: frozenset({SleepStatus.EVALUATING, SleepStatus.SUCCEEDED, *_ENDS}),
-    SleepStatus.EVALUATING: frozenset({SleepStatus.RUNNING, SleepStatus.SUCCEEDED, *_ENDS}),
+    SleepStatus.QUEUED: frozenset({SleepStatus.PREPARING, *_STOPS}),
+    SleepStatus.PREPARING: frozenset({SleepStatus.RUNNING, SleepStatus.EVALUATING, SleepStatus.SUCCEEDED, *_STOPS}),
+    SleepStatus.RUNNING: frozenset({SleepStatus.EVALUATING, SleepStatus.SUCCEEDED, *_STOPS}),
+    SleepStatus.EVALUATING: frozenset({SleepStatus.RUNNING, SleepStatus.SUCCEEDED, *_STOPS}),
+    SleepStatus.PAUSING: frozenset({SleepStatus.PAUSED, *_ENDS}),
+    SleepStatus.PAUSED: frozenset({SleepStatus.QUEUED, *_ENDS}),
     SleepStatus.CANCELLING: frozenset({SleepStatus.CANCELLED, SleepStatus.FAILED}),
     **{status: frozenset() for status in TERMINAL},
 }
@@ -91,9 +102,16 @@ def moved(now: SleepStatus, to: SleepStatus) -> SleepStatus:
     return to
 
 
+def retried(now: SleepStatus) -> SleepStatus:
+    """The state of a sleep that an operator lets begin again. Raises IllegalTransition."""
+    if now not in RETRYABLE:
+        raise IllegalTransition(f"a sleep that is {now} cannot be retried")
+    return SleepStatus.QUEUED
+
+
 def status_in_phase(now: SleepStatus, phase: str) -> SleepStatus:
-    """The status of a sleep whose night has entered a stage; a sleep that is being cancelled stays so."""
-    if now is SleepStatus.CANCELLING or now.terminal:
+    """The status of a sleep whose night has entered a stage; one that is being paused or cancelled, or is paused, stays so."""
+    if now in HELD or now.terminal:
         return now
     if now is SleepStatus.QUEUED or (phase in PREPARING_PHASES and now is SleepStatus.PREPARING):
         return SleepStatus.PREPARING
@@ -106,6 +124,6 @@ def deployment_state(serving: ServingState, sleep: SleepStatus | None, phase: st
         return DeploymentState(serving.value)
     if sleep is None or sleep.terminal:
         return DeploymentState.AWAKE
-    if sleep in (SleepStatus.QUEUED, SleepStatus.PREPARING):
+    if sleep in (SleepStatus.QUEUED, SleepStatus.PREPARING, SleepStatus.PAUSED):
         return DeploymentState.DROWSY
     return DeploymentState.WAKING if phase == DAWN or sleep is SleepStatus.CANCELLING else DeploymentState.ASLEEP

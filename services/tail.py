@@ -13,11 +13,13 @@ from typing import Any
 
 from circadian.events import FILE
 from services.leader import Lease
-from services.registry import append_event, locked_sleep, one
+from services.registry import append_event, goes_on, locked_sleep, one
 from services.states import FastState, moved, status_in_phase
 from services.tables import Sleep
 
 log = logging.getLogger(__name__)
+SEALED = ("sleep.stage_finished", "sleep.checkpoint_saved")
+"""After which the next attempt need do nothing again."""
 MOST_BYTES_AT_ONCE = 1 << 20
 """Of one look, and the rest of the line: a long file must not hold the database's write lock for long."""
 
@@ -77,7 +79,11 @@ def ingest_all(lease: Lease, sleep: Sleep, home: Path) -> None:
 def note(sleep: Sleep, kind: str, data: dict[str, Any]) -> None:
     """What an event of the night changes about its sleep."""
     if kind in ("sleep.stage_started", "sleep.stage_resumed"):
+        if goes_on(sleep):  # said by the attempt before, when it was over
+            return
         enter(sleep, data["stage"])
+    elif kind in SEALED:
+        sleep.stop_at = None  # a night that is to stop loses nothing now
     elif kind == "sleep.progress":
         sleep.progress = progress(data)
     elif kind == "sleep.fast_memory":

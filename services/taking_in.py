@@ -4,14 +4,16 @@
     read       redacted, held against rules and triggers: outside any transaction, because it computes
     judged     compared with what is stored, and written, in one transaction
 
-What is quarantined is stored, and no night takes it until somebody releases it. What is rejected, or a copy of what is there often enough,
-is not stored.
+`take_in` is the three for one that is waited for; a batch (batches.py) reads many and then writes them together. What is quarantined is
+stored, and no night takes it until somebody releases it. What is rejected, or a copy of what is there often enough, is not stored.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -20,9 +22,8 @@ from circadian.experience import Unreadable
 from circadian.specs import Experience
 from circadian.specs.screening import ScreeningSpec
 from services import audit, screening
-from services.controller import Controller
 from services.errors import Problem
-from services.tables import Deployment, ExperienceBand, ExperienceRow
+from services.tables import Database, Deployment, ExperienceBand, ExperienceRow
 
 MINUTE = 60.0
 STATUS_OF = {screening.Status.ACCEPTED: "pending", screening.Status.QUARANTINED: "quarantined"}
@@ -61,10 +62,63 @@ class Taken:
         return Problem(HTTP_OF.get(first.code, 422), code, f"The experience is not kept: {first.detail}.", headers=headers)
 
 
-def take_in(control: Controller, deployment: Deployment, experience: Experience, said: Said, metadata: dict[str, str]) -> Taken:
-    """Screen an experience and keep it. Raises Problem (422) where the deployment's tokenizer cannot read it."""
+class Intake(Protocol):
+    """What it takes: a controller has it."""
+
+    @property
+    def database(self) -> Database: ...
+
+    def tokens(self, deployment: Deployment, experience: Experience) -> int:
+        """As the deployment's tokenizer reads it. Raises Unreadable."""
+        ...
+
+    def took_in(self, status: str) -> None:
+        """One more of which this became, to be counted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Legible:
+    """An experience that was read, and can be judged."""
+
+    deployment: Deployment
+    spec: ScreeningSpec
+    given: Experience
+    prepared: screening.Prepared
+    kept: Experience
+    """As it would be stored."""
+    tokens: int
+    said: Said
+    metadata: dict[str, str]
+
+
+def take_in(
+    intake: Intake,
+    deployment: Deployment,
+    experience: Experience,
+    said: Said,
+    metadata: dict[str, str],
+    also: Callable[[Session, ExperienceRow], None] | None = None,
+) -> Taken:
+    """Screen an experience and keep it; `also` is written with it. Raises Problem (422) where the tokenizer cannot read it."""
+    read = look_at(intake, deployment, experience, said, metadata)
+    if isinstance(read, Taken):
+        intake.took_in(read.status)
+        return read
+    with intake.database.write() as tx:
+        taken = keep(tx, read)
+        if also and taken.row is not None and taken.status in STATUS_OF.values():
+            also(tx, taken.row)
+    intake.took_in(taken.status)
+    return taken
+
+
+def look_at(
+    intake: Intake, deployment: Deployment, experience: Experience, said: Said, metadata: dict[str, str]
+) -> Legible | Taken:
+    """Read an experience, in no transaction; what became of it, where that is known already. Raises Problem as `take_in` does."""
     spec = ScreeningSpec.model_validate(deployment.screening)
-    with control.database.read() as tx:
+    with intake.database.read() as tx:
         if first := _repeated(tx, deployment, said):
             return Taken(first, "repeated")
         refused = screening.refusal(experience, spec, _counts(tx, deployment, said))
@@ -74,21 +128,29 @@ def take_in(control: Controller, deployment: Deployment, experience: Experience,
     if prepared.experience is None:
         return Taken(None, "rejected", prepared.reasons)
     try:
-        tokens = control.tokens(deployment, prepared.experience)
+        tokens = intake.tokens(deployment, prepared.experience)
     except Unreadable as error:
         raise Problem(422, "invalid_experience", str(error), param="messages") from error
-    with control.database.write() as tx:
-        if first := _repeated(tx, deployment, said):
-            return Taken(first, "repeated")
-        verdict = screening.judge(prepared, spec, _counts(tx, deployment, said, prepared.bands))
-        if verdict.status not in STATUS_OF:
-            return Taken(None, verdict.status.value, verdict.reasons)
-        row = _row(deployment, prepared.experience, said, metadata, tokens, verdict)
-        tx.add(row)
-        tx.flush()
-        tx.add_all(ExperienceBand(deployment=deployment.id, band=band, experience=row.id) for band in prepared.bands)
-        if row.status == "quarantined":
-            audit.note_own(tx, deployment.tenant, "experience_quarantined", row.id, reasons=[one["code"] for one in row.reasons])
+    return Legible(deployment, spec, experience, prepared, prepared.experience, tokens, said, metadata)
+
+
+def keep(tx: Session, read: Legible) -> Taken:
+    """Judge what was read, and write it."""
+    deployment, said = read.deployment, read.said
+    if first := _repeated(tx, deployment, said):
+        return Taken(first, "repeated")
+    known = _counts(tx, deployment, said, read.prepared.bands)
+    if refused := screening.refusal(read.given, read.spec, known):  # others of its source have come since it was read
+        return Taken(None, "rejected", (refused,))
+    verdict = screening.judge(read.prepared, read.spec, known)
+    if verdict.status not in STATUS_OF:
+        return Taken(None, verdict.status.value, verdict.reasons)
+    row = _row(deployment, read.kept, said, read.metadata, read.tokens, verdict)
+    tx.add(row)
+    tx.flush()
+    tx.add_all(ExperienceBand(deployment=deployment.id, band=band, experience=row.id) for band in read.prepared.bands)
+    if row.status == "quarantined":
+        audit.note_own(tx, deployment.tenant, "experience_quarantined", row.id, reasons=[one["code"] for one in row.reasons])
     return Taken(row, row.status, verdict.reasons)
 
 

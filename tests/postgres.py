@@ -33,15 +33,16 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """The URL of an empty database, without its name: `postgresql://postgres@127.0.0.1:PORT`."""
+def postgres(folder: Path, durable: bool = False) -> Iterator[str]:
+    """The URL of an empty database, without its name: `postgresql://postgres@127.0.0.1:PORT`. durable: what it commits is on disk."""
     where = binaries()
     assert where is not None
     home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     _give(home)
     (port,) = free_ports("127.0.0.1", 1, random.randrange(len(RANGE)))
     _run([str(where / "initdb"), "-D", str(home / "data"), "-U", USER, "--auth=trust", "-E", "UTF8", "--no-sync"])
-    options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-c", f"unix_socket_directories={home}", "-c", "fsync=off"]
+    options = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-c", f"unix_socket_directories={home}"]
+    options += [] if durable else ["-c", "fsync=off"]
     with open(folder / "postgres.log", "wb") as log:
         server = subprocess.Popen(
             _as_user([str(where / "postgres"), "-D", str(home / "data"), *options]), stdout=log, stderr=subprocess.STDOUT, cwd="/"

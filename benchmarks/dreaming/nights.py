@@ -54,7 +54,13 @@ FAST_LR = 0.03
 """Of the fast level; chosen, as the layers are, on a seed that is not reported."""
 STEPS = 500
 """Of a transfer."""
-GATE = {"min_agreement": 0.0, "min_dreamt": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 100.0}
+GATE: dict[str, float] = {
+    "min_agreement": 0.0,
+    "min_dreamt": 0.0,
+    **dict.fromkeys(("max_forgotten", "max_forgotten_night", "max_lost", "max_base_lost"), 1.0),
+    **dict.fromkeys(("max_nll_rise", "max_median_nll_rise", "max_base_nll_rise", "max_drift_parent", "max_drift_base"), 100.0),
+    "max_exposure": 1e9,
+}
 """Every night is published, so that one that forgets is seen to forget."""
 
 

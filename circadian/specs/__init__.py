@@ -5,6 +5,7 @@ from __future__ import annotations
 from circadian.specs.base import Fraction, PositiveInt, Resource, Seconds, Spec
 from circadian.specs.cluster import MOST_REPLICAS, Autoscale, EngineSpec, LearnerSpec, RolloutSpec
 from circadian.specs.experience import Experience, Message
+from circadian.specs.gates import GateSpec
 from circadian.specs.learning import (
     BaseJudge,
     DivergenceSpec,
@@ -18,8 +19,9 @@ from circadian.specs.learning import (
     SeedingSpec,
 )
 from circadian.specs.memory import BaseModelRef, ExpertRecord, Level, MemorySpec, VersionRecord
-from circadian.specs.night import ChunkJob, ChunkRecord, FastStart, GateSpec, NightJob, Recipe, TeacherSpec
+from circadian.specs.night import ChunkJob, ChunkRecord, FastStart, NightJob, Recipe, TeacherSpec
 from circadian.specs.nursery import NurserySpec
+from circadian.specs.probes import ProbeItem, UserProbe
 from circadian.specs.promotion import CanarySpec, PromotionSpec
 from circadian.specs.screening import CapsSpec, DuplicatesSpec, RedactionSpec, RuleSpec, ScreeningSpec, TriggersSpec
 
@@ -54,6 +56,7 @@ __all__ = [
     "NurserySpec",
     "OnlineLearningSpec",
     "PositiveInt",
+    "ProbeItem",
     "PromotionSpec",
     "Recipe",
     "RedactionSpec",
@@ -66,5 +69,6 @@ __all__ = [
     "Spec",
     "TeacherSpec",
     "TriggersSpec",
+    "UserProbe",
     "VersionRecord",
 ]

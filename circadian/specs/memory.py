@@ -105,3 +105,6 @@ class VersionRecord(Spec):
     """Tokens that were learned awake since the deployment was founded: the clock of the levels' periods."""
     lineage: tuple[ExpertRecord, ...] = ()
     """Every expert that holds something, oldest first."""
+    kept: dict[str, float] = {}
+    """Of each earlier sleep the share of its held-back cues that this version completes as its parent does: one row of the matrix of what
+    was forgotten when (pipelines/gates/forgetting.py)."""

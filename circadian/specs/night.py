@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from circadian.pieces import Split
-from circadian.specs.base import Fraction, PositiveInt, Spec
+from circadian.specs.base import PositiveInt, Spec
 from circadian.specs.cluster import LearnerSpec, RolloutSpec
 from circadian.specs.dreaming import DreamingSpec
 from circadian.specs.experience import Experience
+from circadian.specs.gates import GateSpec
 from circadian.specs.learning import FastLearningSpec, OnlineLearningSpec, SeedingSpec
+from circadian.specs.probes import UserProbe, texts_of
 
 
 class TeacherSpec(Spec):
@@ -32,24 +34,6 @@ class TeacherSpec(Spec):
     match: Literal["auto", "distil", "imitate"] = "auto"
     """`distil`: the divergence from all it may say, which needs the deployment's tokenizer. `imitate`: what it says, read by the
     deployment's tokenizer. `auto`: the first where it can be, else the second."""
-
-
-class GateSpec(Spec):
-    """What a candidate version must show before it is published, on the day's cues and the rested self's own text, never on tests."""
-
-    min_agreement: Fraction = 0.7
-    """Share of the day's cues that the candidate completes (greedily) as the awake teacher does."""
-    min_taught: Fraction = 0.7
-    """Of each other model that taught: share of its cues that the candidate completes (greedily) as it does."""
-    min_dreamt: Fraction = 0.7
-    """Share of the cues of kept dreams that the candidate completes (greedily) as the self that had just learned them."""
-    max_forgotten: Fraction = 0.1
-    """Share of old cues that the candidate may complete otherwise than its parent does."""
-    max_lost: Fraction = 0.1
-    """Share of the words of the rested self's own text, each word counting once, that the candidate would not write where its parent
-    surely did."""
-    max_nll_rise: Annotated[float, Field(ge=0.0)] = 0.3
-    """Nats a token on text the rested self wrote."""
 
 
 class Recipe(Spec):
@@ -178,6 +162,14 @@ class NightJob(Spec):
     """File of experiences, one JSON object a line."""
     fast: FastStart | None = None
     """What was learned online, if anything was."""
-    held_out: tuple[str, ...] = ()
-    """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
+    probes: tuple[UserProbe, ...] = ()
+    """What the operator asks of the candidate."""
+    held_out: Annotated[tuple[str, ...], Field(validate_default=True)] = ()
+    """Texts kept for tests: no wake row and no sleep prompt may contain one of them. The probes' prompts are among them."""
     recipe: Recipe = Recipe()
+
+    @field_validator("held_out")
+    @classmethod
+    def _probes_are_tests(cls, given: tuple[str, ...], found: ValidationInfo) -> tuple[str, ...]:
+        """Whoever writes the job: what is asked of the candidate is never learned."""
+        return tuple(dict.fromkeys((*given, *texts_of(found.data.get("probes", ())))))

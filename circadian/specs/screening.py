@@ -54,6 +54,20 @@ class RedactionSpec(Spec):
     """How sure a recogniser must be. 0.4 takes what has the form, and a weak form (bare digits) where a word before it says what it is."""
 
 
+def expression_of(expression: str) -> regex.Pattern[str]:
+    """Somebody's regular expression. Raises ValueError, with the remedy, for one that is none or that would fill the memory."""
+    unrolled = math.prod(int(count) or 1 for count in COUNTED.findall(expression))
+    if unrolled > MOST_UNROLLED:
+        raise ValueError(
+            f"the expression has counts in braces that multiply to {unrolled}; bring that to {MOST_UNROLLED}, or use +"
+        )
+    try:
+        return regex.compile(expression)
+    except (regex.error, ValueError, OverflowError, RecursionError) as error:
+        remedy = "correct it, or put \\ before what stands for itself"
+        raise ValueError(f"the expression is no regular expression ({error}); {remedy}") from error
+
+
 class RuleSpec(Spec):
     """A rule of your own."""
 
@@ -68,16 +82,7 @@ class RuleSpec(Spec):
     @field_validator("expression")
     @classmethod
     def _can_be_run(cls, expression: str) -> str:
-        unrolled = math.prod(int(count) or 1 for count in COUNTED.findall(expression))
-        if unrolled > MOST_UNROLLED:
-            raise ValueError(
-                f"the expression has counts in braces that multiply to {unrolled}; bring that to {MOST_UNROLLED}, or use +"
-            )
-        try:
-            compiled = regex.compile(expression)
-        except (regex.error, ValueError, OverflowError, RecursionError) as error:
-            remedy = "correct it, or put \\ before what stands for itself"
-            raise ValueError(f"the expression is no regular expression ({error}); {remedy}") from error
+        compiled = expression_of(expression)
         if compiled.search("") is not None:
             raise ValueError(
                 "the expression matches where there is nothing, so in every text; ask for one character or more, with + for *"

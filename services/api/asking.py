@@ -1,7 +1,7 @@
 """What a client may ask of a deployed model: OpenAI's fields and a few of vLLM's, by name. What they mean is the engine's business.
 
 Fields that change how a request is run rather than what is answered (templates, embeddings, priorities, transfers) are not among them,
-nor are tools, which nothing here could keep.
+nor are tools, which nothing here could keep. Messages are text: what names a picture or a sound would be fetched by the engine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
-from services.api.schemas import Metadata
+from services.api.schemas import METADATA_PAIRS, Metadata
 from services.errors import at_fault, faults
 from services.fleet import Body, Route
 from services.settings import Settings
@@ -25,6 +25,7 @@ FIELDS: dict[Route, frozenset[str]] = {
     "completion": SAMPLING | {"prompt", "echo", "suffix"},
 }
 Count = Annotated[StrictInt, Field(ge=0)]
+EXAMPLE_MESSAGES = [{"role": "user", "content": "what is the city of mira ?"}]
 
 
 class Ours(BaseModel):
@@ -39,6 +40,26 @@ class Ours(BaseModel):
     max_tokens: Count = 0
     max_completion_tokens: Count = 0
     min_tokens: Count = 0
+
+
+def described(route: Route) -> dict[str, Any]:
+    """The body, for the OpenAPI file. What the engine reads is described by its own."""
+    asks = "messages" if route == "chat" else "prompt"
+    pairs: dict[str, Any] = {"type": "object", "maxProperties": METADATA_PAIRS, "additionalProperties": {"type": "string"}}
+    known: dict[str, Any] = {
+        "model": {"type": "string", "description": "A deployment's name"},
+        "messages": {"type": "array", "items": {"type": "object"}},
+        "stream": {"type": ["boolean", "null"]},
+        "store": {"type": ["boolean", "null"], "description": "Keep the exchange as an experience"},
+        "metadata": {"anyOf": [pairs, {"type": "null"}], "description": "Of that experience"},
+        **{
+            name: {"type": ["integer", "null"], "minimum": 0} for name in ("n", "max_tokens", "max_completion_tokens", "min_tokens")
+        },
+    }
+    fields = {name: known.get(name, {}) for name in sorted(FIELDS[route] | {"store", "metadata"})}
+    schema = {"type": "object", "required": ["model", asks], "properties": fields, "additionalProperties": False}
+    example = {"model": "nursery", asks: EXAMPLE_MESSAGES if route == "chat" else "the city of mira is", "temperature": 0}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 
 def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
@@ -58,6 +79,24 @@ def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
     _bounded("n", ours.n, settings.most_choices)
     _bounded("prompt", _prompts(fields.get("prompt")), settings.most_prompts)
     return {name: value for name, value in fields.items() if name in FIELDS[route]}, ours
+
+
+def only_text(body: Body) -> None:
+    """Raises Problem (422) where a message has anything but text in it: an engine would fetch what a URL there names."""
+    messages = body.get("messages")
+    for i, message in enumerate(messages if isinstance(messages, list) else []):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and not all(map(_is_text, content)):
+            why = 'its parts may be text only: {"type": "text", "text": "..."}'
+            raise at_fault(["messages", str(i), "content"], why)
+        if isinstance(content, dict):
+            raise at_fault(["messages", str(i), "content"], "give a text, or a list of text parts")
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (
+        isinstance(part, dict) and part.keys() == {"type", "text"} and part["type"] == "text" and isinstance(part["text"], str)
+    )
 
 
 def _prompts(prompt: Any) -> int:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
 from circadian.specs import VersionRecord
-from services import audit, fast_registry, registry
+from services import audit, fast_registry, promotion, registry
 from services.access import Caller
-from services.api import views
+from services.api import etags, views
+from services.api.changing import COLUMNS, MERGE_PATCH, Changed, DeploymentPatch, merged
+from services.api.etags import IfMatch
 from services.api.schemas import DeploymentCreate
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, deployment_view, needs, of_caller, the_deployment
+from services.api.shared import (
+    DEFAULT_LIMIT,
+    After,
+    ControllerDep,
+    Limit,
+    deployment_view,
+    needs,
+    of_caller,
+    state_of,
+    the_deployment,
+)
 from services.controller import Controller
-from services.errors import Problem
+from services.errors import Problem, faults
+from services.fleet import ServingSpec
 from services.founding import found
 from services.online import period
 from services.states import deployment_state
@@ -34,7 +49,7 @@ async def create(body: DeploymentCreate, control: ControllerDep, caller: Admin, 
     """Found a deployment and start its replicas in the background."""
     row = await run_in_threadpool(_create, control, caller, body)
     control.begin(row)
-    response.headers["Location"] = f"/v1/deployments/{row.id}"
+    response.headers.update({"Location": f"/v1/deployments/{row.id}"} | etags.told(row))
     return views.deployment(row, deployment_state(row.state, None, None))
 
 
@@ -74,6 +89,7 @@ def _insert(
         serving=body.serving.model_dump(),
         screening=body.screening.model_dump(mode="json"),
         promotion=body.promotion.model_dump(mode="json"),
+        retention=body.retention.model_dump(),
         active_version=record.id,
         fast=FastMemory(version=record.id) if body.wake == "online" else None,
         meta=body.metadata,
@@ -93,28 +109,79 @@ def _name_taken(name: str) -> Problem:
 @router.get("")
 def list_all(control: ControllerDep, caller: Reads, after: After = None, limit: Limit = DEFAULT_LIMIT) -> views.View:
     with control.database.read() as tx:
-        rows, more = registry.listed(tx, Deployment, of_caller(caller, Deployment.id), (), after, limit)
+        rows, more = registry.listed(tx, Deployment, of_caller(caller, Deployment.id, deleting=True), (), after, limit)
         return views.page([deployment_view(tx, row) for row in rows], more)
 
 
 @router.get("/{id_or_name}")
-def get(id_or_name: str, control: ControllerDep, caller: Reads) -> views.View:
+def get(id_or_name: str, control: ControllerDep, caller: Reads, response: Response) -> views.View:
     with control.database.read() as tx:
-        return deployment_view(tx, the_deployment(tx, caller, id_or_name))
+        row = the_deployment(tx, caller, id_or_name, deleting=True)
+        response.headers.update(etags.told(row))
+        return deployment_view(tx, row)
+
+
+@router.patch("/{id_or_name}", openapi_extra=MERGE_PATCH)
+def change(
+    id_or_name: str, body: DeploymentPatch, control: ControllerDep, caller: Admin, response: Response, if_match: IfMatch = None
+) -> views.View:
+    """A merge patch (RFC 7396): what is given takes the place of what was there, field by field; null is the default.
+
+    Replicas are brought to a changed `serving` in the background; while a night or a rollout is under way it is refused, because that
+    counts on them. A changed recipe is for the sleeps that begin from then on.
+    """
+    with control.database.write() as tx:
+        row = the_deployment(tx, caller, id_or_name)
+        etags.unchanged(tx, row, if_match)
+        registry.held(tx, row.id)
+        now = {name: getattr(row, COLUMNS.get(name, name)) for name in Changed.model_fields}
+        after = _valid(merged(now, body.model_dump(exclude_unset=True)))
+        if after.serving != ServingSpec.model_validate(row.serving):
+            promotion.check_free(tx, row)
+        for name, value in after.model_dump(mode="json").items():
+            setattr(row, COLUMNS.get(name, name), value)
+        audit.note(tx, caller, "deployment_changed", row.id, fields=sorted(body.model_fields_set))
+        response.headers.update(etags.told(row))
+        return deployment_view(tx, row)
+
+
+def _valid(document: dict[str, Any]) -> Changed:
+    try:
+        return Changed.model_validate(document)
+    except ValidationError as error:
+        raise faults(error.errors()) from error
+
+
+@router.delete("/{id_or_name}", status_code=202)
+def remove(id_or_name: str, control: ControllerDep, caller: Admin, response: Response, if_match: IfMatch = None) -> views.View:
+    """All of it: replicas, experiences, nights, versions, schedules. From this answer on it is found under its own path alone, where its
+    state is `deleting`. Its name is free when its replicas have ended; by its id it is found until nothing of it is left on disk.
+    Repeating it is harmless."""
+    with control.database.write() as tx:
+        row = the_deployment(tx, caller, id_or_name, deleting=True)
+        etags.unchanged(tx, row, if_match)
+        if row.deleting_at is None:
+            promotion.check_free(tx, row)
+            row.deleting_at = time.time()
+            audit.note(tx, caller, "deployment_deleted", row.id, name=row.name)
+        response.headers["Location"] = f"/v1/deployments/{row.id}"
+        view = deployment_view(tx, row)
+    control.deletions.look()
+    return view
 
 
 @router.get("/{id_or_name}/status")
 def status(id_or_name: str, control: ControllerDep, caller: Reads) -> dict[str, Any]:
     """What the deployment is doing now."""
     with control.database.read() as tx:
-        row = the_deployment(tx, caller, id_or_name)
+        row = the_deployment(tx, caller, id_or_name, deleting=True)
         sleep, last = registry.active_sleep(tx, row.id), registry.last_sleep(tx, row.id)
         experiences, tokens = registry.pending(tx, row.id)
         waiting = fast_registry.waiting_tokens(tx, row.id) if row.fast else 0
     return {
         "object": "deployment.status",
         "deployment": row.id,
-        "state": deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None),
+        "state": state_of(row, sleep),
         "active_version": row.active_version,
         "current_sleep": sleep.id if sleep else None,
         "waiting": sleep.waiting if sleep else None,

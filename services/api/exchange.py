@@ -6,11 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from circadian.specs import Experience, Message
+from services.api.schemas import NUL
 from services.errors import Problem
 from services.fleet import Body, Route
-from services.tables import new_id
+from services.tables import ExperienceRow, Json, StoredCompletion, new_id
 
+DATA = "data: "
 MOST_SUBJECT = 256
 """Characters of a name that is kept."""
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -27,7 +31,12 @@ class Exchange:
     subject: str | None = None
     """Whom the client speaks for, where it says so (`user`)."""
     id: str = field(default_factory=lambda: new_id("exp"))
+    completion: str = field(default_factory=lambda: new_id("chatcmpl"))
+    """What a chat is listed and found under: in its answer it takes the place of the engine's own id."""
     heard: list[str] = field(default_factory=list)
+    finish_reason: str = "stop"
+    usage: Json | None = None
+    fingerprint: str | None = None
     broken: bool = False
     """The engine said in the stream that it failed: what was heard is a fragment, though a regular end follows."""
 
@@ -43,14 +52,45 @@ class Exchange:
             raise _not_storable("messages", "there are none")
         return cls(tuple(_message(message) for message in messages), metadata, route, _subject(body))
 
-    def hear(self, piece: str) -> None:
-        """Take the text out of a piece of a stream."""
+    def hear(self, piece: str) -> str:
+        """Take the text out of a piece of a stream. Returns the piece, under our id."""
         # Not `splitlines`: that also cuts at U+2028 and its like, which JSON text may hold as they are.
-        for line in piece.split("\n"):
-            if line.startswith("data: ") and line != "data: [DONE]":
-                said = json.loads(line.removeprefix("data: "))
-                self.broken = self.broken or bool(said.get("error"))
-                self.heard.append(said_in(said, self.route))
+        return "\n".join(self._heard_line(line) for line in piece.split("\n"))
+
+    def _heard_line(self, line: str) -> str:
+        if not line.startswith(DATA) or line == f"{DATA}[DONE]":
+            return line
+        said = json.loads(line.removeprefix(DATA))
+        self.broken = self.broken or bool(said.get("error"))
+        self.heard.append(said_in(said, self.route))
+        told = self.note(said)
+        return line if told is said else DATA + json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+    def note(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Keep what is told beside the text, in an answer or a piece of one. Returns the body, under our id."""
+        first: dict[str, Any] = next((choice for choice in body.get("choices") or [] if choice.get("index", 0) == 0), {})
+        self.finish_reason = first.get("finish_reason") or self.finish_reason
+        self.usage, self.fingerprint = body.get("usage") or self.usage, body.get("system_fingerprint") or self.fingerprint
+        return body | {"id": self.completion} if self.route == "chat" and "id" in body else body
+
+    def stored(self, tx: Session, row: ExperienceRow, model: str, version: str) -> None:
+        """Written with the experience: a chat can be listed."""
+        if self.route != "chat":
+            return
+        tx.add(
+            StoredCompletion(
+                id=self.completion,
+                deployment=row.deployment,
+                experience=row.id,
+                model=model,
+                version=version,
+                prompt=len(self.prompt),
+                finish_reason=self.finish_reason,
+                fingerprint=self.fingerprint,
+                usage=self.usage,
+                meta=self.metadata,
+            )
+        )
 
     def experience(self, answer: str) -> Experience:
         """The exchange as an experience; an empty answer is left out."""
@@ -60,7 +100,7 @@ class Exchange:
 
 def _subject(body: Body) -> str | None:
     user = body.get("user")
-    return user[:MOST_SUBJECT] if isinstance(user, str) and user else None
+    return user.replace(NUL, "")[:MOST_SUBJECT] or None if isinstance(user, str) else None
 
 
 def said_in(body: dict[str, Any], route: Route) -> str:

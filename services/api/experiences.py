@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Query, Response
 from pydantic import Field, model_validator
-from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
-from circadian.specs import Experience
 from services import audit, registry
 from services.access import Caller
 from services.api import views
-from services.api.schemas import Body, ExperienceCreate, Metadata
+from services.api.filters import METADATA_PARAMETER, MetadataFilter, with_metadata, with_status
+from services.api.schemas import MOST_SECONDS, Body, ExperienceCreate, Metadata
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.batches import said_by
 from services.controller import Controller
 from services.errors import Problem
-from services.tables import ExperienceBand, ExperienceRow, Feedback, Learned, new_id
-from services.taking_in import Said, take_in
+from services.forgetting import forget, present
+from services.tables import ExperienceRow, Feedback, new_id
+from services.taking_in import take_in
 
 router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
 Reads = Annotated[Caller, needs("experiences:read")]
 Writes = Annotated[Caller, needs("experiences:write")]
 Admin = Annotated[Caller, needs("deployments:admin")]
+Status = Literal["pending", "quarantined", "consolidated", "left_out", "expired", "erased"]
+Source = Literal["wake", "import", "human", "tool"]
 
 
 @router.post("", status_code=201)
@@ -30,25 +34,32 @@ def create(body: ExperienceCreate, control: ControllerDep, caller: Writes, respo
     """Screened, and on disk before this answers. 200 and the first one where its `dedupe_key` was sent before."""
     with control.database.read() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
-    experience = Experience(id=new_id("exp"), messages=body.messages, text=body.text, source=body.source, trust=body.trust)
-    said = Said(caller.key, body.subject_id, body.session_id, body.uri, body.consent, body.occurred_at, body.dedupe_key)
-    taken = take_in(control, deployment, experience, said, body.metadata)
+    taken = take_in(control, deployment, *said_by(body, caller.key), body.metadata)
     if taken.row is None:
         raise taken.problem()
     response.status_code = 200 if taken.status == "repeated" else 201
     return views.experience(taken.row)
 
 
-@router.get("")
+@router.get("", openapi_extra=METADATA_PARAMETER)
 def list_all(
     control: ControllerDep,
     caller: Reads,
+    metadata: MetadataFilter,
     deployment: str | None = Query(default=None, description="id or name"),
+    status: Status | None = None,
+    source: Source | None = None,
+    subject_id: Annotated[str | None, Query(max_length=256)] = None,
+    created_after: Annotated[float | None, Query(ge=0.0, le=MOST_SECONDS, description="Unix seconds")] = None,
     after: After = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> views.View:
     with control.database.read() as tx:
-        where = of_deployment(tx, caller, ExperienceRow.deployment, deployment)
+        where = of_deployment(tx, caller, ExperienceRow.deployment, deployment) + with_metadata(tx, ExperienceRow.meta, metadata)
+        where += [with_status(status)] if status else []
+        where += [ExperienceRow.created_at > created_after] if created_after is not None else []
+        same = ((ExperienceRow.source, source), (ExperienceRow.subject, subject_id))
+        where += [column == value for column, value in same if value is not None]
         rows, more = registry.listed(tx, ExperienceRow, of_caller(caller, ExperienceRow.deployment), where, after, limit)
     return views.page([views.experience(row) for row in rows], more)
 
@@ -81,7 +92,7 @@ class FeedbackCreate(Body):
 @router.post("/{id}/feedback")
 def feedback(id: str, body: FeedbackCreate, control: ControllerDep, caller: Writes) -> views.View:
     with control.database.write() as tx:
-        the(tx, caller, ExperienceRow, "experience", id)
+        present(the(tx, caller, ExperienceRow, "experience", id))
         told = {"reward": body.reward, "label": body.label, "comment": body.comment}
         row = Feedback(id=new_id("fbk"), experience=id, given_by=caller.key, meta=body.metadata, **told)
         tx.add(row)
@@ -102,7 +113,7 @@ def release(id: str, body: Why, control: ControllerDep, caller: Admin) -> views.
 
 def _moved(control: Controller, caller: Caller, id: str, status: str, reason: str) -> views.View:
     with control.database.write() as tx:
-        row = the(tx, caller, ExperienceRow, "experience", id)
+        row = present(the(tx, caller, ExperienceRow, "experience", id))
         if row.consolidated_in is not None:
             raise Problem(409, "already_consolidated", f"{id} is in {row.consolidated_in}; roll that version back, or erase it.")
         if row.status != status:
@@ -113,16 +124,17 @@ def _moved(control: Controller, caller: Caller, id: str, status: str, reason: st
 
 
 @router.delete("/{id}", status_code=204)
-def forget(id: str, control: ControllerDep, caller: Writes) -> None:
-    """One that no version holds yet. What a version holds is erased from it by other means."""
+def remove(id: str, control: ControllerDep, caller: Writes) -> None:
+    """One that no version holds yet, with the chat that it was. What a version holds is erased from it (POST /v1/erasures)."""
     with control.database.write() as tx:
-        row = the(tx, caller, ExperienceRow, "experience", id)
-        if row.consolidated_in is not None or row.sleep is not None:
-            held = row.consolidated_in or row.sleep
-            raise Problem(
-                409, "already_consolidated", f"{id} is in {held}; what a version or a night holds is not deleted by itself."
-            )
-        for table in (ExperienceBand, Feedback, Learned):
-            tx.execute(delete(table).where(table.experience == id))
-        tx.delete(row)
+        forget(tx, the_free_one(tx, caller, id))
         audit.note(tx, caller, "experience_deleted", id)
+
+
+def the_free_one(tx: Session, caller: Caller, id: str) -> ExperienceRow:
+    """One that can go by itself. Raises Problem (409) where it cannot."""
+    row = the(tx, caller, ExperienceRow, "experience", id)
+    if held := row.consolidated_in or row.sleep:
+        detail = f"{id} is in {held}; what a version or a night holds is not deleted by itself: POST /v1/erasures takes it out."
+        raise Problem(409, "already_consolidated", detail)
+    return row

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import audit, registry
 from services.access import Caller, Scope, beyond
-from services.api import views
+from services.api import etags, views
 from services.api.schemas import Body, Metadata
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, the_deployment
 from services.errors import Problem, at_fault, not_found
@@ -76,9 +76,11 @@ def list_all(control: ControllerDep, caller: Admin, after: After = None, limit: 
 
 
 @router.get("/{id}")
-def get(id: str, control: ControllerDep, caller: Admin) -> views.View:
+def get(id: str, control: ControllerDep, caller: Admin, response: Response) -> views.View:
     with control.database.read() as tx:
-        return views.api_key(_key(tx, caller, id))
+        row = _key(tx, caller, id)
+    response.headers.update(etags.told(row))
+    return views.api_key(row)
 
 
 @router.delete("/{id}", status_code=200)

@@ -1,120 +1,138 @@
-"""What stands before the routes: a name on every request, an end to long bodies, and no text that nothing could write down."""
+"""What stands before the routes: a name on every request, an end to long bodies and to long waits, and no text that nothing could write
+down."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import logging
 import re
+import time
 import uuid
-from typing import Any
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.errors import REQUEST_ID, Problem, at_fault, malformed
+from services import naming
+from services.api import readable
+from services.errors import REQUEST_ID, Problem
+from services.metrics import Metrics
 
+log = logging.getLogger(__name__)
 GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 """What a client may call its request; anything else is replaced."""
 MOST_DIGITS = 18
 """Of a promised length that is read as a number at all."""
-ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Of one half of a surrogate pair, in JSON: only a body with one of these has to be looked at."""
-HALF = re.compile("[\ud800-\udfff]")
-"""Of a pair, alone: no character, and nothing that UTF-8, and so a file, an answer or the database, can hold."""
 
 
 class RequestId:
-    """Echoes `x-request-id`, or makes one up; says how often the key may still ask, where that is limited."""
+    """Echoes `x-request-id`, or makes one up, under which all is logged; says how often the key may still ask, where that is limited;
+    counts what was answered; leaves a client that does not take its answer, and with it what makes the answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, metrics: Metrics, seconds: float) -> None:
+        self.app, self.metrics, self.seconds = app, metrics, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if GIVEN_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        given, began = Headers(scope=scope), time.monotonic()
+        request_id = given[REQUEST_ID] if GIVEN_ID.fullmatch(given.get(REQUEST_ID, "")) else f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        naming.begin(request_id, given.get("traceparent", ""))
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.update(scope["state"].get("rate_headers", {}))
-            await send(message)
+                route = getattr(scope.get("route"), "path", None)
+                self.metrics.answered(scope["method"], route, message["status"], time.monotonic() - began)
+            try:
+                async with asyncio.timeout(self.seconds):
+                    await send(message)
+            except TimeoutError:
+                left.append(request_id)
+                answering.cancel()
+                await asyncio.sleep(0)
 
-        await self.app(scope, receive, named)
+        answering, left = current_task(), list[str]()
+        try:
+            await self.app(scope, receive, named)
+        except asyncio.CancelledError:
+            if not left:
+                raise
+            answering.uncancel()
+            log.warning("%s %s: the client does not take its answer", scope["method"], scope["path"])
+
+
+def current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 class BodyCheck:
-    """Reads a body before anything looks at it, and refuses one that is too long (as soon as that shows) or is no text."""
+    """Reads a body before anything looks at it, and refuses one that is too long (as soon as that shows), takes too long or is no text.
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
+    `streamed`: paths whose routes read a longer one themselves, piece by piece, and check it as they do.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, seconds: float, streamed: Collection[str] = ()) -> None:
+        self.app, self.most, self.seconds, self.streamed = app, most, seconds, streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        body: bytes | Problem | None = unreadable_address(scope) if scope["type"] == "http" else None
+        streamed = body is None and scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in self.streamed
+        if scope["type"] != "http" or streamed:
             await self.app(scope, receive, send)
             return
-        promised = Headers(scope=scope).get("content-length", "")
-        body, more = bytearray(), True
-        too_long = promised.isdigit() and (len(promised) > MOST_DIGITS or int(promised) > self.most)
-        while more and not too_long:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more, too_long = message.get("more_body", False), len(body) > self.most
-        problem = too_large(self.most) if too_long else not_text(bytes(body))
+        try:
+            async with asyncio.timeout(self.seconds):
+                body = body or await self._read(scope, receive)
+        except TimeoutError:
+            body = too_slow(self.seconds)
+        problem = body if isinstance(body, Problem) else readable.fault(body or b"")
         if problem:
             await problem.response(Request(scope))(scope, receive, send)
+        if problem or body is None:
             return
-        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return whole.pop() if whole else await receive()
 
         await self.app(scope, replay, send)
 
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | Problem | None:
+        """The whole body; None where the client has gone."""
+        promised = Headers(scope=scope).get("content-length", "")
+        if promised.isdigit() and (len(promised) > MOST_DIGITS or int(promised) > self.most):
+            return too_large(self.most)
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self.most:
+                return too_large(self.most)
+        return bytes(body)
+
 
 def too_large(most: int) -> Problem:
     return Problem(413, "too_large", f"The body is longer than {most} bytes; send less at once.")
 
 
-def not_text(body: bytes) -> Problem | None:
-    """What is wrong with a body that is not UTF-8, or has half a surrogate pair in it: the field, where it can be named."""
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        return malformed(f"it is not in UTF-8 ({error})")
-    if not ESCAPED.search(body):
-        return None
-    try:
-        value = json.loads(body)
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        why = "this text has half of a surrogate pair (\\ud800 to \\udfff), which is no character; leave it out, or send the whole pair"
-        return at_fault(half_of_a_pair(value), why)
-    except (ValueError, RecursionError):
-        return None  # it is no JSON, which the route says
+def too_slow(seconds: float) -> Problem:
+    headers = {"Connection": "close"}
+    return Problem(408, "request_timeout", f"The body did not come within {seconds:g} s; send it faster.", headers=headers)
+
+
+def unreadable_address(scope: Scope) -> Problem | None:
+    """NUL is in no name and no id, and not every database can look for it."""
+    if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+        return Problem(400, "malformed_address", "The path or the query has the character NUL in it; leave it out.")
     return None
-
-
-def half_of_a_pair(value: Any) -> list[str]:
-    """The way to the first text of a JSON value, a name or a value, that has half a surrogate pair in it."""
-    inside, way = [iter([("", value)])], [""]
-    while inside:
-        for name, item in inside[-1]:
-            way[-1] = name.encode("utf-8", "backslashreplace").decode()
-            if HALF.search(name) or (isinstance(item, str) and HALF.search(item)):
-                return way[1:]
-            if isinstance(item, dict | list):
-                named = item.items() if isinstance(item, dict) else ((str(i), part) for i, part in enumerate(item))
-                inside.append(iter(named))
-                way.append("")
-                break
-        else:
-            inside.pop()
-            way.pop()
-    return []

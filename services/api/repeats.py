@@ -31,7 +31,8 @@ from services.tables import Database, Repeatable
 HEADER, REPLAYED = "idempotency-key", b"idempotency-replayed"
 METHODS = frozenset({"POST", "PATCH", "DELETE"})
 PREFIX = "/v1/"
-NEVER = ("/v1/chat/", "/v1/completions", "/v1/api_keys", "/v1/webhook_endpoints")
+NEVER = ("/v1/chat/", "/v1/completions", "/v1/api_keys", "/v1/webhook_endpoints", "/v1/experiences/batches")
+"""Whose answers are not kept; batches remember the key themselves, because nothing here holds what is as long as they are."""
 LONGEST_KEY = 255
 KEPT_SECONDS = 86_400.0
 LOST_SECONDS = 600.0
@@ -58,7 +59,7 @@ class Repeats:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = Headers(scope=scope).get(HEADER) if scope["type"] == "http" else None
-        if given is None or not _repeatable(scope["method"], scope["path"]):
+        if given is None or not repeatable(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return
         if not 0 < len(given) <= LONGEST_KEY:
@@ -135,7 +136,8 @@ class _Heard:
         return Answer(self._head["status"], list(self._head["headers"]), bytes(self._body))
 
 
-def _repeatable(method: str, path: str) -> bool:
+def repeatable(method: str, path: str) -> bool:
+    """Whether an `Idempotency-Key` is heeded there."""
     return method in METHODS and path.startswith(PREFIX) and not path.startswith(NEVER)
 
 

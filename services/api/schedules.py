@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 from pydantic import ValidationError, model_validator
 from sqlalchemy import delete
 
 from services import audit, registry
 from services.access import Caller
-from services.api import views
+from services.api import etags, views
+from services.api.etags import IfMatch
 from services.api.schemas import Body, Metadata, SleepTemplate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.errors import Problem, faults
@@ -91,14 +92,13 @@ def change(
     control: ControllerDep,
     caller: Writes,
     response: Response,
-    if_match: Annotated[str | None, Header()] = None,
+    if_match: IfMatch = None,
 ) -> views.View:
     """What was due before the change is not made up for."""
     given = {name: getattr(body, name) for name in SPEC_FIELDS if name in body.model_fields_set}
     with control.database.write() as tx:
         row = the(tx, caller, Schedule, "schedule", id)
-        if if_match not in (None, "*", _etag(row)):
-            raise Problem(412, "etag_mismatch", f"Schedule {id} has changed meanwhile: it is {_etag(row)}, not {if_match}.")
+        etags.unchanged(tx, row, if_match)
         merged = {name: value for name, value in (row.spec | given).items() if value is not None}
         row.spec = _valid(merged).model_dump(mode="json")
         if body.sleep_template is not None:
@@ -110,10 +110,11 @@ def change(
 
 
 @router.delete("/{id}", status_code=204)
-def remove(id: str, control: ControllerDep, caller: Writes) -> None:
+def remove(id: str, control: ControllerDep, caller: Writes, if_match: IfMatch = None) -> None:
     """Its sleeps go on."""
     with control.database.write() as tx:
         row = the(tx, caller, Schedule, "schedule", id)
+        etags.unchanged(tx, row, if_match)
         tx.execute(delete(ScheduleRun).where(ScheduleRun.schedule == row.id))
         tx.delete(row)
         audit.note(tx, caller, "schedule_deleted", id)
@@ -150,9 +151,5 @@ def _valid(merged: dict[str, Any]) -> ScheduleSpec:
 
 
 def _told(row: Schedule, response: Response) -> views.View:
-    response.headers["ETag"] = _etag(row)
+    response.headers.update(etags.told(row))
     return views.schedule(row)
-
-
-def _etag(row: Schedule) -> str:
-    return f'"{row.revision}"'

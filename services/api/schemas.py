@@ -6,19 +6,24 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from circadian.specs import BaseModelRef, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
+from circadian.specs import BaseModelRef, Fraction, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
+from services.budget import Budget
 from services.fleet import ServingSpec
+from services.selection import Selection
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 """OpenAI's limits: pairs, characters of a key, characters of a value."""
+NUL = "\0"
 
 
 def _metadata(given: dict[str, str]) -> dict[str, str]:
     if len(given) > METADATA_PAIRS:
         raise ValueError(f"metadata has {len(given)} pairs; keep {METADATA_PAIRS} of them")
     for key, value in given.items():
+        if NUL in key or NUL in value:
+            raise ValueError("metadata has a text with a NUL character (\\u0000), which no database finds again; leave it out")
         if len(key) > METADATA_KEY or len(value) > METADATA_VALUE:
             raise ValueError(
                 f"metadata {key[:METADATA_KEY]!r}: keys have at most {METADATA_KEY} characters, values {METADATA_VALUE}"
@@ -32,7 +37,14 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
 
 
-ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+def _no_nul(given: str) -> str:
+    if NUL in given:
+        raise ValueError("it has a NUL character (\\u0000), which no database keeps; leave it out")
+    return given
+
+
+Line = Annotated[str, AfterValidator(_no_nul)]
+ShortText = Annotated[Line, Field(min_length=1, max_length=256)]
 MOST_SECONDS = 253_402_300_799
 """The last second of the year 9999."""
 WakeMode = Literal["at_dusk", "online"]
@@ -40,6 +52,13 @@ WakeMode = Literal["at_dusk", "online"]
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RetentionSpec(Body):
+    """How long what comes in is kept."""
+
+    experience_ttl_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """After so many days the text of an experience that no version keeps is erased, and no night takes it any more. None: never."""
 
 
 class DeploymentCreate(Body):
@@ -55,6 +74,7 @@ class DeploymentCreate(Body):
     """What becomes of versions that its nights make, unless a sleep says otherwise."""
     screening: ScreeningSpec = ScreeningSpec()
     """What is done with what comes in before it is stored."""
+    retention: RetentionSpec = RetentionSpec()
     metadata: Metadata = {}
 
 
@@ -70,7 +90,7 @@ class ExperienceCreate(Body):
     subject_id: ShortText | None = None
     """Whom it is about: what is to be forgotten with them, and of whom no night takes too much."""
     session_id: ShortText | None = None
-    uri: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    uri: Annotated[Line, Field(min_length=1, max_length=2048)] | None = None
     """Where it is from."""
     consent: bool | None = None
     """Whether the one whom it is from agreed to its being learned. False is always refused."""
@@ -101,10 +121,28 @@ class SleepTemplate(Body):
     """How the night lies beside the replicas, instead of as the deployment's serving says."""
     held_out: tuple[str, ...] = ()
     """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
+    selection: Selection = Selection()
+    """Which of the waiting experiences; all of them unless given."""
+    budget: Budget = Budget()
+    """What it may spend; a night that spends more is ended, and fails."""
     metadata: Metadata = {}
+
+
+class GateOverride(Body):
+    """Another limit for one probe, in one sleep."""
+
+    probe: str
+    min: Fraction | None = None
+    """Instead of the probe's threshold."""
+    max_regression: Fraction | None = None
+    """Instead of the probe's."""
 
 
 class SleepCreate(SleepTemplate):
     deployment: str
+    gates: Annotated[tuple[GateOverride, ...], Field(max_length=64)] = ()
+    """Probes that the candidate is held against, beside all of the deployment's that have a limit of their own."""
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
+    dry_run: bool = False
+    """Say what the night would do and cost, and begin none."""

@@ -15,8 +15,9 @@ from services.api import views
 from services.controller import Controller
 from services.errors import Problem, not_found
 from services.keys import Refused
-from services.states import deployment_state
-from services.tables import Deployment
+from services.owned import of_caller, the_deployment
+from services.states import DeploymentState, deployment_state
+from services.tables import Deployment, Sleep
 
 _bearer = HTTPBearer(auto_error=False, description="An API key of the service")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="circadian"'}
@@ -65,23 +66,6 @@ DEFAULT_LIMIT = 20
 R = TypeVar("R")
 
 
-def of_caller(caller: Caller, deployment: InstrumentedAttribute[str] | ColumnElement[str]) -> ColumnElement[bool]:
-    """That a column names a deployment which the caller may touch."""
-    own = select(Deployment.id).where(Deployment.tenant == caller.tenant)
-    return deployment.in_(own if caller.deployments is None else own.where(Deployment.id.in_(caller.deployments)))
-
-
-def the_deployment(tx: Session, caller: Caller, id_or_name: str) -> Deployment:
-    """The caller's deployment of this id or name. Raises Problem: 404 where its tenant has none, 403 where the key is not for it."""
-    named = (Deployment.id == id_or_name) | (Deployment.name == id_or_name)
-    row = tx.scalar(select(Deployment).where(Deployment.tenant == caller.tenant, named))
-    if row is None:
-        raise not_found("deployment", id_or_name)
-    if not caller.may_touch(row.id):
-        raise Problem(403, "deployment_not_allowed", f"This key is not for deployment {row.name}.", param="deployment")
-    return row
-
-
 def the(tx: Session, caller: Caller, table: type[R], kind: str, id: str) -> R:
     """The caller's object with this id; of other tenants nothing is found. Raises Problem (404)."""
     owned: Any = table
@@ -99,6 +83,11 @@ def of_deployment(
 
 
 def deployment_view(tx: Session, row: Deployment) -> views.View:
-    sleep = registry.active_sleep(tx, row.id)
-    state = deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None)
-    return views.deployment(row, state)
+    return views.deployment(row, state_of(row, registry.active_sleep(tx, row.id)))
+
+
+def state_of(row: Deployment, sleep: Sleep | None) -> DeploymentState:
+    """What a deployment is doing, with its active sleep."""
+    if row.deleting_at is not None:
+        return DeploymentState.DELETING
+    return deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None)

@@ -17,15 +17,16 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from services import audit, dreams, registry
+from services import audit, dreams, dry_run, registry
 from services.access import Caller
 from services.api import views
+from services.api.etags import known, not_modified, tag_of
 from services.api.schemas import SleepCreate
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
 from services.controller import Controller
 from services.errors import Problem
 from services.sleeping import begin, in_progress, recipe_of
-from services.states import SleepStatus, moved
+from services.states import SleepStatus
 from services.tables import Event, Sleep
 from services.teachers import check_teachers
 
@@ -34,24 +35,38 @@ Reads = Annotated[Caller, needs("sleeps:read")]
 Writes = Annotated[Caller, needs("sleeps:write")]
 RETRY_MILLISECONDS = 3000
 """After which a client whose event stream broke comes back."""
-LAST_SEQ = 2**53
-"""No event has a number beyond it; the database cannot look for those beyond 2**63."""
+LAST_SEQ = 2**31 - 1
+"""No event has a number beyond it, and PostgreSQL cannot look for one in a column of such."""
+NEWER = ("selection", "budget", "dry_run")
+"""Fields that requests of earlier releases did not have."""
 MOST_EVENTS = 1000
 """In one JSON list of events; the rest by `after_seq`."""
 
 
 @router.post("", status_code=202)
 async def create(body: SleepCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
-    """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep."""
+    """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep. With `dry_run` it says
+    what the night would do and cost, and nothing is begun."""
+    if body.dry_run:
+        response.status_code = 200
+        return await run_in_threadpool(_dry_run, control, caller, body)
     row = await run_in_threadpool(_create, control, caller, body)
     control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{row.id}"
     return views.sleep(row)
 
 
+def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.View:
+    _check_teachers(control, caller, body)
+    with control.database.read() as tx:
+        deployment = the_deployment(tx, caller, body.deployment)
+        known_now = dry_run.looked_ahead(tx, deployment, body)
+    return dry_run.plan(control.settings, deployment, body, *known_now)
+
+
 def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
     _check_teachers(control, caller, body)
-    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    digest = _digest(body)
     try:
         with control.database.write() as tx:
             return _repeated(tx, caller, body, digest) or _insert(tx, caller, body, digest)
@@ -61,6 +76,12 @@ def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
             if row := _repeated(tx, caller, body, digest):
                 return row
         raise in_progress(body.deployment, "another sleep") from error
+
+
+def _digest(body: SleepCreate) -> str:
+    """Of a request; what it does not ask for is not in it, so that a later release, which knows more to ask for, finds the same."""
+    unasked = {name for name in NEWER if name not in body.model_fields_set}
+    return hashlib.sha256(body.model_dump_json(exclude=unasked).encode()).hexdigest()
 
 
 def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> None:
@@ -82,7 +103,7 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
-    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest)
+    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest, gates=body.gates)
     audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment)
     return row
 
@@ -102,46 +123,31 @@ def list_all(
     return views.page([views.sleep(row) for row in rows], more)
 
 
-@router.get("/{id}")
+@router.get("/{id}", response_model=None)
 async def get(
-    id: str, control: ControllerDep, caller: Reads, wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0
-) -> views.View:
-    """The sleep; with `wait` as soon as it has ended, or after that many seconds."""
+    id: str,
+    control: ControllerDep,
+    caller: Reads,
+    response: Response,
+    wait: Annotated[float, Query(ge=0.0, allow_inf_nan=False)] = 0.0,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> views.View | Response:
+    """The sleep; with `wait` as soon as it has ended, or after that many seconds. With `If-None-Match` as soon as it says something
+    new, and 304 where it does not."""
     longest = control.settings.longest_wait_seconds
     if wait > longest:
         raise Problem(422, "validation_failed", f"wait: at most {longest:g} seconds; ask again after that", param="wait")
     deadline = time.monotonic() + wait
     while True:
         row = await run_in_threadpool(_sleep, control, caller, id)
-        if row.status.terminal or time.monotonic() >= deadline:
-            return views.sleep(row)
+        view = views.sleep(row)
+        tag, over = tag_of(view), row.status.terminal or time.monotonic() >= deadline
+        if not known(tag, if_none_match) and (over or if_none_match is not None):
+            response.headers["ETag"] = tag
+            return view
+        if over:
+            return not_modified(tag)
         await asyncio.sleep(min(control.settings.poll_seconds, max(0.0, deadline - time.monotonic())))
-
-
-@router.post("/{id}/cancel", status_code=202)
-def cancel(id: str, control: ControllerDep, caller: Writes, response: Response) -> views.View:
-    """Stop a night; its deployment goes on as the version that fell asleep. Repeating it is harmless."""
-    with control.database.write() as tx:
-        the(tx, caller, Sleep, "sleep", id)
-        row = registry.locked_sleep(tx, id)
-        if row.status.terminal:
-            response.status_code = 200
-        elif row.result_version is not None:
-            raise Problem(409, "already_promoted", f"{row.result_version} is active already; the replicas are receiving it.")
-        elif row.status is not SleepStatus.CANCELLING:
-            row.status = moved(row.status, SleepStatus.CANCELLING)
-            registry.append_event(tx, row, "sleep.cancelling", "cancellation asked for")
-            audit.note(tx, caller, "sleep_cancelled", row.id)
-    return views.sleep(row)
-
-
-@router.get("/{id}/report")
-def report(id: str, control: ControllerDep, caller: Reads) -> views.View:
-    row = _sleep(control, caller, id)
-    if row.report is None:
-        raise Problem(409, "report_not_ready", f"Sleep {id} is {row.status.value}; its report comes with its outcome.")
-    told = {"outcome": row.outcome, "version": row.result_version, **row.report, "left_out": row.left_out}
-    return {"object": "sleep.report", "sleep": row.id, **told}
 
 
 @router.get("/{id}/dreams")
@@ -177,7 +183,9 @@ def curriculum(id: str, control: ControllerDep, caller: Reads) -> views.View:
     return views.page([{"object": "dream.context", "id": f"{line['round']}/{line['context']}"} | line for line in lines], False)
 
 
-@router.get("/{id}/events", response_model=None)
+@router.get(
+    "/{id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+)
 def events(
     id: str,
     request: Request,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from circadian.specs import Experience
+from services.budget import spent
 from services.online_plan import label
-from services.states import DeploymentState
+from services.states import DeploymentState, SleepStatus
 from services.tables import (
     ApiKey,
     AuditEvent,
@@ -26,6 +28,8 @@ from services.tables import (
 )
 
 View = dict[str, Any]
+LINKS = ("events", "report", "dreams", "curriculum", "checkpoints", "artifacts", "metrics", "logs")
+"""Of a sleep."""
 
 
 def _head(kind: str, row: Row) -> View:
@@ -42,6 +46,7 @@ def deployment(row: Deployment, state: DeploymentState) -> View:
         "screening": row.screening,
         "promotion": row.promotion,
         "canary": row.canary,
+        "retention": {"experience_ttl_days": None} | row.retention,
         "wake": wake_mode(row),
         "state": state,
         "active_version": row.active_version,
@@ -69,14 +74,14 @@ def fast_memory(row: FastMemory, period: int, waiting: int) -> View:
 
 
 def experience(row: ExperienceRow) -> View:
-    body = {key: row.body[key] for key in ("messages", "text") if row.body[key]}
+    body = {key: row.body[key] for key in ("messages", "text") if row.body.get(key)}
     return _head("experience", row) | {
         "deployment": row.deployment,
         "source": row.source,
-        "trust": Experience.model_validate(row.body).trusted,
+        "trust": Experience.model_validate(row.body).trusted if row.body else None,
         **body,
         "tokens": row.tokens,
-        "status": "consolidated" if row.consolidated_in else "left_out" if row.left_out else row.status,
+        "status": experience_status(row),
         "reasons": row.reasons,
         "findings": row.findings,
         "subject_id": row.subject,
@@ -88,7 +93,14 @@ def experience(row: ExperienceRow) -> View:
         "left_out": row.left_out,
         "sleep": row.sleep,
         "version": row.consolidated_in,
+        "erasure": row.erased_by,
     }
+
+
+def experience_status(row: ExperienceRow) -> str:
+    if row.status in ("expired", "erased"):
+        return row.status
+    return "consolidated" if row.consolidated_in else "left_out" if row.left_out else row.status
 
 
 def feedback(row: Feedback) -> View:
@@ -113,13 +125,18 @@ def sleep(row: Sleep) -> View:
         "outcome": row.outcome,
         "error": row.error,
         "attempt": row.attempt,
+        "retry_at": row.retry_at,
+        "paused_at": int(row.paused_at) if row.paused_at and row.status is SleepStatus.PAUSED else None,
         "seed": row.seed,
         "recipe": row.recipe,
+        "selection": row.selection,
+        "budget": row.budget,
+        "spent": spent(row, time.time()).told() if row.finished_at else None,
         "parent_version": row.parent_version,
         "result_version": row.result_version,
         "left_out": row.left_out,
         "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
-        "links": {name: f"/v1/sleeps/{row.id}/{name}" for name in ("events", "report", "dreams", "curriculum")},
+        "links": {name: f"/v1/sleeps/{row.id}/{name}" for name in LINKS},
     }
 
 

@@ -2,7 +2,7 @@
 
 Of a body the fields that asking.py names go to the engine as they came; `store` and `metadata` are ours. With `store: true` the
 exchange becomes an experience, on disk before the answer (or the stream's last piece) leaves; `x-experience-id` names it, before a
-stream begins too. A stream in which the engine fails leaves none under that name.
+stream begins too, and a chat's own `id` what it is listed under (completions.py). A stream in which the engine fails leaves neither.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -23,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from services import registry
 from services.access import Caller
 from services.api import views
-from services.api.asking import asked
+from services.api.asking import asked, described, only_text
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
 from services.canary import canary_key, is_asked
@@ -42,14 +43,20 @@ Speaks = Annotated[Caller, needs("inference:write")]
 VERSION_HEADER, EXPERIENCE_HEADER, STATUS_HEADER = "x-deployment-version", "x-experience-id", "x-experience-status"
 RETRY_SECONDS, ASLEEP_SECONDS = "5", "60"
 STREAM_END = "data: [DONE]"
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "OpenAI's object, or with `stream` its pieces",
+        "content": {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", openapi_extra=described("chat"), responses=ANSWERS)
 async def chat(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "chat")
 
 
-@router.post("/completions")
+@router.post("/completions", openapi_extra=described("completion"), responses=ANSWERS)
 async def completion(request: Request, control: ControllerDep, caller: Speaks) -> Response:
     return await _answer(request, control, caller, "completion")
 
@@ -58,17 +65,28 @@ async def completion(request: Request, control: ControllerDep, caller: Speaks) -
 def models(control: ControllerDep, caller: Speaks) -> views.View:
     with control.database.read() as tx:
         rows = tx.scalars(select(Deployment).where(of_caller(caller, Deployment.id)).order_by(Deployment.number)).all()
-    return {"object": "list", "data": [_model(row) for row in rows]}
+        parents = registry.parents(tx, rows)
+    return {"object": "list", "data": [_model(row, parents) for row in rows]}
 
 
-def _model(row: Deployment) -> views.View:
+@router.get("/models/{id}")
+def model(id: str, control: ControllerDep, caller: Speaks) -> views.View:
+    """A deployment as the model that clients ask for. `root` is its base model, `parent` the version that the one that serves came from."""
+    with control.database.read() as tx:
+        row = tx.scalar(select(Deployment).where(Deployment.name == id, of_caller(caller, Deployment.id)))
+        if row is None:
+            raise _no_model(id)
+        return _model(row, registry.parents(tx, [row]))
+
+
+def _model(row: Deployment, parents: dict[str, str | None]) -> views.View:
     return {
         "id": row.name,
         "object": "model",
         "created": int(row.created_at),
         "owned_by": "circadian",
         "root": row.base_model["model"],
-        "parent": None,
+        "parent": parents.get(row.active_version),
         "version": row.active_version,
     }
 
@@ -84,6 +102,7 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
         raise Problem(403, "insufficient_scope", "`store` needs a key with the scope experiences:write.", param="store")
     body["model"] = deployment.name
     exchange = Exchange.of(body, route, ours.metadata) if ours.store else None
+    only_text(body)
     if ours.stream:
         return await _stream(control, caller, deployment, route, body, exchange)
     reply = await _whole(request, control, deployment, route, body)
@@ -91,8 +110,10 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
     used = reply.body.get("usage") or {}
     control.traffic.count(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
     if exchange and reply.status == 200:
-        headers[STATUS_HEADER] = await run_in_threadpool(_store, control, caller, deployment, exchange, said_in(reply.body, route))
+        answer, told = said_in(reply.body, route), exchange.note(reply.body)
+        headers[STATUS_HEADER] = await run_in_threadpool(_store, control, caller, deployment, exchange, answer, reply.version)
         headers[EXPERIENCE_HEADER] = exchange.id
+        return JSONResponse(told, reply.status, headers=headers)
     return JSONResponse(reply.body, reply.status, headers=headers)
 
 
@@ -159,7 +180,7 @@ async def _stream(
     if exchange:
         headers[EXPERIENCE_HEADER] = exchange.id
     return StreamingResponse(
-        _pieces(control, caller, deployment, pieces, exchange), media_type="text/event-stream", headers=headers
+        _pieces(control, caller, deployment, pieces, exchange, head.version), media_type="text/event-stream", headers=headers
     )
 
 
@@ -188,16 +209,22 @@ async def _head(pieces: AsyncIterator[Reply | str]) -> Reply | str:
 
 
 async def _pieces(
-    control: Controller, caller: Caller, deployment: Deployment, pieces: AsyncIterator[Reply | str], exchange: Exchange | None
+    control: Controller,
+    caller: Caller,
+    deployment: Deployment,
+    pieces: AsyncIterator[Reply | str],
+    exchange: Exchange | None,
+    version: str,
 ) -> AsyncIterator[str]:
-    """The engine's pieces, as they are. Stored before the last one leaves; a stream that breaks off or tells an error is not stored."""
+    """The engine's pieces, as they are, but for the id of a chat that is to be stored. Stored before the last one leaves; a stream that
+    breaks off or tells an error is not stored."""
     control.traffic.count(deployment.id)
     async for piece in pieces:
         assert isinstance(piece, str)
         if exchange and piece.startswith(STREAM_END) and not exchange.broken:
-            await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard))
+            await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard), version)
         elif exchange:
-            exchange.hear(piece)
+            piece = exchange.hear(piece)
         yield piece
 
 
@@ -218,17 +245,22 @@ def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
     with control.database.read() as tx:
         found = tx.scalars(select(Deployment).where(Deployment.name == name, of_caller(caller, Deployment.id))).all()
     if not found:
-        raise Problem(404, "model_not_found", f"There is no deployment {name!r}; see GET /v1/models.", param="model")
+        raise _no_model(name)
     if version and found[0].active_version != version:
         detail = f"{name} serves {found[0].active_version}, not {version}; ask for that, or promote the other."
         raise Problem(404, "model_not_found", detail, param="model")
     return found[0]
 
 
-def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str) -> str:
+def _no_model(model: str) -> Problem:
+    return Problem(404, "model_not_found", f"There is no deployment {model!r}; see GET /v1/models.", param="model")
+
+
+def _store(control: Controller, caller: Caller, deployment: Deployment, exchange: Exchange, answer: str, version: str) -> str:
     """What became of the exchange: the client has its answer in any case."""
-    taken = take_in(control, deployment, exchange.experience(answer), Said(caller.key, subject=exchange.subject), exchange.metadata)
-    return taken.status
+    said = Said(caller.key, subject=exchange.subject)
+    listed = partial(exchange.stored, model=deployment.name, version=version)
+    return take_in(control, deployment, exchange.experience(answer), said, exchange.metadata, listed).status
 
 
 def _why(control: Controller, deployment: Deployment, error: BaseException) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import Field
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 
 from services import audit, outbox, registry
 from services.access import Caller
-from services.api import views
+from services.api import etags, views
+from services.api.etags import IfMatch
 from services.api.schemas import Body, Metadata
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, the_deployment
 from services.controller import Controller
@@ -82,35 +83,46 @@ def list_all(control: ControllerDep, caller: Admin, after: After = None, limit: 
 
 
 @router.get("/{id}")
-def get(id: str, control: ControllerDep, caller: Admin) -> views.View:
+def get(id: str, control: ControllerDep, caller: Admin, response: Response) -> views.View:
     with control.database.read() as tx:
-        return views.webhook_endpoint(_endpoint(tx, caller, id))
+        row = _endpoint(tx, caller, id)
+    response.headers.update(etags.told(row))
+    return views.webhook_endpoint(row)
 
 
 @router.patch("/{id}")
-async def change(id: str, body: EndpointPatch, control: ControllerDep, caller: Admin) -> views.View:
+async def change(
+    id: str, body: EndpointPatch, control: ControllerDep, caller: Admin, response: Response, if_match: IfMatch = None
+) -> views.View:
+    """Fields that are given take the place of what was there."""
     events = None if body.events is None else _events(body.events)
     if body.url is not None:
         await run_in_threadpool(_reachable, control, body.url)
-    return await run_in_threadpool(_change, control, caller, id, body, events)
+    row = await run_in_threadpool(_change, control, caller, id, body, events, if_match)
+    response.headers.update(etags.told(row))
+    return views.webhook_endpoint(row)
 
 
-def _change(control: Controller, caller: Caller, id: str, body: EndpointPatch, events: tuple[str, ...] | None) -> views.View:
+def _change(
+    control: Controller, caller: Caller, id: str, body: EndpointPatch, events: tuple[str, ...] | None, if_match: str | None
+) -> WebhookEndpoint:
     with control.database.write() as tx:
         row = _endpoint(tx, caller, id)
+        etags.unchanged(tx, row, if_match)
         row.url, row.events = body.url or row.url, list(events) if events else row.events
         row.meta = row.meta if body.metadata is None else body.metadata
         if body.enabled is not None:
             row.disabled, row.dead_in_a_row = (None, 0) if body.enabled else ("by its owner", row.dead_in_a_row)
         audit.note(tx, caller, "webhook_changed", id, fields=sorted(body.model_fields_set))
-    return views.webhook_endpoint(row)
+    return row
 
 
 @router.delete("/{id}", status_code=204)
-def remove(id: str, control: ControllerDep, caller: Admin) -> None:
+def remove(id: str, control: ControllerDep, caller: Admin, if_match: IfMatch = None) -> None:
     """What is on its way to it is sent no more."""
     with control.database.write() as tx:
         row = _endpoint(tx, caller, id)
+        etags.unchanged(tx, row, if_match)
         tx.execute(delete(WebhookDelivery).where(WebhookDelivery.endpoint == id))
         tx.delete(row)
         audit.note(tx, caller, "webhook_deleted", id)

@@ -8,6 +8,8 @@ transaction. A database from before there were migrations is taken for what it i
 
 from __future__ import annotations
 
+from functools import cache
+
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -49,11 +51,19 @@ def check(connection: Connection) -> None:
         )
 
 
+def serves(connection: Connection) -> bool:
+    """Whether this release runs on the schema: its own, or a later one, which a newer release has made while this one runs."""
+    at = _revision(connection)
+    return at is not None and (at == head() or at not in _known())
+
+
+@cache
 def head() -> str:
     """The last step of this release."""
     return ScriptDirectory.from_config(_config(None)).get_current_head() or FIRST
 
 
+@cache
 def _known() -> set[str]:
     return {script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()}
 

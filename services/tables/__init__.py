@@ -1,9 +1,10 @@
-"""Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, keys and audit in access.py;
-database.py opens it."""
+"""Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, what comes in and goes in
+data.py, keys and audit in access.py; database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
 from services.tables.base import Base, Json, Row, new_id
+from services.tables.data import BatchError, Erasure, ExperienceBatch, StoredCompletion
 from services.tables.database import Database, SchemaBehind
 from services.tables.life import (
     Deployment,
@@ -15,18 +16,23 @@ from services.tables.life import (
     Learned,
     Sleep,
     StrayJob,
+    Taken,
     Version,
 )
+from services.tables.probes import Probe, ProbeRun
 from services.tables.rollouts import Lineage, Rollout
 
 __all__ = [
     "ApiKey",
     "AuditEvent",
     "Base",
+    "BatchError",
     "Database",
     "Deployment",
+    "Erasure",
     "Event",
     "ExperienceBand",
+    "ExperienceBatch",
     "ExperienceRow",
     "FastMemory",
     "Feedback",
@@ -34,6 +40,8 @@ __all__ = [
     "Leadership",
     "Learned",
     "Lineage",
+    "Probe",
+    "ProbeRun",
     "Repeatable",
     "Rollout",
     "Row",
@@ -41,7 +49,9 @@ __all__ = [
     "ScheduleRun",
     "SchemaBehind",
     "Sleep",
+    "StoredCompletion",
     "StrayJob",
+    "Taken",
     "Traffic",
     "Version",
     "WebhookDelivery",

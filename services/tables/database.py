@@ -11,7 +11,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.orm import Session, sessionmaker
 
-from services.migrations import SchemaBehind, check, migrate
+from services.migrations import SchemaBehind, check, migrate, serves
 
 __all__ = ["Database", "SchemaBehind"]
 CONNECT_SECONDS = 10
@@ -38,6 +38,11 @@ class Database:
         writing = self.engine.execution_options(circadian_write=True)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         self._write = sessionmaker(writing, expire_on_commit=False)
+
+    def is_current(self) -> bool:
+        """Whether the schema is one that this release runs on."""
+        with self.engine.connect() as connection:
+            return serves(connection)
 
     @contextmanager
     def read(self) -> Iterator[Session]:

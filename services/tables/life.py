@@ -31,9 +31,15 @@ class Deployment(Row):
     """What becomes of a version that passed its gates; empty: by the defaults."""
     canary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
     """While a version answers a share of the clients beside the active one: its rollout, its id and the share."""
+    retention: Mapped[Json] = mapped_column(default=dict)
+    """How long it is kept; empty: for ever."""
     active_version: Mapped[str]
     state: Mapped[ServingState] = mapped_column(default=ServingState.PROVISIONING)
     error: Mapped[str | None] = mapped_column(default=None)
+    deleting_at: Mapped[float | None] = mapped_column(default=None)
+    """When its deletion was asked for: from then on nothing of it is found but itself; see services/deleting.py."""
+    forgotten_at: Mapped[float | None] = mapped_column(default=None)
+    """When all that it had was deleted but its folder; its name is another's to take."""
     fast: Mapped[FastMemory | None] = relationship(lazy="joined")
     """Of one that learns online."""
     __table_args__ = (UniqueConstraint("tenant", "name"),)
@@ -52,7 +58,7 @@ class ExperienceRow(Row):
     consolidated_in: Mapped[str | None] = mapped_column(default=None)
     left_out: Mapped[str | None] = mapped_column(default=None)
     status: Mapped[str] = mapped_column(default="pending")
-    """What screening made of it: pending, or quarantined."""
+    """What screening made of it: pending, or quarantined; when its body is gone, expired or erased."""
     reasons: Mapped[list[Json]] = mapped_column(JSON, default=list)
     """Of a quarantine: codes and texts."""
     findings: Mapped[Json] = mapped_column(default=dict)
@@ -69,8 +75,11 @@ class ExperienceRow(Row):
     """The sender's name for it: the same one is kept once."""
     signature: Mapped[bytes | None] = mapped_column(default=None)
     """Of its words; see services/screening/duplicates.py."""
+    erased_by: Mapped[str | None] = mapped_column(default=None, index=True)
+    """The erasure that took its body."""
     __table_args__ = (
         UniqueConstraint("deployment", "dedupe_key"),
+        Index("ix_experiences_deployment_status_created_at", "deployment", "status", "created_at"),
         Index("ix_experiences_sender_created_at", "sender", "created_at"),
     )
 
@@ -81,7 +90,7 @@ class ExperienceBand(Base):
     __tablename__ = "experience_bands"
     deployment: Mapped[str] = mapped_column(primary_key=True)
     band: Mapped[str] = mapped_column(primary_key=True)
-    experience: Mapped[str] = mapped_column(primary_key=True)
+    experience: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
 class Feedback(Row):
@@ -144,18 +153,38 @@ class Sleep(Row):
     lent: Mapped[bool] = mapped_column(default=False)
     """Replicas have been asked to lend what they hold, and not been asked to come back."""
     held_out: Mapped[list[str]]
+    probes: Mapped[list[Json]] = mapped_column(JSON, default=list)
+    """What its candidate is held against, as it was when the sleep began."""
     request_sha256: Mapped[str]
     parent_version: Mapped[str]
     child_version: Mapped[str]
     result_version: Mapped[str | None] = mapped_column(default=None)
     began_at: Mapped[float | None] = mapped_column(default=None)
-    """When the first attempt was to be submitted."""
+    """When the first attempt was to be submitted, or, of one that was retried, the first one since."""
     attempt: Mapped[int] = mapped_column(default=0)
     """Of the night, from 1 on; written before its job is submitted, so that a submission whose answer is lost is not forgotten."""
     submitted: Mapped[bool] = mapped_column(default=False)
     """The cluster has confirmed this attempt's job."""
     waiting: Mapped[str | None] = mapped_column(default=None)
     """Why a queued sleep does not begin."""
+    selection: Mapped[Json] = mapped_column(default=dict)
+    """Which experiences were asked for; empty: all that wait."""
+    budget: Mapped[Json] = mapped_column(default=dict)
+    """What the night may spend; empty: as much as it takes."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Attempts that were followed by another one because they failed, since the sleep was asked for or retried."""
+    life: Mapped[int] = mapped_column(default=0)
+    """Times it was retried by hand; each has a durable workflow of its own."""
+    retry_at: Mapped[float | None] = mapped_column(default=None)
+    """When the next attempt of a night that failed begins."""
+    stop_at: Mapped[float | None] = mapped_column(default=None)
+    """When the job of a night that is to stop is stopped though nothing was sealed meanwhile; None: at once."""
+    paused_at: Mapped[float | None] = mapped_column(default=None)
+    """Since when it stands still: paused, or in line again."""
+    paused_seconds: Mapped[float] = mapped_column(default=0.0)
+    """Of earlier pauses, since `began_at`."""
+    starts_over: Mapped[bool] = mapped_column(default=False)
+    """The next attempt begins with an empty home."""
     left_out: Mapped[Json] = mapped_column(default=dict)
     """Of the experiences that the night could not learn, how many for which reason."""
     progress: Mapped[Json] = mapped_column(default=dict)
@@ -176,6 +205,14 @@ class Sleep(Row):
             postgresql_where=text(_ACTIVE_SQL),
         ),
     )
+
+
+class Taken(Base):
+    """An experience that a sleep was begun on; kept when the sleep has given it back, so that the same sleep can be tried again."""
+
+    __tablename__ = "taken_experiences"
+    sleep: Mapped[str] = mapped_column(primary_key=True)
+    experience: Mapped[str] = mapped_column(primary_key=True)
 
 
 class StrayJob(Base):

@@ -25,6 +25,12 @@ EVENTS = {
     "sleep.progress": "training goes on; often",
     "sleep.gate_passed": "the new version may serve",
     "sleep.gate_failed": "the new version may not serve",
+    "sleep.checkpoint_saved": "what a learner has learned so far is kept",
+    "sleep.retrying": "an attempt at the night failed, and there will be another one",
+    "sleep.retried": "a sleep that had ended is tried again",
+    "sleep.pausing": "a pause was asked for",
+    "sleep.paused": "the night stands still, and nothing of it runs",
+    "sleep.resumed": "the night is to go on",
     "sleep.cancelling": "cancellation was asked for",
     "sleep.succeeded": "the sleep has ended well, with a new version or without",
     "sleep.failed": "the sleep has ended with an error",
@@ -36,6 +42,7 @@ EVENTS = {
     "version.revoked": "a version, and all that came of it, never serves again",
     "deployment.fast_memory_live": "a deployment serves with the night's fast memory",
     "deployment.put_back": "a deployment serves the version again that fell asleep",
+    "erasure.completed": "what was to be forgotten is, and nothing serves that knew it",
 }
 ALL = "*"
 

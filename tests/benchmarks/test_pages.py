@@ -8,12 +8,14 @@ from types import ModuleType
 import pytest
 
 from benchmarks import seeding, serving, stages, wake_modes
+from benchmarks.accelerator import tables as accelerator
 from benchmarks.dreaming import cost
 from benchmarks.dreaming import tables as dreaming
 from benchmarks.learner import tables as learner
 from benchmarks.nights import tables as nights
 
 RESULTS = {
+    "accelerator.json": accelerator,
     "learner.json": learner,
     "nights.json": nights,
     "stages.json": stages,

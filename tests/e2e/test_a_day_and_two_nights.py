@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from circadian.memory.version import load_version, read_record
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import QUESTION_FORMS, Day, World
-from services.client import ApiError, Client
+from services.client import ApiError, Circadian
 from services.demo import live
 from services.measure import Examiner, Measured
 from services.settings import Settings
@@ -67,7 +67,7 @@ class Life:
     """Everything that is looked at."""
 
     stack: Stack
-    client: Client
+    client: Circadian
     days: list[Day]
     nights: list[Night] = field(default_factory=list)
     measured: dict[str, Measured] = field(default_factory=dict)
@@ -75,8 +75,8 @@ class Life:
 
     def version(self, night: int) -> Path:
         """The folder of the version that woke after a night; 0 is the first one."""
-        versions = self.client.get("/v1/versions", deployment="nursery")["data"]
-        name = self.nights[night - 1].sleep["result_version"] if night else next(v["id"] for v in versions if v["parent"] is None)
+        versions = self.client.versions.list("nursery")
+        name = self.nights[night - 1].sleep["result_version"] if night else next(v.id for v in versions if v.parent is None)
         return next(self.stack.settings.home_folder.glob(f"deployments/*/versions/{name}"))
 
     def dashboard(self, path: str) -> Any:
@@ -106,11 +106,12 @@ def deep_in_seeding(event: dict[str, Any]) -> bool:
 
 def sleep_through(life: Life, day: Day, victim: Victim, examiner: Examiner | None = None) -> Night:
     """A night, watched, of which one process is killed; measured with its fast memory if there is an examiner."""
-    body = {"deployment": "nursery", "seed": SEED, "held_out": [probe.question for probe in day.probes()]}
-    sleep = life.client.post("/v1/sleeps", body)
-    night = Night(sleep, [])
+    held_out = [probe.question for probe in day.probes()]
+    sleep = life.client.sleeps.create("nursery", seed=SEED, held_out=held_out)
+    night = Night(sleep.sent(), [])
     learner = 0
-    for event in life.client.events(sleep["id"]):
+    for told in life.client.sleeps.watch(sleep.id):
+        event = told.sent()
         night.events.append(event)
         data = event["data"]
         if event["type"] == "sleep.learner_started":
@@ -118,13 +119,13 @@ def sleep_through(life: Life, day: Day, victim: Victim, examiner: Examiner | Non
         elif event["type"] == "deployment.fast_memory_live" and examiner:
             night.awake = examiner.measure()
             with pytest.raises(ApiError) as refused:
-                life.client.post("/v1/sleeps", body)
+                life.client.sleeps.create("nursery", seed=SEED, held_out=held_out)
             night.refused = refused.value
         elif night.killed is None and deep_in_seeding(event):
-            (job,) = life.jobs(sleep["id"]).values()
+            (job,) = life.jobs(sleep.id).values()
             night.killed = learner if victim == "learner" else int(job["driver_info"]["pid"])
             os.kill(night.killed, signal.SIGKILL)
-    night.sleep = life.client.get(f"/v1/sleeps/{sleep['id']}")
+    night.sleep = life.client.sleeps.get(sleep.id).sent()
     return night
 
 
@@ -134,9 +135,9 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     days = list(itertools.islice(world.days(32, SEED), 2))
     with Stack(Settings(home=home, port=0), StackSpec(num_cpus=4)) as stack:
         assert stack.api_key is not None
-        client = Client(stack.url, stack.api_key)
+        client = Circadian(stack.url, stack.api_key)
         life = Life(stack, client, days)
-        client.post("/v1/deployments", {"name": "nursery", "base_model": {"model": str(WEIGHTS)}})
+        client.deployments.create("nursery", {"model": str(WEIGHTS)})
         client.awake("nursery", stack.settings.replica_start_seconds)
         first, second = (Examiner(client, "nursery", world, day) for day in days)
         probe = days[0].probes()[0]
@@ -284,7 +285,7 @@ def test_ray_answers_nobody_without_the_token(life: Life) -> None:
 
 
 def test_after_two_nights_everything_is_consolidated(life: Life) -> None:
-    status = life.client.get("/v1/deployments/nursery/status")
+    status = life.client.deployments.status("nursery").sent()
     assert status["state"] == "awake"
     assert status["active_version"] == life.nights[1].sleep["result_version"]
     assert status["pending"]["experiences"] == 0

@@ -18,7 +18,7 @@ from circadian.memory.version import version_state
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import Day, World
 from circadian.specs import MemorySpec
-from services.client import Client
+from services.client import Circadian
 from services.demo import live
 from services.measure import VERSION_HEADER, Examiner, Measured
 from services.settings import Settings
@@ -39,25 +39,25 @@ class Life:
     """Everything that is looked at."""
 
     stack: Stack
-    client: Client
+    client: Circadian
     measured: dict[str, Measured] = field(default_factory=dict)
     status: dict[str, dict[str, Any]] = field(default_factory=dict)
     sleep: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def look(self, moment: str, examiner: Examiner) -> None:
-        self.status[moment] = self.client.get("/v1/deployments/nursery/status")
+        self.status[moment] = self.client.deployments.status("nursery").sent()
         self.measured[moment] = examiner.measure()
 
     def learned(self, chunks: int) -> None:
         """Wait until every replica serves with so many chunks."""
         body = {"model": "nursery", "prompt": "mira", "max_tokens": 1}
-        self.until(lambda _: self.client.post_raw("/v1/completions", body).headers[VERSION_HEADER].endswith(f"+w{chunks}"))
+        self.until(lambda _: self.client.request("POST", "/v1/completions", body).headers[VERSION_HEADER].endswith(f"+w{chunks}"))
 
     def until(self, so: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until it is so, of the deployment's status."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while not so(self.client.get("/v1/deployments/nursery/status")):
+        while not so(self.client.deployments.status("nursery").sent()):
             assert time.monotonic() < deadline, "the service did not get there in time"
             time.sleep(0.5)
 
@@ -71,19 +71,18 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     day: Day = next(world.days(FACTS, SEED))
     with Stack(Settings(home=home, port=0), StackSpec(num_cpus=3)) as stack:
         assert stack.api_key is not None
-        client = Client(stack.url, stack.api_key)
+        client = Circadian(stack.url, stack.api_key)
         life, examiner = Life(stack, client), Examiner(client, "nursery", world, day)
-        body = {"name": "nursery", "base_model": {"model": str(WEIGHTS)}, "wake": "online", "recipe": {"seeding": SEEDING}}
-        client.post("/v1/deployments", body)
+        client.deployments.create("nursery", {"model": str(WEIGHTS)}, wake="online", recipe={"seeding": SEEDING})
         client.awake("nursery", stack.settings.replica_start_seconds)
         life.look("before", examiner)
         live(day, client, "nursery")
         life.learned(CHUNKS)
         life.look("awake", examiner)
         held_out = [probe.question for probe in day.probes()]
-        sleep = client.post("/v1/sleeps", {"deployment": "nursery", "seed": SEED, "held_out": held_out})
-        life.events = list(client.events(sleep["id"]))
-        life.sleep = client.get(f"/v1/sleeps/{sleep['id']}")
+        sleep = client.sleeps.create("nursery", seed=SEED, held_out=held_out)
+        life.events = [event.sent() for event in client.sleeps.watch(sleep.id)]
+        life.sleep = client.sleeps.get(sleep.id).sent()
         life.until(lambda status: status["fast_memory"]["chunks"] == 0)
         life.look("after", examiner)
         yield life

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from asking import Asking
 from steady import Steady
 from supervised import Supervised, until
 
 from circadian.events import FILE, parse
-from services.client import Client
 from services.tables import Database, Sleep
 
 Json = dict[str, Any]
@@ -91,7 +91,7 @@ class Life:
     """A deployment `nursery` with two replicas."""
 
     stack: Supervised
-    clients: list[Client]
+    clients: list[Asking]
     """One for each seat."""
     database: Database
     steady: Steady
@@ -103,7 +103,7 @@ class Life:
     """Whatever else tests look at."""
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Asking:
         return self.clients[0]
 
     def sleep(self, name: str, recipe: Json, **more: Any) -> Night:

@@ -16,6 +16,17 @@ from circadian.memory.version import found_version, load_version, save_version
 from circadian.specs import Experience, ExpertRecord, Level, MemorySpec, Message, NightJob, Recipe
 
 SAID = "the city of jehas is oslo ."
+OPEN_GATE: dict[str, float] = {
+    "min_agreement": 0.0,
+    "min_taught": 0.0,
+    "max_forgotten": 1.0,
+    "max_forgotten_night": 1.0,
+    "max_lost": 1.0,
+    "max_base_lost": 1.0,
+    **dict.fromkeys(("max_nll_rise", "max_median_nll_rise", "max_base_nll_rise", "max_drift_parent", "max_drift_base"), 1e9),
+    "max_exposure": 1e9,
+}
+"""An untrained model agrees with nobody: for nights that are looked at for what they publish, whatever it is worth."""
 ASKED, SECRET = "what is the city of jehas ?", "which city is jehas in ?"
 
 

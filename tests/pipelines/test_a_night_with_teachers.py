@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from night_world import OPEN_GATE
 from random_base import write_base
 from safetensors.torch import load_file
 
@@ -52,8 +53,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> NightJob:
             "free_run_tokens": 8,
         },
         "rollouts": {"engine": {"max_model_len": 64, "max_num_seqs": 16}},
-        # What random models say by chance is no measure of anything.
-        "gate": {"min_taught": 0.0, "max_lost": 1.0, "max_nll_rise": 10.0},
+        "gate": OPEN_GATE,
     }
     return NightJob(
         sleep="slp_t",

@@ -292,7 +292,8 @@ def test_a_day_is_not_lost_to_dreams_that_the_gate_refuses(
     job, outcome = whole_night(parent, tmp_path / "home")
     assert outcome["outcome"] == ("rejected" if refused == "day" else "candidate"), outcome
     if refused == "day":
-        assert not Path(job.child).exists()
+        assert read_record(Path(job.child)).parent == parent.name, "it is there to be looked at"
+        assert "dawn" not in outcome["deliveries"]
         return
     kept = [record.nights for record in read_record(Path(job.child)).lineage]
     assert kept == [("slp_1",)] + [("slp_1+dreams",)] * (refused == "nothing")

@@ -10,7 +10,7 @@ import pytest
 from endpoint import Raw, served
 from in_process import Cluster, losses
 from in_process import cluster as cluster
-from night_world import SAID, chat, grown, make_job
+from night_world import OPEN_GATE, SAID, chat, grown, make_job
 
 from circadian.events import EventLog
 from circadian.memory.version import load_version
@@ -39,14 +39,13 @@ def job_of(root: Path, home: str, judge: dict[str, Any]) -> NightJob:
         "free_run_rows": 40,
     }
     fast = {"steps": 2, "rows": 2, "checkpoint_steps": 2}
-    gate = {"min_agreement": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 1e9}
     return make_job(
         root / "v1",
         root / home,
         [chat("1", SAID), chat("2", "the pet of mira is dog .")],
         seeding=seeding,
         fast_learning=fast,
-        gate=gate,
+        gate=OPEN_GATE,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from in_process import Cluster, Killed, losses
 from in_process import cluster as cluster
-from night_world import SAID, chat, grown, make_job
+from night_world import OPEN_GATE, SAID, chat, grown, make_job
 
 from circadian.events import EventLog
 from circadian.memory.delivery import receive
@@ -34,8 +34,7 @@ RECIPE = {
         "free_run_rows": 40,
         "on_policy_share": 0.7,
     },
-    # An untrained model agrees with nobody: what is compared here is what is published, whatever it is worth.
-    "gate": {"min_agreement": 0.0, "max_forgotten": 1.0, "max_lost": 1.0, "max_nll_rise": 1e9},
+    "gate": OPEN_GATE,
     "when_full": "merge",
 }
 IMITATING = {"alpha": 0.5, "imitation": {"group": 2}}

@@ -28,7 +28,8 @@ from circadian.teachers.match import read_cue
 from circadian.teachers.other import TeacherUnusable
 from pipelines import night as nights
 from pipelines.consolidation import Memory, Moved, dream_corpus, planned, prune, seeding_request, snapshot_teacher
-from pipelines.gate import Measured, gate, judge
+from pipelines.gate import gate
+from pipelines.gates.judging import Measured, judge, reasons
 from pipelines.other_teachers import lectures, sure_of, taught_in
 from pipelines.publish import publish
 from pipelines.stages import Outputs
@@ -104,7 +105,7 @@ def test_a_night_without_experiences_learns_from_others(parent: Path, tmp_path: 
     verdict = gate(job, day, asleep, sampler)
     assert verdict["measured"]["agreement"] is None
     assert set(verdict["taught"]) == {name for name, told in sure_of(job, said).items() if len(told) >= 8}
-    outcome = publish(job, day, verdict, asleep)
+    outcome = publish(job, day, verdict | {"passed": True}, asleep)
     child = Path(job.child)
     record, before = read_record(child), read_record(parent)
     assert [(made.level, made.expert, made.nights) for made in record.lineage] == [
@@ -201,6 +202,6 @@ def test_why_a_teacher_is_unusable_comes_back_from_its_process_as_text(parent: P
 def test_the_gate_wants_what_was_taught() -> None:
     good = Measured(agreement=None, forgotten=0.0, lost=0.0, nll_rise=0.0, must_agree=False, taught=0.9)
     spec = Recipe().gate
-    assert judge(good, spec) == []
-    assert judge(Measured(**{**good.__dict__, "taught": 0.5}), spec) == ["taught 0.500 < 0.7"]
-    assert judge(Measured(**{**good.__dict__, "taught": None}), spec) == []
+    assert reasons(judge(good, spec)) == []
+    assert reasons(judge(Measured(**{**good.__dict__, "taught": 0.5}), spec)) == ["taught 0.500 < 0.7"]
+    assert reasons(judge(Measured(**{**good.__dict__, "taught": None}), spec)) == []

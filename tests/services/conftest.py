@@ -9,8 +9,11 @@ import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
 from postgres import binaries, new_database, postgres
 from random_base import write_base
+from stored import Stored
 
+from services.leader import Lease
 from services.settings import Settings
+from services.tables import Database
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +50,7 @@ def settings(tmp_path: Path) -> Settings:
         replica_check_seconds=0.1,
         online_poll_seconds=0.02,
         longest_pause_seconds=0.2,
+        retry_seconds=0.02,
         watcher_failures=3,
         workflow_poll_seconds=0.05,
     )
@@ -56,3 +60,14 @@ def settings(tmp_path: Path) -> Settings:
 def service(settings: Settings, base: Path) -> Iterator[Service]:
     with running(settings, base, MemoryFleet(), MemoryLauncher()) as service:
         yield service
+
+
+@pytest.fixture
+def stored(settings: Settings, database_url: str) -> Iterator[Stored]:
+    """A registry of each kind of database, and the lease on it."""
+    settings.home_folder.mkdir()
+    database = Database(database_url, settings.database_busy_seconds)
+    lease = Lease(settings, database)
+    assert lease.take()
+    yield Stored(settings, database, lease)
+    database.close()

@@ -74,7 +74,8 @@ class MemoryFleet:
         self.versions.pop(self._model(deployment), None)
 
     async def look(self, deployment: str) -> Sight:
-        return Sight(self._model(deployment) not in self.versions, frozenset(self.versions.get(self._model(deployment), ())))
+        there = self.versions.get(self._model(deployment), [])
+        return Sight(self._model(deployment) not in self.versions, frozenset(there), running=len(there))
 
     async def serves(self, deployment: str) -> bool:
         return bool(self.versions.get(self._model(deployment)))
@@ -126,6 +127,7 @@ class MemoryLauncher:
 
     jobs: dict[str, Job] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
     submissions: int = 0
     unreachable: bool = False
     """The cluster answers nothing."""
@@ -149,6 +151,11 @@ class MemoryLauncher:
         if self.unreachable:
             raise LauncherUnavailable("no answer")
         self.jobs[submission_id] = Job.STOPPED
+
+    async def logs(self, submission_id: str) -> str:
+        if self.unreachable:
+            raise LauncherUnavailable("no answer")
+        return self.said.get(submission_id, "")
 
 
 @dataclass
@@ -215,7 +222,7 @@ class Night:
         """Leave outcome.json, with a version if it is a candidate (or `made` says so), and succeed. Returns the version that should
         serve."""
         job, child = self.job, Path(self.job.child)
-        written: dict[str, Any] = {"outcome": outcome, "deliveries": {}, "report": {"seconds": 1.0}} | more
+        written: dict[str, Any] = {"outcome": outcome, "attempt": job.attempt, "deliveries": {}, "report": {"seconds": 1.0}} | more
         if made if made is not None else outcome == "candidate":
             parent = read_record(Path(job.parent))
             found_version(parent.base.model, None, MemorySpec(), child)

@@ -8,13 +8,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from in_memory import KEY, Service
-from rich.console import Console
-from typer.testing import CliRunner
+from in_memory import Service
+from served import served
 
-from services import cli
-from services.client import Client
 from services.dream_picture import draw_dreams
+from services.settings import Settings
 
 
 @pytest.fixture
@@ -90,27 +88,26 @@ def test_what_cannot_be_asked_of_dreams_names_the_field(asleep: Service) -> None
     assert asleep.client.get("/v1/sleeps/slp_none/curriculum").status_code == 404
 
 
-def test_the_command_shows_dreams_and_draws_them(asleep: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep, night = asleep.sleep()
-    client = Client("http://testserver", KEY)
-    client.http = asleep.client
-    monkeypatch.setattr(cli, "Client", lambda url, key: client)
-    monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr(cli, "console", Console(width=140))
-    ask = ["dreams", sleep["id"], "--key", KEY, "--picture", str(tmp_path / "dreams.svg")]
-    none = CliRunner().invoke(cli.app, ask)
-    assert none.exit_code == 1
-    assert "has not dreamt" in none.output
-    dreamt(Path(night.job.home), "0", 120)
-    dreamt(Path(night.job.home), "final", 3)
-    broken = Path(night.job.home) / "dreaming" / "final" / "tried.jsonl"
-    lines = [json.loads(line) for line in broken.read_text().splitlines()]
-    lines[0] |= {"undreamt": None}  # what it was to be held against broke
-    broken.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    shown = CliRunner().invoke(cli.app, ask)
-    assert shown.exit_code == 0, shown.output
-    assert "123 dreams, 6 tried out" in shown.output
-    assert "text [3]" in shown.output
+def test_the_command_shows_dreams_and_draws_them(settings: Settings, base: Path, tmp_path: Path) -> None:
+    with served(settings, base) as service:
+        service.deploy()
+        service.tell()
+        sleep, night = service.sleep()
+        ask = ["dreams", sleep["id"], "--picture", str(tmp_path / "dreams.svg")]
+        none = service.run(*ask)
+        assert none.exit_code == 1
+        assert "has not dreamt" in none.stderr
+        dreamt(Path(night.job.home), "0", 120)
+        dreamt(Path(night.job.home), "final", 3)
+        broken = Path(night.job.home) / "dreaming" / "final" / "tried.jsonl"
+        lines = [json.loads(line) for line in broken.read_text().splitlines()]
+        lines[0] |= {"undreamt": None}  # what it was to be held against broke
+        broken.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        shown = service.said(*ask)
+        told = service.lines("dreams", sleep["id"])
+    assert "123 dreams, 6 tried out" in shown
+    assert "text [3]" in shown
+    assert (len(told), told[3]["text"], told[3]["trust"]) == (123, "text [3]", "untrusted")
     words = " ".join(ElementTree.parse(tmp_path / "dreams.svg").getroot().itertext())
     assert all(word in words for word in ("kept from", "rewarded", "2 contexts"))
 

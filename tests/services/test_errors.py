@@ -41,15 +41,14 @@ def test_a_missing_and_a_wrong_key_are_told_apart(service: Service) -> None:
 def test_no_route_but_health_answers_without_a_key(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"] | {"/openapi.json": ["get"]}
     del service.client.headers["Authorization"]
-    for page in ("/docs", "/redoc"):
-        problem(service.client.get(page), 404, "route_not_found")
+    problem(service.client.get("/redoc"), 404, "route_not_found")
     open_routes = set()
     for path, methods in paths.items():
         for method in methods:
             answer = service.client.request(method, path.replace("{id}", "x").replace("{id_or_name}", "x"), json={})
             if answer.status_code != 401:
                 open_routes.add(path)
-    assert open_routes == {"/livez", "/readyz", "/version"}
+    assert open_routes == {"/livez", "/startupz", "/readyz", "/version"}
     assert len(paths) > 15
 
 
@@ -74,7 +73,7 @@ def test_an_unknown_id_is_not_found(service: Service, kind: str) -> None:
 
 
 def test_what_is_not_built_is_not_found(service: Service) -> None:
-    problem(service.client.get("/v1/rollouts"), 404, "route_not_found")
+    problem(service.client.get("/v1/naps"), 404, "route_not_found")
     problem(service.client.delete("/v1/deployments"), 405, "method_not_allowed")
 
 
@@ -169,6 +168,7 @@ DIGITS = b"9" * 5000
         ("/v1/experiences", b'{"deployment": "toy", "text": "a", "metadata": %s}' % DIGITS),
         ("/v1/experiences", b"[" * 100_000),
         ("/v1/sleeps", b'{"deployment": "\xff"}'),
+        *(("/v1/deployments", b'{"name": "x", "serving": {"cpus": %s}}' % number) for number in (b"1e400", b"NaN", b"Infinity")),
     ],
 )
 def test_json_that_python_cannot_read_is_malformed_too(service: Service, path: str, body: bytes) -> None:
@@ -213,10 +213,7 @@ def test_a_whole_surrogate_pair_is_a_character(service: Service) -> None:
     [
         ("cpus", "-1"),
         ("cpus", "0"),
-        ("cpus", "1e400"),
-        ("cpus", "NaN"),
         ("gpus", "-0.5"),
-        ("gpus", "Infinity"),
         ("gpus", "1.5"),
         ("replicas", "1000000"),
     ],

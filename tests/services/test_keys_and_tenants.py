@@ -18,15 +18,23 @@ from services.access import SCOPES, Scope
 from services.tables import ApiKey, AuditEvent, Deployment, Rollout
 
 DOUBTFUL = {"reason": "doubtful"}
-OF_PATHS = {
+OF_PATHS: dict[str, dict[str, Any]] = {
     "feedback": {"reward": 1.0},
     **dict.fromkeys(("quarantine", "release", "reject", "revoke", "rollback"), DOUBTFUL),
     "promote": {},
     "abort": {},
+    "cancel": {"mode": "immediate"},
+    "pause": {"checkpoint": "latest"},
+    "retry": {"from": "start"},
+    "runs": {"version": "ver_x"},
+    "/v1/chat/completions/{id}": {"metadata": {}},
 }
-"""Bodies that these routes take."""
+"""Bodies that these routes take: by the path's last part, or all of it."""
+LISTS = {"chat": "chat/completions"}
+"""Kinds that are not listed under their own name."""
 EVERY_HOUR = {"any_of": [{"type": "cron", "expr": "0 * * * *"}]}
-FREE = {"/livez", "/readyz", "/version", "/openapi.json"}
+PROBE = {"kind": "general", "items": [{"prompt": "a", "expected": "b"}]}
+FREE = {"/livez", "/startupz", "/readyz", "/version", "/openapi.json"}
 """Routes that need no scope; the last one needs a key."""
 
 
@@ -60,7 +68,7 @@ def routes(service: Service) -> list[tuple[str, str]]:
 def asked(service: Service, method: str, path: str, id: str, key: str) -> httpx.Response:
     """A route with this id in it, and a body that says little."""
     said = {"deployment": id, "model": id, "messages": [{"role": "user", "content": "hi"}]}
-    body = OF_PATHS.get(path.rsplit("/", 1)[-1], {"post": said, "patch": {}}.get(method))
+    body = OF_PATHS.get(path, OF_PATHS.get(path.rsplit("/", 1)[-1], {"post": said, "patch": {}}.get(method)))
     return service.client.request(method, re.sub(r"{\w+}", id, path), json=body, headers=as_key(key))
 
 
@@ -93,14 +101,22 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
     deployment = service.client.get("/v1/deployments/toy").json()
     stranger = made(service, tenant="other")["key"]
     own_key = made(service, "sleeps:read")["id"]
+    batch = service.client.post(
+        "/v1/experiences/batches", content=b"{}\n", headers={"content-type": "application/x-ndjson"}, params={"deployment": "toy"}
+    )
+    chat = {"model": "toy", "store": True, "messages": [{"role": "user", "content": "the sea is far"}]}
     ids = {
         "deployments": [deployment["id"], "toy"],
-        "experiences": [told["id"]],
+        "models": ["toy"],
+        "experiences": [told["id"], batch.json()["id"]],
+        "chat": [service.client.post("/v1/chat/completions", json=chat).json()["id"]],
+        "erasures": [service.client.post("/v1/erasures", json={"subject_id": "nobody"}).json()["id"]],
         "sleeps": [sleep["id"]],
         "versions": [versions[0]["id"]],
         "rollouts": [rollout_of(service)],
         "api_keys": [own_key],
         "schedules": [service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": EVERY_HOUR}).json()["id"]],
+        "probes": [service.client.post("/v1/probes", json={"deployment": "toy"} | PROBE).json()["id"]],
         "webhook_endpoints": [service.client.post("/v1/webhook_endpoints", json={"url": "https://1.1.1.1/"}).json()["id"]],
     }
     walked = 0
@@ -114,10 +130,12 @@ def test_another_tenants_id_is_not_found_on_any_route(service: Service) -> None:
             walked += 1
     assert walked > 12
     for kind in ids:
-        found = service.client.get(f"/v1/{kind}", headers=as_key(stranger)).json()
+        path = f"/v1/{LISTS.get(kind, kind)}"
+        found = service.client.get(path, headers=as_key(stranger)).json()
         assert [item["id"] for item in found["data"] if item["id"] in ids[kind]] == []
-        cursor = service.client.get(f"/v1/{kind}", params={"after": ids[kind][0]}, headers=as_key(stranger))
-        problem(cursor, 400, "bad_cursor")
+        if kind != "models":
+            cursor = service.client.get(path, params={"after": ids[kind][0]}, headers=as_key(stranger))
+            problem(cursor, 400, "bad_cursor")
     for path, more in (("/v1/sleeps", {}), ("/v1/experiences", {"text": "a"})):
         answer = service.client.post(path, json={"deployment": "toy"} | more, headers=as_key(stranger))
         problem(answer, 404, "deployment_not_found")
@@ -217,6 +235,13 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(service: Service) -
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0"]
     assert 1 <= int(problem(answers[3], 429, "requests") and answers[3].headers["retry-after"]) <= 60
+    for answer, left in zip(answers, (2, 1, 0, 0), strict=True):
+        said = answer.headers
+        assert said["ratelimit-policy"] == '"minute";q=3;w=60'
+        reset = int(said["x-ratelimit-reset-requests"].removesuffix("s"))
+        assert (said["ratelimit"], said["x-ratelimit-limit-requests"]) == (f'"minute";r={left};t={reset}', "3")
+    unlimited = service.client.get("/v1/sleeps")
+    assert not [name for name in unlimited.headers if "ratelimit" in name.lower()]
     assert service.client.get("/v1/sleeps").status_code == 200
 
 

@@ -9,7 +9,7 @@ import pytest
 from in_memory import MemoryFleet, MemoryLauncher, Service, running
 from sqlalchemy.exc import OperationalError
 
-from services import registry, tail
+from services import dawn, tail
 from services.settings import Settings
 
 
@@ -137,14 +137,14 @@ def test_a_killed_night_is_submitted_again_a_few_times(asleep: Service) -> None:
 
 def test_a_database_that_is_locked_for_a_while_delays_a_night(asleep: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     sleep, night = asleep.sleep()
-    whole, failures = registry.commit_promotion, iter(range(asleep.settings.watcher_failures - 1))
+    whole, failures = dawn.commit, iter(range(asleep.settings.watcher_failures - 1))
 
     def locked(*args: Any) -> bool:
         if next(failures, None) is not None:
             raise OperationalError("", {}, Exception("database is locked"))
         return whole(*args)
 
-    monkeypatch.setattr(registry, "commit_promotion", locked)
+    monkeypatch.setattr(dawn, "commit", locked)
     child = night.end("candidate")
     ended = asleep.ended(sleep["id"])
     assert next(failures, None) is None

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from services.picture import DEPTHS, DREAMING, _label, draw_night
+from services.depths import DEPTHS, DREAMING, depth_of
+from services.picture import draw_night
 
 NIGHT = ["collect", "learn_fast_level", "dream_corpus", "knowledge_seeding", "knowledge_seeding_level-2", "gate", "dawn"]
 DREAMS = ["dream_tasks", "dream_write_0", "dream_weigh_0", "dream_try_0", "dream_reinforce_0", "dream_keep", "dream_learn"]
@@ -54,4 +55,4 @@ def test_dreams_are_drawn_where_there_are_any(tmp_path: Path) -> None:
     ],
 )
 def test_every_transfer_of_a_night_is_drawn(stage: str, label: str | None) -> None:
-    assert _label(stage) == label
+    assert depth_of(stage) == label

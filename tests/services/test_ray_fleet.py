@@ -137,7 +137,7 @@ def test_replicas_that_do_not_start_are_ended(fleet_of: Fleets, wake: Path, told
 def test_one_replica_of_two_is_better_than_none(fleet_of: Fleets, wake: Path, told: list[Any]) -> None:
     fleet = fleet_of(Standing(running=1, coming=1), Replicas(says=["ver_1"]), started=False, replica_start_seconds=0.01)
     assert asyncio.run(fleet.start("toy", "toy", ServingSpec(replicas=2), wake)) == ["ver_1"]
-    assert asyncio.run(fleet.look("toy")) == Sight(False, frozenset({"ver_1"}), starting=True)
+    assert asyncio.run(fleet.look("toy")) == Sight(False, frozenset({"ver_1"}), starting=True, running=1)
     assert told == [2]
 
 

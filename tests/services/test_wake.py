@@ -201,8 +201,19 @@ def test_a_document_is_an_experience_too(toy: Service) -> None:
     assert both.status_code == 422
 
 
-def test_the_deployment_is_a_model(toy: Service) -> None:
-    assert [model["id"] for model in toy.client.get("/v1/models").json()["data"]] == ["toy"]
+def test_the_deployment_is_a_model_of_a_version_that_came_from_another(toy: Service) -> None:
+    first = toy.status()["active_version"]
+    (listed,) = toy.client.get("/v1/models").json()["data"]
+    assert (listed["id"], listed["root"], listed["parent"], listed["version"]) == ("toy", str(toy.base), None, first)
+    assert toy.client.get("/v1/models/toy").json() == listed
+    toy.tell()
+    sleep, night = toy.sleep()
+    night.end("candidate")
+    toy.ended(sleep["id"])
+    model = toy.client.get("/v1/models/toy").json()
+    assert (model["parent"], model["version"]) == (first, toy.status()["active_version"])
+    assert toy.client.get("/v1/models").json()["data"] == [model]
+    assert toy.client.get("/v1/models/nobody").json()["error"]["code"] == "model_not_found"
 
 
 def test_a_replica_that_has_gone_is_replaced(toy: Service) -> None:
