@@ -6,12 +6,13 @@ Why our own class behind Serve and not `ray.serve.llm`: docs/decisions/0020-wake
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 from ray import serve
@@ -43,6 +44,32 @@ STARTS = 3
 """Of replicas, without one that came up, until Serve says that the deployment has failed."""
 
 
+TRIES = 20
+"""Of a call in which Serve got in its own way."""
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def again(call: Callable[P, T]) -> Callable[P, T]:
+    """The call, made again where Serve got in its own way.
+
+    Ray Serve 2.60 writes every config that it makes or reads by way of a registry of the whole process. Where two threads do so at the same
+    moment, one of them finds its entry gone.
+    """
+
+    @functools.wraps(call)
+    def tried(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return call(*args, **kwargs)
+            except ValueError as error:
+                if "is not registered for pickle by value" not in str(error):
+                    raise
+        return call(*args, **kwargs)
+
+    return tried
+
+
 @dataclass(frozen=True)
 class Standing:
     """What Serve says of an application."""
@@ -66,6 +93,7 @@ class WakeHandle:
         self._streams = handle.options(stream=True)
 
     @classmethod
+    @again
     def run(
         cls,
         deployment: str,
@@ -114,16 +142,19 @@ class WakeHandle:
         return cls(deployment, handle)
 
     @classmethod
+    @again
     def attach(cls, deployment: str) -> WakeHandle:
         """To replicas that another process has started. Raises RayServeException where there are none."""
         return cls(deployment, serve.get_app_handle(names.wake_application(deployment)))
 
     @staticmethod
+    @again
     def open() -> None:
         """Start Serve in the cluster that this process has joined, unless it runs: without a proxy, so nothing listens for HTTP."""
         serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
 
     @staticmethod
+    @again
     def standing(deployment: str) -> Standing | None:
         """How the application is; None where there is none."""
         found = serve.status().applications.get(names.wake_application(deployment))
@@ -138,11 +169,13 @@ class WakeHandle:
         return Standing(counts.get("RUNNING", 0), coming, why if failed else "")
 
     @staticmethod
+    @again
     def gone(deployment: str) -> bool:
         """Is the application there no more, and none of its replicas?"""
         return names.wake_application(deployment) not in serve.status().applications
 
     @staticmethod
+    @again
     def delete(deployment: str) -> None:
         """End the application, its requests first. Does not wait."""
         with suppress(RayServeException):  # there is no Serve

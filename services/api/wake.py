@@ -94,8 +94,8 @@ def _model(row: Deployment, parents: dict[str, str | None]) -> views.View:
 async def _answer(request: Request, control: Controller, caller: Caller, route: Route) -> Response:
     body, ours = asked(await _json(request), route, control.settings)
     deployment = await run_in_threadpool(_deployment, control, caller, ours.model)
-    # A leader that begins has not looked at the replicas yet: those that live go on answering, whoever has started them.
-    if deployment.state is ServingState.PROVISIONING and not await control.fleet.serves(deployment.id):
+    # A leader that begins has not looked at the replicas yet, or could not bring them up: those that live go on answering.
+    if deployment.state is not ServingState.AWAKE and not await control.fleet.serves(deployment.id):
         nobody = FleetUnavailable(f"deployment {deployment.name} is {deployment.state.value}")
         raise await run_in_threadpool(_why, control, deployment, nobody)
     if ours.store and not caller.may("experiences:write"):
@@ -249,8 +249,6 @@ def _deployment(control: Controller, caller: Caller, model: str) -> Deployment:
     if version and found[0].active_version != version:
         detail = f"{name} serves {found[0].active_version}, not {version}; ask for that, or promote the other."
         raise Problem(404, "model_not_found", detail, param="model")
-    if found[0].state is ServingState.FAILED:
-        raise _unavailable(FleetUnavailable(f"deployment {found[0].name} is failed"))
     return found[0]
 
 

@@ -25,20 +25,14 @@ LOOK_SECONDS = 0.005
 
 
 @dataclass
-class Kill:
-    """A controller was killed: in these stages of the night, of which the last had not ended."""
-
-    stages: tuple[str, ...]
-
-
-@dataclass
 class Night:
     """One sleep, and everything that was seen of it."""
 
     home: Path
     id: str
     parent: str
-    kills: list[Kill] = field(default_factory=list)
+    kills: list[str] = field(default_factory=list)
+    """Stages in which a controller was killed, in this order."""
     sealed: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """Of each manifest, as it was when it was first seen: its content, and when it was written."""
     told: list[list[Json]] = field(default_factory=list)
@@ -143,11 +137,19 @@ class Life:
             if not page["has_more"]:
                 return found
 
-    def replace_leader(self, night: Night, stages: tuple[str, ...]) -> None:
-        """The controller that leads is killed, and another one is started in its seat."""
-        seat = until(lambda: [leader] if (leader := self.stack.leader()) is not None else None, "a controller leads")[0]
+    def leader_of(self, night: Night, since: str | None) -> int:
+        """The seat of a controller that leads, and tells of this stage of the night or of a later one."""
+
+        def found() -> list[int]:
+            leader, begun = self.stack.leader(), night.begun()
+            tells = leader is not None and (since is None or self.ask(night, leader)["phase"] in begun[begun.index(since) :])
+            return [leader] if leader is not None and tells else []
+
+        return until(found, "a controller leads and goes on with the night")[0]
+
+    def replace(self, seat: int) -> None:
+        """The controller is killed, and another one is started in its place."""
         self.stack.kill_controller(seat)
-        night.kills.append(Kill(stages))
         self.stack.start_controller(seat)
 
     def replace_all(self) -> None:
@@ -156,11 +158,6 @@ class Life:
             self.stack.kill_controller(seat)
         for seat in range(self.stack.seats):
             self.stack.start_controller(seat)
-
-    def goes_on(self, night: Night, since: str | None) -> bool:
-        """Does a controller lead that tells of this stage of the night, or of a later one?"""
-        leader, begun = self.stack.leader(), night.begun()
-        return leader is not None and (since is None or self.ask(night, leader)["phase"] in begun[begun.index(since) :])
 
     def until_ended(self, night: Night) -> None:
         """Until the sleep has; its replicas serve then, as far as they are told."""
