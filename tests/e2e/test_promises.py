@@ -4,7 +4,7 @@ Ray with its token, two wake replicas on Ray Serve, DeepSpeed, the controllers a
 for each database is lived once, and looked at from many sides.
 
     first night    the controller that leads is killed at the sleep's 202, in every stage, and between the commit and the dawn
-    second night   (SQLite) a learner, a wake replica, the driver, a rollout worker and the whole of Ray's head, one after the other
+    second night   (SQLite) a learner, a wake replica, a rollout worker, the driver and the whole of Ray's head, one after the other
     third night    cancelled, and nothing of it stays
     two more       (SQLite) that fail: one whose attempts are all killed, and one that only its user can help
 
@@ -149,7 +149,7 @@ def first_night(life: Life) -> None:
 
 
 def second_night(life: Life) -> None:
-    """Each victim is one of the attempt that runs then; the night's own driver, worker and head cost it an attempt."""
+    """Each victim is one of the attempt that runs then; its worker, its driver and the head cost it an attempt."""
     stack, night = life.stack, life.sleep("second", RECIPE)
     kill(remember(night, "learner", until(lambda: night.learners("fast-learning"), "a learner learns", every=0.005)[0]))
     until(lambda: life.row(night).fast is FastState.LIVE, "the fast memory serves")
@@ -157,11 +157,11 @@ def second_night(life: Life) -> None:
     before = time.time()
     kill(replica)
     life.seen["replica"] = Away(before, time.time())
-    until(lambda: "knowledge_seeding" in night.begun(), "it comes to knowledge seeding", every=0.005)
+    until(lambda: night.learners("seeding"), "the student learns", every=0.005)
+    kill(remember(night, "rollout worker", stack.actors(names.rollout_worker(night.id, 1, 0))[0]))
+    until(lambda: night.begun().count("knowledge_seeding") > 1, "the second attempt is in knowledge seeding", every=0.005)
     kill(remember(night, "driver", until(lambda: stack.driver(night.id), "the driver is found").pid))
-    until(lambda: night.learners("seeding"), "the second attempt learns")
-    kill(remember(night, "rollout worker", stack.actors(names.rollout_worker(night.id, 2, 0))[0]))
-    until(lambda: night.begun().count("collect") > 2, "the third attempt begins")
+    until(lambda: night.begun().count("knowledge_seeding") > 2, "the third attempt is in knowledge seeding")
     life.seen["head"] = Away(time.time())
     remember(night, "head", stack.pids["ray"])
     stack.kill("ray")
@@ -231,7 +231,7 @@ def test_3_no_sealed_stage_is_done_again(life: Life) -> None:
 
 def test_3_a_night_resumes_from_what_is_sealed_whatever_of_it_is_killed(life: Life) -> None:
     night = second(life)
-    assert list(night.victims) == ["learner", "wake replica", "driver", "rollout worker", "head"]
+    assert list(night.victims) == ["learner", "wake replica", "rollout worker", "driver", "head"]
     assert not [process for family in night.victims.values() for process in family if process.is_running()]
     assert (night.end["status"], night.end["outcome"], night.end["attempt"]) == ("succeeded", "promoted", 4), night.end
     assert night.finished() == list(STAGES)
