@@ -16,7 +16,7 @@ from rich.console import Console
 from services import naming
 from services.api.app import create_app
 from services.controller import Controller
-from services.home import HomeLock, HomeRefused
+from services.home import HomeLock, HomeRefused, private_folder
 from services.launcher import RayLauncher
 from services.learners import RayLearners
 from services.ports import PortInUse, listening
@@ -54,7 +54,8 @@ def main() -> None:
 
 
 def _hold(settings: Settings) -> AbstractContextManager[object]:
-    """The home, where its database is a file in it. Raises HomeRefused."""
+    """The home, marked as one before a key is written into it; ours alone where its database is a file in it. Raises HomeRefused."""
+    private_folder(settings.home_folder)
     return HomeLock(settings.home_folder, "controller") if settings.database.startswith("sqlite") else nullcontext()
 
 

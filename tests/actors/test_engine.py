@@ -175,7 +175,7 @@ def test_requests_in_flight_finish_and_each_token_is_from_the_version_it_says(li
     from vllm import SamplingParams
 
     old, new = engine_world.grown(seed=8), engine_world.grown(seed=9)
-    rows, params = engine_world.prompts(64, 40).tolist(), SamplingParams(max_tokens=100, temperature=0.0, ignore_eos=True)
+    rows, params = engine_world.prompts(60, 40).tolist(), SamplingParams(max_tokens=100, temperature=0.0, ignore_eos=True)
     deliver(live, old, "old")
 
     async def deliver_meanwhile() -> list[Any]:
