@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from benchmarks.service.life import Lived
 
 WIDTH, HEIGHT = 11.0, 4.2
 COLORS = {"parent": "#4c72b0", "parent with the night's fast memory": "#dd8452", "child": "#55a868"}
 FAILED = "#c44e52"
+TICKS_MS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+APART_SECONDS = 3.0
+"""Names of stages that begin closer than this would lie on one another."""
 
 
 def draw(lived: Lived, path: Path) -> None:
@@ -25,20 +30,32 @@ def draw(lived: Lived, path: Path) -> None:
     failed = [line for line in lived.lines if line["status"] != 200]
     times, latencies = [line["at"] - begin for line in failed], [1e3 * line["seconds"] for line in failed]
     axes.scatter(times, latencies, marker="x", color=FAILED, label="failed")
-    for event in lived.stages:
-        if event["type"] == "sleep.stage_started":
-            at = event["created_at"] - begin
-            axes.axvline(at, color="0.85", linewidth=0.8, zorder=0)
-            axes.text(
-                at, 1.01, event["data"]["stage"], rotation=45, fontsize=6.5, transform=axes.get_xaxis_transform(), color="0.35"
-            )
-    for window_begin, window_end in lived.windows["promotion"]:
-        axes.axvspan(window_begin - begin, window_end - begin, color="#ccb974", alpha=0.25, linewidth=0, zorder=0)
+    for at, name in _marks(lived.stages, begin):
+        axes.axvline(at, color="0.85", linewidth=0.8, zorder=0)
+        axes.text(at, 1.01, name, rotation=30, fontsize=7, transform=axes.get_xaxis_transform(), color="0.35")
+    for number, (window_begin, window_end) in enumerate(lived.windows["promotion"]):
+        label = None if number else "promotion or rollback"
+        axes.axvspan(window_begin - begin, window_end - begin, color="#ccb974", alpha=0.25, linewidth=0, zorder=0, label=label)
     axes.set(xlabel="seconds", ylabel="latency, ms", yscale="log")
-    axes.legend(loc="upper right", fontsize=8, markerscale=2)
+    axes.yaxis.set_major_locator(FixedLocator(TICKS_MS))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
+    figure.legend(loc="outside lower center", ncols=len(COLORS) + 2, fontsize=8, markerscale=2, frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _marks(stages: list[dict[str, Any]], begin: float) -> list[tuple[float, str]]:
+    """When stages began, in seconds; those that began at once have one mark, named after the last of them, which went on."""
+    marks: list[tuple[float, str]] = []
+    for event in stages:
+        if event["type"] == "sleep.stage_started":
+            at, name = event["created_at"] - begin, event["data"]["stage"].replace("_", " ")
+            if marks and at - marks[-1][0] < APART_SECONDS:
+                marks.pop()
+            marks.append((at, name))
+    return marks
 
 
 def _name(version: str | None, lived: Lived) -> str:

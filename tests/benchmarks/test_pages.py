@@ -13,6 +13,7 @@ from benchmarks.dreaming import cost
 from benchmarks.dreaming import tables as dreaming
 from benchmarks.learner import tables as learner
 from benchmarks.nights import tables as nights
+from benchmarks.service import tables as service
 
 RESULTS = {
     "accelerator.json": accelerator,
@@ -20,6 +21,7 @@ RESULTS = {
     "nights.json": nights,
     "stages.json": stages,
     "serving.json": serving,
+    "service.json": service,
     "dreaming.json": dreaming,
     "dreaming_cost.json": cost,
     "seeding.json": seeding,
