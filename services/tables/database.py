@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,8 @@ class Database:
         writing = self.engine.execution_options(circadian_write=True)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         self._write = sessionmaker(writing, expire_on_commit=False)
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else None
+        self._busy_seconds = busy_seconds
 
     def is_current(self) -> bool:
         """Whether the schema is one that this release runs on."""
@@ -51,9 +54,22 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """Commits at the end, rolls back on an exception."""
-        with self._write.begin() as session:
+        """Commits at the end, rolls back on an exception.
+
+        SQLite lets one write at a time, and who finds it busy sleeps and looks again: threads of this process take turns before that.
+        """
+        with self._turns(), self._write.begin() as session:
             yield session
+
+    @contextmanager
+    def _turns(self) -> Iterator[None]:
+        """Not for ever: whoever has waited as long as SQLite would goes on, to be told by it that the database is locked."""
+        taken = self._turn is not None and self._turn.acquire(timeout=self._busy_seconds)
+        try:
+            yield
+        finally:
+            if self._turn is not None and taken:
+                self._turn.release()
 
     def close(self) -> None:
         self.engine.dispose()
