@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi.testclient import TestClient
+from migrated import new_home
 
 from actors.learn_chunk import ChunkFailed, FastLevel, learn_chunk
 from actors.replies import Proof
@@ -298,6 +299,7 @@ def running(
     settings: Settings, base: Path, fleet: MemoryFleet, launcher: MemoryLauncher, learners: MemoryLearners | None = None
 ) -> Iterator[Service]:
     """One life of a controller."""
+    new_home(settings)
     controller = Controller(settings, fleet, launcher, learners or MemoryLearners())
     controller.keys.provide()
     headers = {"Authorization": f"Bearer {KEY}"}
