@@ -3,12 +3,13 @@
     consumes       rollouts that run
     produces       deliveries that every replica proves; replicas of a canary; the rollout's end
     waits for      the next look, a delivery's receipts, a canary's start and its time: each bounded in settings.py or by the rollout
-    unblocked by   a new rollout of this controller's, a wish to abort (a column), the canary's failures
+    unblocked by   a new rollout of this controller's, a wish to abort (a column), the canary's failures and its pace
 
 immediate    the version is the active one already; it is delivered. A promotion that the replicas do not take is taken back. A way back
              (rollback, revocation, erasure) is not: where no delivery makes it so, new replicas are started on the version's folder.
-canary       a replica of its own is started on the version; clients find it in the deployment's row. When its time is over, and not too
-             many of its requests have failed, the version becomes the active one and is delivered to all; else it is withdrawn.
+canary       a replica of its own is started on the version; clients find it in the deployment's row. When its time is over, the version
+             becomes the active one and is delivered to all; it is withdrawn as soon as too many of its requests have failed, or its
+             answers take too long beside the active version's (canary.py).
 
 Whatever is done may be done twice: a leader that begins goes on with what it finds in the rows. The wake file of a canary is there before
 its replica and goes after it, so what a leader that died has left behind is found, and ended.
@@ -33,7 +34,7 @@ from circadian.memory.whole import whole_delivery
 from circadian.specs import CanarySpec
 from services import promotion, registry
 from services.background import Background
-from services.canary import Verdict, canary_key, judge
+from services.canary import Verdict, canary_key, judge, read
 from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec
 from services.leader import Lease
 from services.online_plan import is_label
@@ -142,9 +143,10 @@ class Rollouts:
             sight = await self.serving.fleet.look(canary_key(rollout.deployment))
             if sight.versions and not all(is_label(said, rollout.to_version, 0) for said in sight.versions):
                 return await self._withdraw(rollout, "failed", f"its replica serves {sorted(sight.versions)}")
-            verdict = judge(spec, now.requests, now.errors, time.time() - (now.live_at or time.time()))
+            alive = time.time() - (now.live_at or time.time())
+            verdict, why = judge(spec, now.requests, now.errors, alive, read(now.paces))
             if verdict is Verdict.WITHDRAW:
-                return await self._withdraw(rollout, "failed", f"{now.errors} of its {now.requests} requests failed")
+                return await self._withdraw(rollout, "failed", why)
             if verdict is Verdict.PROMOTE:
                 return await self._take_over(rollout)
             await asyncio.sleep(self.settings.poll_seconds)

@@ -15,13 +15,14 @@ import math
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from services.canary import Kind, Pace, Side, added, kept, read
 from services.settings import Settings
 from services.tables import Database, Rollout, Traffic
 
@@ -38,6 +39,13 @@ class _Minute:
     last_at: float = 0.0
 
 
+@dataclass
+class _Canary:
+    requests: int = 0
+    errors: int = 0
+    paces: dict[tuple[Kind, Side], Pace] = field(default_factory=dict)
+
+
 class Counter:
     """Of this controller."""
 
@@ -45,7 +53,7 @@ class Counter:
         self.settings, self.database = settings, database
         self._lock = threading.Lock()
         self._minutes: dict[tuple[str, int], _Minute] = defaultdict(_Minute)
-        self._canaries: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._canaries: dict[str, _Canary] = defaultdict(_Canary)
 
     def count(self, deployment: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         """One request more."""
@@ -60,8 +68,14 @@ class Counter:
     def count_canary(self, rollout: str, failed: bool) -> None:
         """One request more that a canary was given."""
         with self._lock:
-            self._canaries[rollout][0] += 1
-            self._canaries[rollout][1] += failed
+            self._canaries[rollout].requests += 1
+            self._canaries[rollout].errors += failed
+
+    def count_pace(self, rollout: str, kind: Kind, side: Side, seconds: float) -> None:
+        """How long one answer took while a canary answered: its own, or the active version's."""
+        with self._lock:
+            paces = self._canaries[rollout].paces
+            paces[kind, side] = paces.get((kind, side), Pace()) + Pace.of(seconds)
 
     async def run(self) -> None:
         while True:
@@ -72,16 +86,23 @@ class Counter:
         """Add what was counted to what all controllers have written."""
         with self._lock:
             counted, self._minutes = self._minutes, defaultdict(_Minute)
-            canaries, self._canaries = self._canaries, defaultdict(lambda: [0, 0])
+            canaries, self._canaries = self._canaries, defaultdict(_Canary)
         if not counted and not canaries:
             return
         with self.database.write() as tx:
             for (deployment, minute), told in counted.items():
                 _add(tx, deployment, minute, told)
-            for rollout, (requests, errors) in canaries.items():
-                more = {"requests": Rollout.requests + requests, "errors": Rollout.errors + errors}
-                tx.execute(update(Rollout).where(Rollout.id == rollout).values(more))
+            for rollout, canary in canaries.items():
+                _add_canary(tx, rollout, canary)
             tx.execute(delete(Traffic).where(Traffic.minute < time.time() // MINUTE - KEPT_MINUTES))
+
+
+def _add_canary(tx: Session, rollout: str, more: _Canary) -> None:
+    """The row is held meanwhile: another controller adds to what this one has written."""
+    row = tx.scalar(select(Rollout).where(Rollout.id == rollout).with_for_update())
+    if row is not None:
+        row.requests, row.errors = row.requests + more.requests, row.errors + more.errors
+        row.paces = kept(added(read(row.paces), more.paces))
 
 
 def _add(tx: Session, deployment: str, minute: int, told: _Minute) -> None:

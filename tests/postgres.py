@@ -60,11 +60,11 @@ def postgres(folder: Path, durable: bool = False) -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def new_database(server: str, name: str) -> str:
-    """The URL of an empty database of a server."""
+def new_database(server: str, name: str, like: str = "template0") -> str:
+    """The URL of a new database of a server: an empty one, or a copy of one that nobody is in."""
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
     return f"{server}/{name}"
 
 

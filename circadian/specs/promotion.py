@@ -20,6 +20,9 @@ class CanarySpec(Spec):
     """Share of its requests that it may fail; with more it is withdrawn. Clients are then answered by the old version all the same."""
     min_requests: PositiveInt = 20
     """Before the share of failures says anything. One that has fewer when its time is over is promoted if none failed."""
+    max_slowdown: Annotated[float, Field(ge=1.0)] | None = 3.0
+    """So many times as long as the active version's, in the same time, its answers may take; with more it is withdrawn. Looked at once
+    both have given `min_requests` answers of a kind, whole or streamed; None: never."""
 
 
 class PromotionSpec(Spec):

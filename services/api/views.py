@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from circadian.specs import Experience
+from circadian.specs import CanarySpec, Experience
+from services import canary
 from services.budget import spent
 from services.online_plan import label
 from services.states import DeploymentState, SleepStatus
@@ -155,7 +156,6 @@ def version(row: Version) -> View:
 
 
 def rollout(row: Rollout) -> View:
-    canary = None if row.canary is None else row.canary | {"live_at": row.live_at, "requests": row.requests, "errors": row.errors}
     return _head("rollout", row) | {
         "deployment": row.deployment,
         "kind": row.kind,
@@ -166,9 +166,21 @@ def rollout(row: Rollout) -> View:
         "reason": row.reason,
         "by": row.started_by,
         "overridden_gates": row.overridden,
-        "canary": canary,
+        "canary": None if row.canary is None else _canary(row, CanarySpec.model_validate(row.canary)),
         "finished_at": int(row.finished_at) if row.finished_at else None,
         "error": row.error,
+    }
+
+
+def _canary(row: Rollout, spec: CanarySpec) -> View:
+    """What it was asked for, and how it does."""
+    paces = canary.read(row.paces)
+    return spec.model_dump(mode="json") | {
+        "live_at": row.live_at,
+        "requests": row.requests,
+        "errors": row.errors,
+        "slowdown": canary.slowdown(spec.min_requests, paces),
+        "paces": canary.told(paces),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from http import HTTPStatus
@@ -27,7 +28,7 @@ from services.api import views
 from services.api.asking import asked, described, only_text
 from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, needs, of_caller
-from services.canary import canary_key, is_asked
+from services.canary import Kind, Side, canary_key, is_asked
 from services.controller import Controller
 from services.errors import Problem, unreadable
 from services.fleet import Body, FleetUnavailable, Reply, Route
@@ -120,16 +121,35 @@ async def _answer(request: Request, control: Controller, caller: Caller, route: 
 async def _whole(request: Request, control: Controller, deployment: Deployment, route: Route, body: Body) -> Reply:
     """An answer of the canary's, where there is one and it is this client's turn and it does not fail; else of the active version's."""
     if rollout := _canary(deployment, body):
+        watch = _Watch(control, deployment, Kind.WHOLE, Side.CANARY)
         reply = await _tried(_heard(request, control.fleet.answer(canary_key(deployment.id), route, body)), control.settings)
         failed = reply is None or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         control.traffic.count_canary(rollout, failed)
         if reply is not None and not failed:
+            watch.stop(reply.status)
             return reply
+    watch = _Watch(control, deployment, Kind.WHOLE, Side.ACTIVE)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
-            return await _heard(request, control.fleet.answer(deployment.id, route, body))
+            reply = await _heard(request, control.fleet.answer(deployment.id, route, body))
+        watch.stop(reply.status)
+        return reply
     except (FleetUnavailable, TimeoutError) as error:
         raise await run_in_threadpool(_why, control, deployment, error) from error
+
+
+class _Watch:
+    """Stops, once, how long a client waits while a canary answers some: what the canary is told beside the active version by."""
+
+    def __init__(self, control: Controller, deployment: Deployment, kind: Kind, side: Side) -> None:
+        self._traffic, self._kind, self._side = control.traffic, kind, side
+        self._rollout = deployment.canary and str(deployment.canary["rollout"])
+        self._began = time.monotonic()
+
+    def stop(self, status: int = HTTPStatus.OK) -> None:
+        if self._rollout and status == HTTPStatus.OK:
+            self._traffic.count_pace(self._rollout, self._kind, self._side, time.monotonic() - self._began)
+        self._rollout = None
 
 
 def _canary(deployment: Deployment, body: Body) -> str | None:
@@ -173,35 +193,38 @@ async def _left(request: Request) -> None:
 async def _stream(
     control: Controller, caller: Caller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None
 ) -> Response:
-    pieces, head = await _begun(control, deployment, route, body)
+    pieces, head, watch = await _begun(control, deployment, route, body)
     headers = {VERSION_HEADER: head.version}
     if head.status != 200:
         return JSONResponse(head.body, head.status, headers=headers)
     if exchange:
         headers[EXPERIENCE_HEADER] = exchange.id
     return StreamingResponse(
-        _pieces(control, caller, deployment, pieces, exchange, head.version), media_type="text/event-stream", headers=headers
+        _pieces(control, caller, deployment, pieces, exchange, head.version, watch), media_type="text/event-stream", headers=headers
     )
 
 
-async def _begun(control: Controller, deployment: Deployment, route: Route, body: Body) -> tuple[AsyncIterator[Reply | str], Reply]:
-    """A stream and its head; of the canary's or of the active version's, as `_whole`."""
+async def _begun(
+    control: Controller, deployment: Deployment, route: Route, body: Body
+) -> tuple[AsyncIterator[Reply | str], Reply, _Watch]:
+    """A stream, its head, and what stops the time until its first piece; of the canary's or of the active version's, as `_whole`."""
     head: Reply | str | None
     if rollout := _canary(deployment, body):
+        watch = _Watch(control, deployment, Kind.STREAM, Side.CANARY)
         pieces = control.fleet.stream(canary_key(deployment.id), route, body)
         head = await _tried(_head(pieces), control.settings)
         failed = not isinstance(head, Reply) or head.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         control.traffic.count_canary(rollout, failed)
         if isinstance(head, Reply) and not failed:
-            return pieces, head
-    pieces = control.fleet.stream(deployment.id, route, body)
+            return pieces, head, watch
+    pieces, watch = control.fleet.stream(deployment.id, route, body), _Watch(control, deployment, Kind.STREAM, Side.ACTIVE)
     try:
         async with asyncio.timeout(control.settings.answer_seconds):
             head = await anext(pieces)
     except (FleetUnavailable, TimeoutError, StopAsyncIteration) as error:
         raise await run_in_threadpool(_why, control, deployment, error) from error
     assert isinstance(head, Reply)
-    return pieces, head
+    return pieces, head, watch
 
 
 async def _head(pieces: AsyncIterator[Reply | str]) -> Reply | str:
@@ -215,11 +238,13 @@ async def _pieces(
     pieces: AsyncIterator[Reply | str],
     exchange: Exchange | None,
     version: str,
+    watch: _Watch,
 ) -> AsyncIterator[str]:
     """The engine's pieces, as they are, but for the id of a chat that is to be stored. Stored before the last one leaves; a stream that
     breaks off or tells an error is not stored."""
     control.traffic.count(deployment.id)
     async for piece in pieces:
+        watch.stop()
         assert isinstance(piece, str)
         if exchange and piece.startswith(STREAM_END) and not exchange.broken:
             await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard), version)

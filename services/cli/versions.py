@@ -67,6 +67,9 @@ def promote(
     id: Id,
     canary: Annotated[float | None, typer.Option(min=0.0, max=100.0, help="Percent of the clients that it answers first.")] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="For which it does so.")] = CANARY_SECONDS,
+    max_slowdown: Annotated[
+        float | None, typer.Option(min=1.0, help="Times as long as the others' its answers may take; 3 unless given.")
+    ] = None,
     expected: Expected = None,
     override_gates: Annotated[
         bool, typer.Option("--override-gates", help="Pass by its gates; needs the scope gates:override.")
@@ -78,7 +81,8 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Let a deployment serve a version: at once, or some of its clients first."""
-    some = None if canary is None else {"percent": canary, "seconds": seconds}
+    slow = {} if max_slowdown is None else {"max_slowdown": max_slowdown}
+    some = None if canary is None else {"percent": canary, "seconds": seconds, **slow}
     with asking(url, key, as_json) as client:
         begun = client.versions.promote(
             id, canary=some, expected_active_version=expected, override_gates=override_gates or None, reason=reason

@@ -223,8 +223,13 @@ class Version(Object):
 class Canary(Answer):
     percent: float = 0
     seconds: float = 0
+    max_slowdown: float | None = None
     requests: int | None = None
     errors: int | None = None
+    slowdown: float | None = None
+    """How many times as long as the active version's its answers take; None while too few are known."""
+    paces: Json = {}
+    """By kind, `whole` (until the answer) and `stream` (until its first piece): answers and typical seconds of both versions."""
 
 
 class Rollout(Object):

@@ -41,13 +41,15 @@ class Rollout(Row):
     overridden: Mapped[list[Json]] = mapped_column(JSON, default=list)
     """Gates that the version had not passed, and that somebody with the right to passed over."""
     canary: Mapped[Json | None] = mapped_column(default=None)
-    """Of a canary: its share of the traffic, its time and what it may fail."""
+    """Of a canary: its share of the traffic, its time, what it may fail and how slow it may be."""
     live_at: Mapped[float | None] = mapped_column(default=None)
     """When the canary began to answer."""
     requests: Mapped[int] = mapped_column(default=0)
     """That the canary was given, over all controllers."""
     errors: Mapped[int] = mapped_column(default=0)
     """Of these, that it failed; the active version has answered them."""
+    paces: Mapped[Json] = mapped_column(default=dict)
+    """How long answers took while it answered, its own and the active version's; see services/canary.py."""
     abort: Mapped[str | None] = mapped_column(default=None)
     """Why somebody wants it to end."""
     finished_at: Mapped[float | None] = mapped_column(default=None)

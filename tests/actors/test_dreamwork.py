@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> DreamingModel:
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("r")
+    os.environ.update({"RAY_worker_niceness": "0"})
     ray.init(num_cpus=2, include_dashboard=False, namespace=names.NAMESPACE, _temp_dir=str(home), log_to_driver=False)
     yield
     ray.shutdown()
@@ -75,6 +77,7 @@ def test_packs_hold_every_text_once_and_are_bounded(shapes: list[tuple[int, int]
         assert len(pack.numbers) <= most
 
 
+@pytest.mark.engine
 def test_on_the_cluster_and_in_small_packs_the_same_is_learned(model: DreamingModel, tmp_path: Path, ray_cluster: None) -> None:
     hands = RayHands(LearnerSpec(workers=2), pack_tokens=40)
     spread = hands.tune(model, TEXTS, ADAPTER, 7, tmp_path / "ray")

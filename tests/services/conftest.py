@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
+from migrated import MIGRATED, migrate, new_home
 from postgres import binaries, new_database, postgres
 from random_base import write_base
 from stored import Stored
 
+from services.home import private_folder
 from services.leader import Lease
 from services.settings import Settings
 from services.tables import Database
@@ -31,12 +33,33 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated_server(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of the same server, which has a database with the schema of this release by now."""
+    home = tmp_path_factory.mktemp("migrated") / "home"
+    private_folder(home)
+    migrate(Settings(home=home, database_url=new_database(postgres_server, MIGRATED)))
+    return postgres_server
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of an empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'registry.db'}"
-    return new_database(request.getfixturevalue("postgres_server"), f"test_{abs(hash(request.node.nodeid))}")
+    return new_database(request.getfixturevalue("postgres_server"), _name(request))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a database of each kind, with the schema of this release or (SQLite) on its first use."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'registry.db'}"
+    return new_database(request.getfixturevalue("migrated_server"), _name(request), like=MIGRATED)
+
+
+def _name(request: pytest.FixtureRequest) -> str:
+    return f"test_{abs(hash(request.node.nodeid))}"
 
 
 @pytest.fixture
@@ -65,7 +88,7 @@ def service(settings: Settings, base: Path) -> Iterator[Service]:
 @pytest.fixture
 def stored(settings: Settings, database_url: str) -> Iterator[Stored]:
     """A registry of each kind of database, and the lease on it."""
-    settings.home_folder.mkdir()
+    new_home(settings.model_copy(update={"database_url": database_url}))
     database = Database(database_url, settings.database_busy_seconds)
     lease = Lease(settings, database)
     assert lease.take()

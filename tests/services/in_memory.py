@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi.testclient import TestClient
+from migrated import new_home
 
 from actors.learn_chunk import ChunkFailed, FastLevel, learn_chunk
 from actors.replies import Proof
@@ -51,6 +52,8 @@ class MemoryFleet:
     """CPUs and GPUs that nobody holds."""
     fails: str = ""
     """Replicas whose key ends with this answer nothing."""
+    slow: dict[str, float] = field(default_factory=dict)
+    """Ends of keys, and the seconds for which replicas with such a key think."""
 
     async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
         if deployment not in self.models:
@@ -83,17 +86,17 @@ class MemoryFleet:
     async def answer(self, deployment: str, route: Route, body: Body) -> Reply:
         self._check(deployment)
         self.bodies.append(body)
-        text = self._echo(body)
+        version, text = self.versions[self._model(deployment)][0], self._echo(body)
+        await self._think(deployment)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
         choice |= {"text": text} if route == "completion" else {"message": {"role": "assistant", "content": text}}
-        return Reply(
-            200, {"id": "answer", "model": self._model(deployment), "choices": [choice]}, self.versions[self._model(deployment)][0]
-        )
+        return Reply(200, {"id": "answer", "model": self._model(deployment), "choices": [choice]}, version)
 
     async def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
         self._check(deployment)
         self.bodies.append(body)
         yield Reply(200, {}, self.versions[self._model(deployment)][0])
+        await self._think(deployment)
         for letter in self._echo(body):
             yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': letter}}]})}\n\n"
         yield "data: [DONE]\n\n"
@@ -112,6 +115,11 @@ class MemoryFleet:
     def _check(self, deployment: str) -> None:
         if not self.versions.get(self._model(deployment)) or (self.fails and deployment.endswith(self.fails)):
             raise FleetUnavailable(f"deployment {deployment} has no replica that answers")
+
+    async def _think(self, deployment: str) -> None:
+        for end, seconds in self.slow.items():
+            if deployment.endswith(end):
+                await asyncio.sleep(seconds)
 
     def _model(self, deployment: str) -> str:
         return self.models.get(deployment, "")
@@ -298,6 +306,7 @@ def running(
     settings: Settings, base: Path, fleet: MemoryFleet, launcher: MemoryLauncher, learners: MemoryLearners | None = None
 ) -> Iterator[Service]:
     """One life of a controller."""
+    new_home(settings)
     controller = Controller(settings, fleet, launcher, learners or MemoryLearners())
     controller.keys.provide()
     headers = {"Authorization": f"Bearer {KEY}"}

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import uvicorn
 from in_memory import KEY, WAIT_SECONDS, MemoryFleet, MemoryLauncher, MemoryLearners, Service
+from migrated import new_home
 from typer.testing import CliRunner, Result
 
 from services.api.app import create_app
@@ -86,6 +87,7 @@ class Served(Service):
 def served(settings: Settings, base: Path) -> Iterator[Served]:
     """One life of a controller behind a real server."""
     fleet, launcher = MemoryFleet(), MemoryLauncher()
+    new_home(settings)
     controller = Controller(settings, fleet, launcher, MemoryLearners())
     controller.keys.provide()
     with contextlib.closing(socket.socket()) as listener:

@@ -50,8 +50,9 @@ def test_a_version_is_promoted_and_rolled_back(service: Served) -> None:
 
 def test_a_canary_is_aborted(service: Served) -> None:
     child = candidate(service)
-    begun = service.line("promote", child, "--canary", "20", "--seconds", "3600", "--detach")
+    begun = service.line("promote", child, "--canary", "20", "--seconds", "3600", "--max-slowdown", "2", "--detach")
     assert (begun["strategy"], begun["canary"]["percent"], begun["canary"]["seconds"]) == ("canary", 20, 3600)
+    assert (begun["canary"]["max_slowdown"], begun["canary"]["slowdown"]) == (2, None)
     assert service.line("abort", begun["id"])["id"] == begun["id"]
     service.until(lambda: service.line("rollouts", begun["id"])["status"] == "aborted")
     assert "aborted" in service.said("abort", begun["id"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from in_memory import KEY, WAIT_SECONDS, Service
+from migrated import new_home
 
 from circadian.events import FILE, EventLog
 from services import registry, tail
@@ -21,7 +22,7 @@ from services.tables import Database, Deployment, Sleep
 
 @pytest.fixture
 def database(settings: Settings) -> Database:
-    settings.home_folder.mkdir()
+    new_home(settings)
     database = Database(settings.database, settings.database_busy_seconds)
     with database.write() as tx:
         tx.add(

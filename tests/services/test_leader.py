@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from migrated import MIGRATED
 from postgres import new_database
 from sqlalchemy import update
 
@@ -18,9 +19,11 @@ from services.tables import AuditEvent, Database, Leadership
 
 
 @pytest.fixture
-def shared(tmp_path: Path, postgres_server: str) -> Iterator[tuple[Settings, Database]]:
+def shared(tmp_path: Path, migrated_server: str) -> Iterator[tuple[Settings, Database]]:
     """A database of several controllers."""
-    settings = Settings(home=tmp_path / "home", database_url=new_database(postgres_server, "leaders"), lease_seconds=60.0)
+    settings = Settings(
+        home=tmp_path / "home", database_url=new_database(migrated_server, "leaders", like=MIGRATED), lease_seconds=60.0
+    )
     database = Database(settings.database, settings.database_busy_seconds)
     yield settings, database
     database.close()

@@ -20,17 +20,17 @@ OLD = Path(__file__).parent / "home_before_migrations.sql"
 """A home's database as the last release without migrations left it: one deployment, one sleep, its versions, experiences and key."""
 
 
-def test_the_migrations_make_what_the_tables_say(database_url: str) -> None:
-    database = Database(database_url, 5.0)
+def test_the_migrations_make_what_the_tables_say(empty_url: str) -> None:
+    database = Database(empty_url, 5.0)
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
     database.close()
 
 
-def test_a_database_that_is_up_to_date_is_left_as_it_is(database_url: str) -> None:
-    Database(database_url, 5.0).close()
-    again = Database(database_url, 5.0, migrates=False)
+def test_a_database_that_is_up_to_date_is_left_as_it_is(empty_url: str) -> None:
+    Database(empty_url, 5.0).close()
+    again = Database(empty_url, 5.0, migrates=False)
     with again.read() as tx:
         assert tx.scalar(text("SELECT version_num FROM alembic_version")) == head()
     again.close()
@@ -69,25 +69,25 @@ def shape(database: Database) -> dict[str, tuple[set[str], set[tuple[str, ...]]]
     }
 
 
-def test_where_a_controller_may_not_migrate_it_says_what_to_run(database_url: str) -> None:
+def test_where_a_controller_may_not_migrate_it_says_what_to_run(empty_url: str) -> None:
     with pytest.raises(SchemaBehind, match=r"services\.migrate"):
-        Database(database_url, 5.0, migrates=False)
+        Database(empty_url, 5.0, migrates=False)
 
 
-def test_a_database_of_a_later_release_is_refused_and_unchanged(database_url: str) -> None:
-    database = Database(database_url, 5.0)
+def test_a_database_of_a_later_release_is_refused_and_unchanged(empty_url: str) -> None:
+    database = Database(empty_url, 5.0)
     with database.write() as tx:
         tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SchemaBehind, match="9999"):
-        Database(database_url, 5.0)
+        Database(empty_url, 5.0)
     with database.read() as tx:
         assert tx.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
     database.close()
 
 
-def test_of_two_controllers_that_start_at_once_both_find_the_schema(database_url: str) -> None:
+def test_of_two_controllers_that_start_at_once_both_find_the_schema(empty_url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
-        for database in pool.map(lambda _: Database(database_url, 15.0), range(4)):
+        for database in pool.map(lambda _: Database(empty_url, 15.0), range(4)):
             database.close()
 
 

@@ -13,7 +13,7 @@ from test_errors import problem
 from test_keys_and_tenants import as_key, made
 
 from circadian.specs import CanarySpec
-from services.canary import Verdict, is_asked, judge
+from services.canary import Kind, Pace, Side, Verdict, added, is_asked, judge, kept, read
 from services.settings import Settings
 
 MANUAL = {"promotion": {"mode": "manual"}}
@@ -239,14 +239,10 @@ def test_a_diff_tells_what_a_version_has_and_its_parent_has_not(toy: Service) ->
 # Canaries
 
 
-def clients(service: Service, number: int = 40) -> list[str]:
+def clients(service: Service, number: int = 40, stream: bool = False) -> list[str]:
     """The versions that answer so many clients, each by its own name."""
-    answers = [
-        service.client.post(
-            "/v1/chat/completions", json={"model": "toy", "messages": [{"role": "user", "content": "hi"}], "user": f"user-{i}"}
-        )
-        for i in range(number)
-    ]
+    body = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    answers = [service.client.post("/v1/chat/completions", json=body | {"user": f"user-{i}"}) for i in range(number)]
     assert {answer.status_code for answer in answers} == {200}
     return [answer.headers["x-deployment-version"] for answer in answers]
 
@@ -298,6 +294,32 @@ def test_a_canary_that_fails_is_withdrawn_and_no_client_notices(flushing: Servic
     flushing.until(lambda: list(flushing.fleet.versions) == ["toy"])
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_canary_that_is_slow_is_withdrawn_and_its_parent_serves_on(flushing: Service, stream: bool) -> None:
+    parent = flushing.status()["active_version"]
+    child, rollout = begun(flushing)
+    flushing.fleet.slow = {".canary": 0.05}
+    assert set(clients(flushing, stream=stream)) == {parent, child}
+    flushing.until(lambda: flushing.client.get(f"/v1/rollouts/{rollout}").json()["status"] == "failed")
+    ended = flushing.client.get(f"/v1/rollouts/{rollout}").json()
+    assert "times as long as those of the active version; max_slowdown is 3" in ended["error"]
+    assert (ended["canary"]["errors"], ended["canary"]["slowdown"] > 3.0) == (0, True)
+    seen = ended["canary"]["paces"]["stream" if stream else "whole"]
+    assert seen["canary"]["seconds"] > seen["active"]["seconds"]
+    assert min(seen["canary"]["answers"], seen["active"]["answers"]) >= 5
+    assert (version(flushing, child)["status"], flushing.status()["active_version"]) == ("candidate", parent)
+    assert set(clients(flushing)) == {parent}
+    flushing.until(lambda: list(flushing.fleet.versions) == ["toy"])
+
+
+def test_a_canary_that_is_as_slow_as_its_parent_is_not_withdrawn_for_it(flushing: Service) -> None:
+    child, rollout = begun(flushing, seconds=0.3)
+    flushing.fleet.slow = {"": 0.01}
+    while flushing.client.get(f"/v1/rollouts/{rollout}").json()["status"] == "running":
+        clients(flushing, 10)
+    assert flushing.status()["active_version"] == child
+
+
 def test_a_canary_is_aborted_by_hand_and_by_a_revocation(flushing: Service) -> None:
     child, rollout = begun(flushing)
     problem(act(flushing, f"versions/{child}/promote"), 409, "rollout_in_progress")
@@ -343,8 +365,50 @@ def test_a_sleep_can_end_in_a_canary(flushing: Service) -> None:
         (5, 1, 600.0, Verdict.WITHDRAW),
     ],
 )
-def test_what_becomes_of_a_canary(requests: int, errors: int, seconds: float, verdict: Verdict) -> None:
-    assert judge(CanarySpec(), requests, errors, seconds) is verdict
+def test_what_becomes_of_a_canary_that_fails_requests(requests: int, errors: int, seconds: float, verdict: Verdict) -> None:
+    assert judge(CanarySpec(), requests, errors, seconds, {})[0] is verdict
+
+
+def paces(ours: list[float], theirs: list[float], kind: Kind = Kind.WHOLE) -> dict[tuple[Kind, Side], Pace]:
+    """Of so many seconds each."""
+    sides = {Side.CANARY: ours, Side.ACTIVE: theirs}
+    return {(kind, side): sum(map(Pace.of, seconds), Pace()) for side, seconds in sides.items()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "seen", "seconds", "verdict"),
+    [
+        ({}, paces([0.3] * 20, [0.11] * 20), 1.0, Verdict.WAIT),
+        ({}, paces([0.3] * 20, [0.09] * 20), 1.0, Verdict.WITHDRAW),
+        ({}, paces([0.3] * 20, [0.09] * 20), 600.0, Verdict.WITHDRAW),
+        ({}, paces([0.3] * 20, [0.11] * 20), 600.0, Verdict.PROMOTE),
+        # Few on either side say nothing.
+        ({}, paces([9.0] * 19, [0.1] * 500), 1.0, Verdict.WAIT),
+        ({}, paces([9.0] * 500, [0.1] * 19), 600.0, Verdict.PROMOTE),
+        ({}, paces([], [0.1] * 20), 600.0, Verdict.PROMOTE),
+        ({"min_requests": 5}, paces([9.0] * 5, [0.1] * 5), 1.0, Verdict.WITHDRAW),
+        # One that took a hundred times as long, among as few as are looked at.
+        ({}, paces([0.1] * 19 + [10.0], [0.1] * 20), 1.0, Verdict.WAIT),
+        # A kind is compared with its own, and the worse one decides.
+        ({}, paces([9.0] * 20, []) | paces([], [0.1] * 20, Kind.STREAM), 600.0, Verdict.PROMOTE),
+        ({}, paces([0.1] * 20, [0.1] * 20) | paces([0.4] * 20, [0.1] * 20, Kind.STREAM), 1.0, Verdict.WITHDRAW),
+        # What no client feels.
+        ({}, paces([0.0009] * 20, [0.00001] * 20), 1.0, Verdict.WAIT),
+        ({"max_slowdown": None}, paces([9.0] * 20, [0.1] * 20), 600.0, Verdict.PROMOTE),
+        ({"max_slowdown": 1.0}, paces([0.1] * 20, [0.1] * 20), 600.0, Verdict.PROMOTE),
+        ({"max_slowdown": 100.0}, paces([9.0] * 20, [0.1] * 20), 600.0, Verdict.PROMOTE),
+    ],
+)
+def test_what_becomes_of_a_canary_that_is_slow(spec: Any, seen: Any, seconds: float, verdict: Verdict) -> None:
+    found, why = judge(CanarySpec(**spec), 1000, 0, seconds, seen)
+    assert found is verdict
+    assert ("times as long" in why) is (verdict is Verdict.WITHDRAW)
+
+
+def test_paces_of_two_controllers_add_up_to_that_of_one() -> None:
+    one, other = paces([0.1, 0.4], [0.2]), paces([0.2], [0.3], Kind.STREAM) | paces([0.1], [])
+    assert read(kept(added(one, other))) == paces([0.1, 0.4, 0.1], [0.2]) | paces([0.2], [0.3], Kind.STREAM)
+    assert paces([0.1, 0.4], [])[Kind.WHOLE, Side.CANARY].seconds == pytest.approx(0.2)
 
 
 def test_the_share_of_clients_is_the_one_that_was_asked_for() -> None:

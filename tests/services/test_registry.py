@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners
+from migrated import new_home
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
@@ -24,7 +25,7 @@ from services.tables import ApiKey, Database, Deployment, Sleep
 
 @pytest.fixture
 def database(settings: Settings) -> Database:
-    settings.home_folder.mkdir()
+    new_home(settings)
     database = Database(settings.database, settings.database_busy_seconds)
     with database.write() as tx:
         for name in ("one", "two"):

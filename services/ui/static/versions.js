@@ -70,7 +70,8 @@ function history(rollout, name) {
 
 export function rolloutWords({ status, canary, error }) {
   const counted = canary ? `, ${plural(canary.requests ?? 0, "request")}, ${plural(canary.errors ?? 0, "error")}` : "";
-  const share = canary ? `, ${canary.percent} % for ${canary.seconds} s${counted}` : "";
+  const slower = canary?.slowdown ? `, ${canary.slowdown.toFixed(1)} times the seconds` : "";
+  const share = canary ? `, ${canary.percent} % for ${canary.seconds} s${counted}${slower}` : "";
   return `${status}${share}${error ? `, ${error}` : ""}`;
 }
 
