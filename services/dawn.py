@@ -73,12 +73,17 @@ def commit(tx: Session, sleep: Sleep, made: Made) -> bool:
 
 
 def undo(tx: Session, sleep: Sleep) -> None:
-    """The replicas could not take the child: everything as `commit` found it, the child rejected."""
+    """The replicas could not take the child: everything as `commit` found it, the child rejected.
+
+    Where the deployment has gone on to another version meanwhile it stays there, and what was revoked stays revoked.
+    """
     child, sleep.result_version = sleep.result_version, None
     swap = update(Deployment).where(Deployment.id == sleep.deployment, Deployment.active_version == child)
-    tx.execute(swap.values(active_version=sleep.parent_version))
-    tx.execute(update(Version).where(Version.id == child).values(status="rejected"))
-    tx.execute(update(Version).where(Version.id == sleep.parent_version).values(status="active"))
+    swapped = tx.execute(swap.values(active_version=sleep.parent_version).returning(Deployment.number)).first()
+    alive = Version.status.not_in(promotion.GONE)
+    tx.execute(update(Version).where(Version.id == child, alive).values(status="rejected"))
+    if swapped is not None:
+        tx.execute(update(Version).where(Version.id == sleep.parent_version).values(status="active"))
     tx.execute(update(ExperienceRow).where(ExperienceRow.sleep == sleep.id).values(consolidated_in=None, left_out=None))
 
 

@@ -15,7 +15,7 @@ from services.access import Caller
 from services.forgetting import erase, hold
 from services.lineage import keepers
 from services.owned import of_caller
-from services.promotion import Will, roll_back
+from services.promotion import Will, roll_back, stand_down
 from services.settings import Settings
 from services.states import ACTIVE, SleepStatus, moved
 from services.tables import Erasure, ExperienceRow, FastMemory, Json, Learned, Sleep, StrayJob, Version
@@ -71,7 +71,9 @@ def forget_in(tx: Session, row: Erasure, deployment_id: str) -> tuple[list[str],
     done.append({"action": "bodies_erased", "deployment": deployment_id, "count": count})
     again = _offered_again(tx, affected)
     done += _revoke(tx, row, affected)
-    if deployment.active_version in affected:
+    if deployment.active_version not in affected:
+        stand_down(tx, deployment, affected, f"erasure {row.id}")
+    else:
         before, will = deployment.active_version, Will(row.sender, f"erasure {row.id}")
         back = roll_back(tx, deployment_id, None, "erasure", will)
         audit.note_own(tx, row.tenant, "deployment_rolled_back", deployment_id, to=back.to_version, erasure=row.id)

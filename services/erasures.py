@@ -129,7 +129,10 @@ class Erasures:
             return False
         if not brought:
             return True
-        said = (await self.fleet.look(deployment.id)).versions
+        sight = await self.fleet.look(deployment.id)
+        said = sight.versions
+        if not said and not sight.missing:
+            return True  # nobody has said what is served
         if any(version.partition("+")[0] in done["affected"] for version in said):
             return True
         memory = deployment.fast

@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -158,6 +160,13 @@ def install(app: FastAPI) -> None:
     def _left(request: Request, _: ClientDisconnect) -> Response:
         log.info("%s %s: the client has gone", request.method, request.url.path)
         return Response(status_code=CLIENT_GONE)
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeout)
+    def _database(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        log.error("%s %s: the database did not answer", request.method, request.url.path, exc_info=error)
+        detail = "The database is busy or away; nothing of this request was kept. Try it again."
+        return Problem(503, "database_unavailable", detail, headers={"Retry-After": "1"}).response(request)
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:

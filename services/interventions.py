@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from circadian.events import FILE
 from circadian.specs import Recipe
-from services import fast_registry, registry
+from services import fast_registry, promotion, registry
 from services.errors import Problem
 from services.selection import taken_again
 from services.settings import Settings
@@ -86,10 +86,12 @@ def retry(tx: Session, sleep: Sleep, begin: From, home: Path) -> bool:
     """The same sleep, queued, with a budget and a number of tries as at first."""
     if sleep.status not in RETRYABLE:
         raise _not_retryable(f"Sleep {sleep.id} is {sleep.status.value}; only one that failed or was cancelled can be tried again")
+    deployment = registry.held(tx, sleep.deployment)
     fast_registry.locked(tx, sleep.deployment)
-    deployment = registry.deployment(tx, sleep.deployment)
     if active := registry.active_sleep(tx, sleep.deployment):
         raise in_progress(deployment.name, active.id)
+    if running := promotion.running_rollout(tx, deployment.id):
+        raise promotion.in_progress(deployment, running.id)
     if deployment.active_version != sleep.parent_version:
         raise _not_retryable(
             f"Its deployment serves {deployment.active_version} now, not {sleep.parent_version}; begin another sleep"

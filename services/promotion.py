@@ -12,6 +12,7 @@ A version that did not pass its gates, or that was rejected, is promoted only by
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ from services.errors import Problem, not_found
 from services.tables import Deployment, Json, Rollout, Sleep, Version, new_id
 
 RUNNING = "running"
+GONE = ("revoked", "deleted")
+"""States of versions that never serve again."""
 REVOCABLE = "a deployment's first version holds nothing that could be revoked, and there is none before it"
 
 
@@ -86,14 +89,19 @@ def revoke(tx: Session, version: Version, will: Will, kind: str = "revocation") 
     gone = lineage.descendants(tx, deployment.id, [version.id])
     tx.execute(update(Version).where(Version.id.in_(gone), Version.status != "deleted").values(status="revoked"))
     tell(tx, deployment, "version.revoked", f"{version.id} never serves again", {"versions": gone, "reason": will.reason})
-    running = running_rollout(tx, deployment.id)
     if deployment.active_version not in gone:
-        if running is not None and running.to_version in gone:
-            end(tx, running, "aborted", f"{version.id} was revoked")
-            withdraw_canary(tx, deployment)
-        condemn_night(tx, deployment, deployment.active_version)
+        stand_down(tx, deployment, gone, f"{version.id} was revoked")
         return None
     return roll_back(tx, deployment.id, None, kind, will)
+
+
+def stand_down(tx: Session, deployment: Deployment, gone: Collection[str], why: str) -> None:
+    """What would let one of these versions serve ends: the rollout to it, and the night that went on from what is not active now."""
+    running = running_rollout(tx, deployment.id)
+    if running is not None and running.to_version in gone:
+        end(tx, running, "aborted", why)
+        withdraw_canary(tx, deployment)
+    condemn_night(tx, deployment, deployment.active_version)
 
 
 def reject(tx: Session, version: Version) -> None:
@@ -154,13 +162,19 @@ def activate(tx: Session, deployment: Deployment, version: str) -> None:
 
 
 def put_back(tx: Session, rollout: Rollout, why: str) -> None:
-    """The replicas did not take the version: as before it."""
+    """The replicas did not take the version: as before it. Where what served before was revoked meanwhile, its youngest clean ancestor
+    serves, by a rollout of its own."""
     deployment = locked(tx, rollout.deployment)
-    if deployment.active_version == rollout.to_version:
-        activate(tx, deployment, rollout.from_version)
-        status = update(Version).where(Version.id == rollout.to_version, Version.status == "retired")
-        tx.execute(status.values(status=rollout.was))
     end(tx, rollout, "failed", why)
+    if deployment.active_version != rollout.to_version:
+        return
+    before = rollout.from_version
+    if tx.scalars(select(Version.status).where(Version.id == before)).one() in GONE:
+        before = _youngest_clean(tx, deployment, before)
+        begin(tx, deployment, "revocation", before, Will(audit.CONTROLLER, f"{rollout.from_version} was revoked"))
+    activate(tx, deployment, before)
+    status = update(Version).where(Version.id == rollout.to_version, Version.status == "retired")
+    tx.execute(status.values(status=rollout.was))
 
 
 def end(tx: Session, rollout: Rollout, status: str, error: str | None = None) -> None:
@@ -240,8 +254,14 @@ def _earlier(tx: Session, deployment: Deployment, wanted: str | None) -> str:
             detail = f"to_version: {wanted} has never served; promote it instead, so that its gates are asked"
             raise Problem(409, "version_candidate", detail, param="to_version")
         return wanted
-    chain = lineage.ancestry(tx, deployment.id, deployment.active_version)[1:]
-    clean = [id for id in chain if states[id] not in ("revoked", "deleted")]
+    return _youngest_clean(tx, deployment, deployment.active_version)
+
+
+def _youngest_clean(tx: Session, deployment: Deployment, version: str) -> str:
+    """Of the version's ancestors. Raises Problem (409)."""
+    chain = lineage.ancestry(tx, deployment.id, version)[1:]
+    gone = set(tx.scalars(select(Version.id).where(Version.id.in_(chain), Version.status.in_(GONE))))
+    clean = [id for id in chain if id not in gone]
     if not clean:
-        raise Problem(409, "no_previous_version", f"{deployment.active_version} is the first version of {deployment.name}.")
+        raise Problem(409, "no_previous_version", f"{version} is the first version of {deployment.name}.")
     return clean[0]

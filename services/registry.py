@@ -203,7 +203,12 @@ def forget_stray_job(tx: Session, job: str) -> None:
 
 
 def locked_sleep(tx: Session, sleep_id: str) -> Sleep:
-    """The sleep as it is now, whatever was read before, held until the transaction ends (SQLite holds the whole database instead)."""
+    """The sleep as it is now, whatever was read before, held until the transaction ends (SQLite holds the whole database instead).
+
+    Its deployment is held first, here as everywhere: two that took them in different orders would wait for each other.
+    """
+    of_sleep = select(Deployment.id).join(Sleep, Sleep.deployment == Deployment.id).where(Sleep.id == sleep_id)
+    tx.execute(of_sleep.with_for_update(of=Deployment, key_share=True))
     locked = select(Sleep).where(Sleep.id == sleep_id).with_for_update().execution_options(populate_existing=True)
     return tx.scalars(locked).one()
 

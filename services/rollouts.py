@@ -44,6 +44,7 @@ from services.signing import Signing
 from services.tables import Deployment, Json, Rollout
 
 log = logging.getLogger(__name__)
+Change = Callable[[Session, Rollout], None]
 EVENTS = {
     "promotion": "version.promoted",
     "rollback": "version.rolled_back",
@@ -72,18 +73,19 @@ class Rollouts:
         """Begin those that run, and end canaries that nobody wants any more."""
         while True:
             self._more.clear()
-            for rollout, deployment in await asyncio.to_thread(self._running):
-                self.tasks.start(f"canary or rollout of {deployment}", partial(self._roll, rollout))
+            for rollout, name in await asyncio.to_thread(self._running):
+                self.tasks.start(name, partial(self._roll, rollout))
             for deployment in await asyncio.to_thread(self._left_over):
-                self.tasks.start(f"canary or rollout of {deployment}", partial(self._end_canary, deployment))
+                self.tasks.start(_canary_task(deployment), partial(self._end_canary, deployment))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.poll_seconds):
                     await self._more.wait()
 
     def _running(self) -> list[tuple[str, str]]:
+        """With the name of the task that lives each: canaries of a deployment come one after the other, a way back waits for none."""
         with self.database.read() as tx:
-            rows = tx.execute(select(Rollout.id, Rollout.deployment).where(Rollout.status == promotion.RUNNING))
-            return [(id, deployment) for id, deployment in rows]
+            rows = tx.scalars(select(Rollout).where(Rollout.status == promotion.RUNNING)).all()
+        return [(row.id, _canary_task(row.deployment) if row.strategy == "canary" else f"rollout {row.id}") for row in rows]
 
     def _left_over(self) -> list[str]:
         """Deployments with a canary's wake file, and no canary."""
@@ -111,16 +113,16 @@ class Rollouts:
         except (DeliveryFailed, VersionBroken, OSError) as error:
             why = str(error)
             if rollout.kind == "promotion":
-                await asyncio.to_thread(self._write, rollout.id, lambda tx, row: promotion.put_back(tx, row, why))
-                await asyncio.to_thread(self._tell, rollout.id, "version.promotion_failed", {"error": why})
+                put_back = partial(promotion.put_back, why=why)
+                await asyncio.to_thread(self._end, rollout.id, put_back, "version.promotion_failed", {"error": why})
                 return
             log.error("%s: new replicas are started on %s: %s", rollout.id, rollout.to_version, why)
-            await self.serving.restart(rollout.deployment)
+            if not await self.serving.restart(rollout.deployment):
+                return  # it still runs, and is begun again at the next look
             data = {"restarted": why}
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
-        await asyncio.to_thread(self._write, rollout.id, lambda tx, row: promotion.end(tx, row, "succeeded"))
-        await asyncio.to_thread(self._tell, rollout.id, EVENTS[rollout.kind], data)
+        await asyncio.to_thread(self._end, rollout.id, partial(promotion.end, status="succeeded"), EVENTS[rollout.kind], data)
 
     def _payload(self, rollout: Rollout) -> bytes:
         folder = self.settings.version_folder(rollout.deployment, rollout.to_version)
@@ -194,8 +196,7 @@ class Rollouts:
             promotion.withdraw_canary(tx, promotion.locked(tx, row.deployment))
             promotion.end(tx, row, status, why)
 
-        await asyncio.to_thread(self._write, rollout.id, withdraw)
-        await asyncio.to_thread(self._tell, rollout.id, "version.promotion_failed", {"error": why})
+        await asyncio.to_thread(self._end, rollout.id, withdraw, "version.promotion_failed", {"error": why})
         await self._end_canary(rollout.deployment)
         return False
 
@@ -219,7 +220,7 @@ class Rollouts:
         with self.database.read() as tx:
             return registry.one(tx, Rollout, "rollout", id)
 
-    def _write(self, id: str, change: Callable[[Session, Rollout], None]) -> None:
+    def _write(self, id: str, change: Change) -> None:
         """To a rollout that still runs."""
         with self.lease.write() as tx:
             deployment = tx.scalars(select(Rollout.deployment).where(Rollout.id == id)).one()
@@ -228,10 +229,18 @@ class Rollouts:
             if row.status == promotion.RUNNING:
                 change(tx, row)
 
-    def _tell(self, id: str, kind: str, data: Json) -> None:
-        with self.lease.write() as tx:
-            row = tx.scalars(select(Rollout).where(Rollout.id == id)).one()
+    def _end(self, id: str, change: Change, kind: str, data: Json) -> None:
+        """With its event: who hears of one finds the other. One that was ended by somebody else is not told of."""
+
+        def ended(tx: Session, row: Rollout) -> None:
+            change(tx, row)
             deployment = registry.deployment(tx, row.deployment)
             told = {"rollout": row.id, "version": row.to_version, "from": row.from_version, **data}
             promotion.tell(tx, deployment, kind, f"{row.kind} to {row.to_version}: {row.status}", told)
             promotion.note(tx, deployment, f"rollout_{row.status}", row.id, version=row.to_version, error=row.error)
+
+        self._write(id, ended)
+
+
+def _canary_task(deployment: str) -> str:
+    return f"canary of {deployment}"

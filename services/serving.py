@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.replies import Proof, agree
+from actors.wake_state import WakeState
 from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
@@ -66,10 +67,10 @@ class Serving:
     async def close(self) -> None:
         await self.keepers.close()
 
-    async def restart(self, deployment_id: str) -> None:
-        """New replicas on the active version: the way back when replicas cannot be brought there by a delivery."""
+    async def restart(self, deployment_id: str) -> bool:
+        """New replicas on the active version: the way back when replicas cannot be brought there by a delivery. Whether they answer."""
         await asyncio.to_thread(self._set, deployment_id, ServingState.PROVISIONING)
-        await self._bring_up(deployment_id, anew=True)
+        return await self._bring_up(deployment_id, anew=True)
 
     async def scale(self, deployment_id: str, replicas: int | None) -> None:
         """Let so many replicas answer from now on, whatever is started anew meanwhile; None: as many as the deployment's serving says.
@@ -98,7 +99,7 @@ class Serving:
         except DeliveryFailed:
             self.deliveries["failed"] += 1
             async with self._lock(deployment_id):
-                await asyncio.to_thread(self.files.put_back, deployment_id, before)
+                await asyncio.to_thread(self._put_back, deployment_id, path, before)
             raise
 
     async def deliver_online(self, deployment_id: str, path: Path, version: str) -> list[Proof] | None:
@@ -114,6 +115,14 @@ class Serving:
             if known.active_version != version or known.dusk or known.state is not ServingState.AWAKE:
                 return None
             return await self._hand_round(deployment_id, path, payload)
+
+    def _put_back(self, deployment_id: str, path: Path, before: WakeState | None) -> None:
+        """A delivery has failed: what was served before it is served again; the active version where another one has become that since."""
+        active = self._deployment(deployment_id).active_version
+        if self.files.serves(deployment_id, path):
+            made, _ = promised(path)
+            still = active in (made.partition("+")[0], before.version.partition("+")[0] if before else None)
+            self.files.put_back(deployment_id, before if still else None, active)
 
     async def _deliver(self, deployment_id: str, path: Path) -> list[Proof]:
         promised(path)

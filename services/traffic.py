@@ -65,6 +65,14 @@ class Counter:
             minute.completion_tokens += completion_tokens
             minute.last_at = now
 
+    def count_tokens(self, deployment: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Of a request that was counted when it began."""
+        with self._lock:
+            minute = self._minutes[deployment, int(time.time() // MINUTE)]
+            minute.prompt_tokens += prompt_tokens
+            minute.completion_tokens += completion_tokens
+            minute.last_at = time.time()
+
     def count_canary(self, rollout: str, failed: bool) -> None:
         """One request more that a canary was given."""
         with self._lock:

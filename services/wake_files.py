@@ -55,10 +55,21 @@ class WakeFiles:
         if now is None or not right or not _there(now):
             self.serve(deployment_id, known.active_version)
 
-    def put_back(self, deployment_id: str, before: WakeState | None) -> None:
-        """A delivery has failed: from now on what was served before it."""
+    def serves(self, deployment_id: str, path: Path) -> bool:
+        """Whether the file says what this delivery makes."""
+        now = self.read(deployment_id)
+        try:
+            version, _ = promised(path)
+        except DeliveryFailed:  # then it was never written there
+            return False
+        return now is not None and (now.version == version if now.delivery is None else now.delivery.path == str(path))
+
+    def put_back(self, deployment_id: str, before: WakeState | None, active_version: str) -> None:
+        """From now on what was served before a delivery that failed; without it, the active version."""
         if before is not None:
             self.serve(deployment_id, Path(before.folder).name, before.delivery)
+        else:
+            self.serve(deployment_id, active_version)
 
     def lend(self, deployment_id: str, active_version: str, replicas: int | None) -> None:
         """From now on by so many replicas."""

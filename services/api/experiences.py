@@ -13,7 +13,18 @@ from services.access import Caller
 from services.api import views
 from services.api.filters import METADATA_PARAMETER, MetadataFilter, with_metadata, with_status
 from services.api.schemas import MOST_SECONDS, Body, ExperienceCreate, Metadata
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.api.shared import (
+    DEFAULT_LIMIT,
+    After,
+    ControllerDep,
+    Limit,
+    held,
+    needs,
+    of_caller,
+    of_deployment,
+    the,
+    the_deployment,
+)
 from services.batches import said_by
 from services.controller import Controller
 from services.errors import Problem
@@ -113,7 +124,7 @@ def release(id: str, body: Why, control: ControllerDep, caller: Admin) -> views.
 
 def _moved(control: Controller, caller: Caller, id: str, status: str, reason: str) -> views.View:
     with control.database.write() as tx:
-        row = present(the(tx, caller, ExperienceRow, "experience", id))
+        row = present(held(tx, the(tx, caller, ExperienceRow, "experience", id)))
         if row.consolidated_in is not None:
             raise Problem(409, "already_consolidated", f"{id} is in {row.consolidated_in}; roll that version back, or erase it.")
         if row.status != status:
@@ -133,8 +144,8 @@ def remove(id: str, control: ControllerDep, caller: Writes) -> None:
 
 def the_free_one(tx: Session, caller: Caller, id: str) -> ExperienceRow:
     """One that can go by itself. Raises Problem (409) where it cannot."""
-    row = the(tx, caller, ExperienceRow, "experience", id)
-    if held := row.consolidated_in or row.sleep:
-        detail = f"{id} is in {held}; what a version or a night holds is not deleted by itself: POST /v1/erasures takes it out."
+    row = held(tx, the(tx, caller, ExperienceRow, "experience", id))
+    if holder := row.consolidated_in or row.sleep:
+        detail = f"{id} is in {holder}; what a version or a night holds is not deleted by itself: POST /v1/erasures takes it out."
         raise Problem(409, "already_consolidated", detail)
     return row

@@ -18,7 +18,18 @@ from services import audit, registry
 from services.access import Caller
 from services.api import probe_views, views
 from services.api.schemas import Body, Metadata
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.api.shared import (
+    DEFAULT_LIMIT,
+    After,
+    ControllerDep,
+    Limit,
+    held,
+    needs,
+    of_caller,
+    of_deployment,
+    the,
+    the_deployment,
+)
 from services.errors import Problem, faults
 from services.probing import ask_for_run, spec_of
 from services.tables import Json, Probe, ProbeRun, new_id
@@ -112,7 +123,7 @@ def change(
     """Sleeps and runs that have begun go on with what it was."""
     given = {name: getattr(body, name) for name in SPEC_FIELDS if name in body.model_fields_set}
     with control.database.write() as tx:
-        row = the(tx, caller, Probe, "probe", id)
+        row = held(tx, the(tx, caller, Probe, "probe", id))
         if if_match not in (None, "*", _etag(row)):
             raise Problem(412, "etag_mismatch", f"Probe {id} has changed meanwhile: it is {_etag(row)}, not {if_match}.")
         row.spec = _valid({name: value for name, value in (row.spec | given).items() if value is not None})

@@ -17,7 +17,7 @@ from services.errors import Problem, not_found
 from services.keys import Refused
 from services.owned import of_caller, the_deployment
 from services.states import DeploymentState, deployment_state
-from services.tables import Deployment, Sleep
+from services.tables import Deployment, Row, Sleep
 
 _bearer = HTTPBearer(auto_error=False, description="An API key of the service")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="circadian"'}
@@ -64,6 +64,7 @@ DEFAULT_LIMIT = 20
 
 
 R = TypeVar("R")
+Object = TypeVar("Object", bound=Row)
 
 
 def the(tx: Session, caller: Caller, table: type[R], kind: str, id: str) -> R:
@@ -73,6 +74,16 @@ def the(tx: Session, caller: Caller, table: type[R], kind: str, id: str) -> R:
     if row is None:
         raise not_found(kind, id)
     return row
+
+
+def held(tx: Session, row: Object) -> Object:
+    """The object as it is now, held until the transaction ends. Raises Problem (404) where it has gone meanwhile."""
+    table: Any = type(row)
+    statement = select(table).where(table.number == row.number).with_for_update(of=table, key_share=True)
+    now = tx.scalar(statement.execution_options(populate_existing=True))
+    if now is None:
+        raise not_found("object", row.id)
+    return now
 
 
 def of_deployment(

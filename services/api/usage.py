@@ -25,7 +25,7 @@ def usage(
     deployment: str | None = None,
     days: Annotated[int, Query(ge=1, le=366)] = 30,
 ) -> views.View:
-    """Requests and tokens by deployment and day (UTC), the latest first. Of streams tokens are counted where they tell their usage."""
+    """Requests and tokens by deployment and day (UTC), the latest first."""
     with control.database.read() as tx:
         where = of_deployment(tx, caller, Deployment.id, deployment)
         ids = list(tx.scalars(select(Deployment.id).where(of_caller(caller, Deployment.id), *where)))

@@ -34,7 +34,7 @@ from services.errors import Problem, unreadable
 from services.fleet import Body, FleetUnavailable, Reply, Route
 from services.settings import Settings
 from services.states import ServingState
-from services.tables import Deployment
+from services.tables import Deployment, Json
 from services.taking_in import Said, take_in
 
 log = logging.getLogger(__name__)
@@ -193,6 +193,8 @@ async def _left(request: Request) -> None:
 async def _stream(
     control: Controller, caller: Caller, deployment: Deployment, route: Route, body: Body, exchange: Exchange | None
 ) -> Response:
+    options = body.get("stream_options") or {}
+    body["stream_options"] = {**options, "include_usage": True}  # it is counted, and passed on to those who asked
     pieces, head, watch = await _begun(control, deployment, route, body)
     headers = {VERSION_HEADER: head.version}
     if head.status != 200:
@@ -200,7 +202,9 @@ async def _stream(
     if exchange:
         headers[EXPERIENCE_HEADER] = exchange.id
     return StreamingResponse(
-        _pieces(control, caller, deployment, pieces, exchange, head.version, watch), media_type="text/event-stream", headers=headers
+        _pieces(control, caller, deployment, pieces, exchange, head.version, watch, bool(options.get("include_usage"))),
+        media_type="text/event-stream",
+        headers=headers,
     )
 
 
@@ -239,6 +243,7 @@ async def _pieces(
     exchange: Exchange | None,
     version: str,
     watch: _Watch,
+    tells_usage: bool,
 ) -> AsyncIterator[str]:
     """The engine's pieces, as they are, but for the id of a chat that is to be stored. Stored before the last one leaves; a stream that
     breaks off or tells an error is not stored."""
@@ -250,7 +255,16 @@ async def _pieces(
             await run_in_threadpool(_store, control, caller, deployment, exchange, "".join(exchange.heard), version)
         elif exchange:
             piece = exchange.hear(piece)
-        yield piece
+        used = _usage(piece)
+        if used is not None:
+            control.traffic.count_tokens(deployment.id, used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0)
+        if used is None or tells_usage:
+            yield piece
+
+
+def _usage(piece: str) -> Json | None:
+    """The tokens that the piece before the end of a stream tells; None for every other piece."""
+    return json.loads(piece.removeprefix("data: ")).get("usage") if '"choices":[]' in piece else None
 
 
 async def _json(request: Request) -> Any:

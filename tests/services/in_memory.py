@@ -48,6 +48,12 @@ class MemoryFleet:
     delivered: list[str] = field(default_factory=list)
     refuses: str = ""
     """Deliveries whose version contains this are refused."""
+    holds: str = ""
+    """A start of replicas whose key ends with this, and a delivery whose version contains it, do not get done."""
+    mute: bool = False
+    """No replica says what it serves."""
+    dead: bool = False
+    """No replica comes up."""
     room: tuple[float, float] = (64.0, 0.0)
     """CPUs and GPUs that nobody holds."""
     fails: str = ""
@@ -56,6 +62,10 @@ class MemoryFleet:
     """Ends of keys, and the seconds for which replicas with such a key think."""
 
     async def start(self, deployment: str, model: str, serving: ServingSpec, wake: Path) -> list[str]:
+        while self.holds and deployment.endswith(self.holds):
+            await asyncio.sleep(0.01)
+        if self.dead:
+            raise FleetUnavailable("no replica comes up")
         if deployment not in self.models:
             self.models[deployment] = deployment if model in self.models.values() else model
         state = read_wake(wake)
@@ -78,7 +88,8 @@ class MemoryFleet:
 
     async def look(self, deployment: str) -> Sight:
         there = self.versions.get(self._model(deployment), [])
-        return Sight(self._model(deployment) not in self.versions, frozenset(there), running=len(there))
+        said = frozenset() if self.mute else frozenset(there)
+        return Sight(self._model(deployment) not in self.versions, said, running=len(there))
 
     async def serves(self, deployment: str) -> bool:
         return bool(self.versions.get(self._model(deployment)))
@@ -99,11 +110,15 @@ class MemoryFleet:
         await self._think(deployment)
         for letter in self._echo(body):
             yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': letter}}]})}\n\n"
+        if (body.get("stream_options") or {}).get("include_usage"):
+            yield 'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
         yield "data: [DONE]\n\n"
 
     async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
         size = int.from_bytes(payload[:8], "little")
         meta = json.loads(payload[8 : 8 + size])["__metadata__"]
+        while self.holds and self.holds in meta["version"]:
+            await asyncio.sleep(0.01)
         if self.refuses and self.refuses in meta["version"]:
             raise DeliveryFailed(f"refused {meta['version']}")
         if self._model(deployment) not in self.versions:

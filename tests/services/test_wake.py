@@ -239,3 +239,16 @@ def test_replicas_that_live_answer_before_a_leader_that_begins_has_looked_at_the
         slow.versions.clear()
         answer = service.client.post("/v1/chat/completions", json=QUESTION)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+
+
+def test_the_tokens_of_a_stream_are_counted_and_told_to_those_who_asked(settings: Settings, base: Path) -> None:
+    quick = settings.model_copy(update={"traffic_seconds": 0.05})
+    with running(quick, base, MemoryFleet(), MemoryLauncher()) as service:
+        service.deploy()
+        silent = service.client.post("/v1/chat/completions", json=QUESTION | {"stream": True}).text
+        asked = service.client.post(
+            "/v1/chat/completions", json=QUESTION | {"stream": True, "stream_options": {"include_usage": True}}
+        ).text
+        assert ("usage" in silent, "usage" in asked) == (False, True)
+        service.until(lambda: [day["requests"] for day in service.client.get("/v1/usage").json()["data"]] == [2])
+        service.until(lambda: service.client.get("/v1/usage").json()["data"][0]["completion_tokens"] == 4)
