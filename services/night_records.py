@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
+
+from sqlalchemy.orm import Session
 
 from actors import names
 from circadian.memory.version import read_record
@@ -21,6 +24,7 @@ from services.leader import Lease
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
 from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
 from services.plan import ENDED_JOBS, Job, ahead
+from services.schedules.cooling import IN_A_ROW, JUDGED, cooling_until
 from services.settings import Settings
 from services.signing import Signing
 from services.states import DAWN, HELD, FastState, SleepStatus, moved
@@ -158,6 +162,7 @@ class Records:
             dawn.keep(tx, sleep, made, dawn.wish(tx, sleep))
             data = {"outcome": sleep.outcome, "version": made.record.id, "serves": sleep.parent_version}
             message = f"{made.record.id} is {sleep.outcome}, {sleep.parent_version} serves on"
+            self._cool_down(tx, sleep)
             registry.end_sleep(tx, sleep, SleepStatus.SUCCEEDED, message, data)
 
     def _made(self, outcome: NightOutcome) -> dawn.Made:
@@ -201,7 +206,16 @@ class Records:
             if sleep.attempt and self._report.job not in ENDED_JOBS:
                 registry.add_stray_job(tx, names.night_job(sleep.id, sleep.attempt), sleep.id)
             data = {"outcome": sleep.outcome, "version": sleep.parent_version, "error": sleep.error}
+            self._cool_down(tx, sleep)
             registry.end_sleep(tx, sleep, status, f"sleep {status.value}, {sleep.parent_version} serves on", data)
+
+    def _cool_down(self, tx: Session, sleep: Sleep) -> None:
+        """Say that schedules wait, where the sleep that ends now is one too many whose version was refused."""
+        ended = [(sleep.outcome or "", time.time())] if sleep.outcome in JUDGED else []
+        until = cooling_until([*ended, *registry.verdicts(tx, sleep.deployment)], self.settings.cool_down_seconds)
+        if ended and until is not None:
+            text = f"the gates have refused {IN_A_ROW} versions in a row: schedules begin no sleep until {_in_utc(until)}"
+            registry.append_event(tx, sleep, "deployment.cooling_down", text, {"until": until}, level="warning")
 
     def _set_fast(self, state: FastState, kind: str = "", message: str = "", data: Json | None = None) -> None:
         with self.lease.write() as tx:
@@ -217,3 +231,7 @@ class Records:
     def _load(self) -> Sleep:
         with self.database.read() as tx:
             return registry.one(tx, Sleep, "sleep", self.sleep_id)
+
+
+def _in_utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")

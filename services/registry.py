@@ -16,6 +16,7 @@ from circadian.specs import VersionRecord
 from services import outbox
 from services.errors import Problem, not_found
 from services.plan import InLine
+from services.schedules.cooling import IN_A_ROW, JUDGED
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
 from services.tables import Deployment, Event, ExperienceRow, Json, Row, Sleep, StrayJob, Version, new_id
 
@@ -155,6 +156,13 @@ def active_sleep(tx: Session, deployment_id: str) -> Sleep | None:
 def last_sleep(tx: Session, deployment_id: str) -> Sleep | None:
     ended = select(Sleep).where(Sleep.deployment == deployment_id, Sleep.status.not_in(ACTIVE))
     return tx.scalar(ended.order_by(Sleep.number.desc()).limit(1))
+
+
+def verdicts(tx: Session, deployment_id: str) -> list[tuple[str, float]]:
+    """What became of the last versions that a gate has seen, and when their sleeps ended, the latest first."""
+    judged = (Sleep.deployment == deployment_id, Sleep.status == SleepStatus.SUCCEEDED, Sleep.outcome.in_(JUDGED))
+    rows = tx.execute(select(Sleep.outcome, Sleep.finished_at).where(*judged).order_by(Sleep.finished_at.desc()).limit(IN_A_ROW))
+    return [(outcome or "", at or 0.0) for outcome, at in rows]
 
 
 def active_sleeps(tx: Session) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -24,6 +24,7 @@ from services.api.schemas import SleepTemplate
 from services.errors import Problem
 from services.leader import Lease
 from services.nights import Nights
+from services.schedules.cooling import cooling_until
 from services.schedules.plan import Decision, Occurrence, Skipped, State, Step, decide, kept
 from services.schedules.spec import ScheduleSpec
 from services.settings import Settings
@@ -52,7 +53,7 @@ class Scheduler:
         try:
             with self.lease.write() as tx:
                 row = tx.scalar(select(Schedule).where(Schedule.id == schedule).with_for_update())
-                return row is not None and _act(tx, row, time.time() if now is None else now)
+                return row is not None and _act(tx, row, self.settings, time.time() if now is None else now)
         except IntegrityError:
             log.info("schedule %s: somebody else began a sleep at the same time; the next look sees it", schedule)
             return False
@@ -63,10 +64,11 @@ class Scheduler:
             return list(tx.scalars(select(Schedule.id).where(Schedule.deployment.in_(there)).order_by(Schedule.number)))
 
 
-def _act(tx: Session, row: Schedule, now: float) -> bool:
+def _act(tx: Session, row: Schedule, settings: Settings, now: float) -> bool:
     spec, template = ScheduleSpec.model_validate(row.spec), SleepTemplate.model_validate(row.template)
     deployment = registry.deployment(tx, row.deployment)
-    state = known(tx, row, deployment, spec, template, now)
+    cooling = cooling_until(registry.verdicts(tx, deployment.id), settings.cool_down_seconds)
+    state = replace(known(tx, row, deployment, spec, template, now), cooling_until=cooling)
     decision = decide(spec, state, now)
     for skipped in decision.skipped:
         _skipped(tx, row, skipped)
@@ -77,12 +79,13 @@ def _act(tx: Session, row: Schedule, now: float) -> bool:
         acted = _cancel_active(tx, deployment)
     after = kept(state, decision)
     row.considered_at, row.fired, row.last_fired_at = after.considered_at, after.fired, after.last_fired_at
+    row.cooling_until = cooling if cooling is not None and now < cooling else None
     row.queued, row.next_at = (asdict(after.queued) if after.queued else None), decision.next_at
     return acted
 
 
 def known(tx: Session, row: Schedule, deployment: Deployment, spec: ScheduleSpec, template: SleepTemplate, now: float) -> State:
-    """Everything a look depends on."""
+    """What a look depends on, of the schedule and its deployment."""
     active, last = registry.active_sleep(tx, deployment.id), registry.last_sleep(tx, deployment.id)
     experiences, tokens = registry.pending(tx, deployment.id)
     since_request, rate = traffic.quiet(tx, deployment.id, row.created_at, spec.idle_seconds or 1.0, now)

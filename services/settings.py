@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     """Between two looks at a deployment that learns online: at its new experiences, its learner and its replicas."""
     schedule_seconds: Seconds = 5.0
     """Between two looks at the schedules, and at what other controllers were asked to take in or to forget."""
+    cool_down_seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 24 * 3600.0
+    """No schedule begins a sleep of a deployment for so long after the gates have refused two of its versions in a row
+    (schedules/cooling.py). Who asks for a sleep by hand is not held back. 0: schedules go on."""
     probe_seconds: Seconds = 1.0
     """Between two looks at the runs of probes that wait."""
     probe_patience_seconds: Seconds = 900.0

@@ -37,8 +37,9 @@ OBJECTS = {
     "VersionDiff": "object:string",
     "Rollout": HEAD + " deployment:string kind:string strategy:string from_version:string to_version:string status:string"
     " reason:string? by:string overridden_gates:array canary:object? finished_at:integer? error:string?",
-    "Schedule": HEAD + " deployment:string trigger:object sleep_template:object next_at:number? queued:object? fired:integer"
-    " last_fired_at:number? owner:string",
+    "Schedule": HEAD
+    + " deployment:string trigger:object sleep_template:object next_at:number? cooling_until:number? queued:object?"
+    " fired:integer last_fired_at:number? owner:string",
     "ScheduleRun": HEAD + " schedule:string occurrence:string trigger:string due_at:number outcome:string reason:string"
     " message:string sleep:string?",
     "WebhookEndpoint": HEAD + " url:string events:array deployments:array? enabled:boolean disabled:string?",

@@ -215,6 +215,7 @@ def schedule(row: Schedule) -> View:
         **row.spec,
         "sleep_template": row.template,
         "next_at": row.next_at,
+        "cooling_until": row.cooling_until,
         "queued": row.queued,
         "fired": row.fired,
         "last_fired_at": row.last_fired_at,

@@ -34,6 +34,7 @@ SCHEDULE = (
     "min_interval_seconds",
     "suspend",
     "next_at",
+    "cooling_until",
     "last_fired_at",
     "fired",
 )

@@ -257,6 +257,8 @@ class Schedule(Object):
     trigger: Json
     suspend: bool = False
     next_at: Time | None = None
+    cooling_until: Time | None = None
+    """It begins nothing before, because the gates have refused the deployment's last versions."""
     last_fired_at: Time | None = None
     fired: int = 0
     sleep_template: Json = {}

@@ -12,8 +12,8 @@
 **Cron times** are occurrences of their own. Each is fired, or skipped with a reason, once: those since the last look (or since the schedule
 was made) are due; of those that are not too late (`starting_deadline_seconds`) and not in a blackout the latest counts, and the others
 are skipped. So however long nobody looked, one sleep begins, or none. A time that comes too soon after the last sleep, or finds nothing
-to learn, is skipped too. One that has a place in the queue keeps it over blackouts and intervals, whatever the deadline; there is one
-place, and a later one takes it over.
+to learn, or while the deployment cools down (cooling.py), is skipped too. One that has a place in the queue keeps it over blackouts,
+intervals and a cool-down, whatever the deadline; there is one place, and a later one takes it over.
 
 **Traffic** (tokens, experiences, idleness) is no point in time but a condition: while something is in its way it stands, and nothing is
 skipped or written down. It never replaces an active sleep: where traffic is fast, none would ever end.
@@ -64,6 +64,7 @@ class Reason(StrEnum):
     BLACKOUT = "blackout"
     SLEEP_ACTIVE = "sleep_active"
     TOO_SOON = "too_soon"
+    COOLING_DOWN = "cooling_down"
     NOTHING_PENDING = "nothing_pending"
     DEADLINE_MISSED = "deadline_missed"
     SUPERSEDED = "superseded"
@@ -117,6 +118,8 @@ class State:
     """Of the deployment, for whatever cause."""
     last_sleep_began_at: float | None = None
     """Of the deployment, for whatever cause."""
+    cooling_until: float | None = None
+    """Until then no sleep begins, because the gates have refused versions of the deployment (cooling.py)."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def _on_occurrence(spec: ScheduleSpec, state: State, now: float, came: Occurrenc
     hindrance = _hindrance(spec, state, now, replaces=spec.concurrency == "replace")
     if hindrance is None:
         return (Step.REPLACE if state.sleep_active else Step.FIRE), Reason.DUE, came.text, came
-    passes = hindrance[0] in (Reason.BLACKOUT, Reason.TOO_SOON)
+    passes = hindrance[0] in (Reason.BLACKOUT, Reason.TOO_SOON, Reason.COOLING_DOWN)
     return Step.WAIT if state.queued and passes else Step.SKIP, *hindrance, came
 
 
@@ -232,6 +235,11 @@ def _hindrance(spec: ScheduleSpec, state: State, now: float, *, replaces: bool) 
     """What keeps any sleep from beginning."""
     if window := _blackout(spec, now):
         return Reason.BLACKOUT, window
+    if state.cooling_until is not None and now < state.cooling_until:
+        return (
+            Reason.COOLING_DOWN,
+            f"the gates have refused its last versions; it cools down for {state.cooling_until - now:.0f} s more",
+        )
     if state.sleep_active and not replaces:
         return Reason.SLEEP_ACTIVE, "the deployment sleeps"
     last = max(state.last_fired_at or 0.0, state.last_sleep_began_at or 0.0)

@@ -25,6 +25,8 @@ class Schedule(Row):
     last_fired_at: Mapped[float | None] = mapped_column(default=None)
     queued: Mapped[Json | None] = mapped_column(default=None)
     next_at: Mapped[float | None] = mapped_column(default=None)
+    cooling_until: Mapped[float | None] = mapped_column(default=None)
+    """Until when it begins nothing, because the gates have refused the deployment's last versions."""
 
 
 class ScheduleRun(Row):

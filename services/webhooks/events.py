@@ -42,6 +42,7 @@ EVENTS = {
     "version.revoked": "a version, and all that came of it, never serves again",
     "deployment.fast_memory_live": "a deployment serves with the night's fast memory",
     "deployment.put_back": "a deployment serves the version again that fell asleep",
+    "deployment.cooling_down": "the gates have refused versions in a row, and schedules begin no sleep for a while",
     "erasure.completed": "what was to be forgotten is, and nothing serves that knew it",
 }
 ALL = "*"

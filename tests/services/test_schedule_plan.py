@@ -74,6 +74,22 @@ def looked(spec: ScheduleSpec, state: State, now: float = DUE + 5) -> tuple[Step
         (schedule(nightly()), replace(MET, last_sleep_began_at=DUE - 599), DUE, Step.SKIP, Reason.TOO_SOON),
         (schedule(nightly()), replace(MET, last_sleep_began_at=DUE - 600, last_fired_at=DUE - DAY), DUE, Step.FIRE, Reason.DUE),
         (schedule(nightly(), min_interval_seconds=0), replace(MET, last_fired_at=DUE), DUE, Step.FIRE, Reason.DUE),
+        (schedule(nightly()), replace(MET, cooling_until=DUE + 1), DUE, Step.SKIP, Reason.COOLING_DOWN),
+        (schedule(nightly()), replace(MET, cooling_until=DUE), DUE, Step.FIRE, Reason.DUE),
+        (
+            schedule(nightly(), concurrency="queue"),
+            replace(MET, **ENDED, queued=QUEUED, cooling_until=DUE + 9),
+            DUE,
+            Step.WAIT,
+            Reason.COOLING_DOWN,
+        ),
+        (
+            schedule(nightly(), concurrency="replace"),
+            replace(MET, **ASLEEP, cooling_until=DUE + 1),
+            DUE,
+            Step.SKIP,
+            Reason.COOLING_DOWN,
+        ),
         # While a sleep is active.
         (schedule(nightly()), replace(MET, **ASLEEP), DUE, Step.SKIP, Reason.SLEEP_ACTIVE),
         (schedule(nightly(), concurrency="queue"), replace(MET, **ASLEEP), DUE, Step.WAIT, Reason.SLEEP_ACTIVE),
@@ -113,6 +129,10 @@ def looked(spec: ScheduleSpec, state: State, now: float = DUE + 5) -> tuple[Step
         (schedule(TOKENS, suspend=True), replace(MET, pending_tokens=1000), DUE, Step.WAIT, Reason.SUSPENDED),
         (schedule(TOKENS, blackout=[WINDOW]), replace(MET, pending_tokens=1000), DUE, Step.WAIT, Reason.BLACKOUT),
         (schedule(TOKENS), replace(MET, pending_tokens=1000, last_fired_at=DUE - 9), DUE, Step.WAIT, Reason.TOO_SOON),
+        (schedule(TOKENS), replace(MET, pending_tokens=1000, cooling_until=DUE + 1), DUE, Step.WAIT, Reason.COOLING_DOWN),
+        (schedule(COUNT), replace(MET, pending_experiences=10, cooling_until=DUE + 1), DUE, Step.WAIT, Reason.COOLING_DOWN),
+        (schedule(IDLE), replace(MET, seconds_since_request=600, cooling_until=DUE + 1), DUE, Step.WAIT, Reason.COOLING_DOWN),
+        (schedule(IDLE), replace(MET, seconds_since_request=600, cooling_until=DUE), DUE, Step.FIRE, Reason.DUE),
         *(
             (schedule(TOKENS, concurrency=way), replace(MET, pending_tokens=1000, **ASLEEP), DUE, Step.WAIT, Reason.SLEEP_ACTIVE)
             for way in ("forbid", "queue", "replace")

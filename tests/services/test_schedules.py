@@ -15,7 +15,7 @@ from services.settings import Settings
 from services.tables import Schedule, ScheduleRun
 
 CRON = {"any_of": [{"type": "cron", "expr": "30 2 * * *", "timezone": "Europe/Berlin"}]}
-HOUR = 3600.0
+HOUR, DAY = 3600.0, 86400.0
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ export function stats(facts) {
 }
 
 export function nextSleep(schedules) {
-  const times = (schedules ?? []).filter((schedule) => !schedule.suspend && schedule.next_at).map((schedule) => schedule.next_at);
+  const begins = ({ suspend, next_at: next, cooling_until: cooling }) => !suspend && next && next >= (cooling ?? 0);
+  const times = (schedules ?? []).filter(begins).map((schedule) => schedule.next_at);
   return times.length ? Math.min(...times) : null;
 }

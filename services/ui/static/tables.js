@@ -84,18 +84,17 @@ export function schedulesTable(schedules) {
       "tr",
       {},
       el("th", { scope: "row" }, schedule.trigger.any_of.map(trigger).join("; or ")),
-      cell(
-        "Next",
-        schedule.suspend
-          ? "suspended"
-          : schedule.next_at
-            ? `${when(schedule.next_at)} (${until(schedule.next_at)})`
-            : "when traffic calls for it",
-      ),
+      cell("Next", nextTime(schedule)),
       cell("Last", when(schedule.last_fired_at)),
     ),
   );
   return table("Schedules", ["Falls asleep", "Next", "Last"], rows);
+}
+
+function nextTime({ suspend, cooling_until: cooling, next_at: next }) {
+  if (suspend) return "suspended";
+  const said = next ? `${when(next)} (${until(next)})` : "when traffic calls for it";
+  return cooling ? `${said}, but not before ${when(cooling)}: the gate refused the last versions` : said;
 }
 
 function trigger(one) {
