@@ -100,7 +100,7 @@ def test_a_stream_that_is_stored_is_found_under_the_id_of_its_pieces(service: Se
         assert read.usage is not None
         assert read.usage.total_tokens == 5
     unstored = service.client.post("/v1/chat/completions", json={"model": "toy", "messages": ASKED, "stream": True})
-    assert unstored.text == "".join((first, last, used, "data: [DONE]\n\n"))
+    assert unstored.text == "".join((first, last, "data: [DONE]\n\n")), "usage is counted, and told to those who ask"
 
 
 def test_what_a_stored_chat_says_is_what_may_be_stored(service: Service) -> None:
