@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from services import audit, dreams, dry_run, registry
+from services import allowance, audit, dreams, dry_run, registry
 from services.access import Caller
 from services.api import views
 from services.api.etags import known, not_modified, tag_of
@@ -60,6 +60,7 @@ def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.Vi
     _check_teachers(control, caller, body)
     with control.database.read() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
+        allowance.check(tx, caller, deployment, body, body.gates)
         known_now = dry_run.looked_ahead(tx, deployment, body)
     return dry_run.plan(control.settings, deployment, body, *known_now)
 
@@ -103,8 +104,10 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
-    row = begin(tx, the_deployment(tx, caller, body.deployment), body, id=body.id, digest=digest, gates=body.gates)
-    audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment)
+    deployment = the_deployment(tx, caller, body.deployment)
+    loosened = allowance.check(tx, caller, deployment, body, body.gates)
+    row = begin(tx, deployment, body, id=body.id, digest=digest, gates=body.gates)
+    audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment, **({"loosened": loosened} if loosened else {}))
     return row
 
 
