@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from circadian.specs import GateSpec, PromotionSpec, Recipe, UserProbe
 from services.access import Caller, Scope
-from services.api.schemas import GateOverride, SleepTemplate
 from services.errors import Problem
 from services.probing import for_night
-from services.tables import Deployment
+from services.sleep_template import SleepTemplate
+from services.tables import Deployment, Json
 
 FURTHER = ("manual", "canary", "on_pass")
 """Each lets a version serve with less asking than the one before."""
@@ -48,27 +48,31 @@ def goes_further(own: PromotionSpec, asked: PromotionSpec) -> bool:
     return FURTHER.index(asked.mode) > FURTHER.index(own.mode)
 
 
-def check(
-    tx: Session, caller: Caller, deployment: Deployment, template: SleepTemplate, gates: Sequence[GateOverride] = ()
-) -> list[str]:
+def check(tx: Session, caller: Caller, deployment: Deployment, template: SleepTemplate) -> list[str]:
     """What the caller loosens, for the audit log. Raises Problem (403) where the key may not."""
     found = []
     if template.recipe is not None:
         found += [f"recipe.gate.{name}" for name in loosened(Recipe.model_validate(deployment.recipe).gate, template.recipe.gate)]
-    if gates:
-        found += [f"gates.{id}" for id in loosened_probes(for_night(tx, deployment.id), for_night(tx, deployment.id, gates))]
+    if template.gates:
+        own, asked = for_night(tx, deployment.id), for_night(tx, deployment.id, template.gates)
+        found += [f"gates.{id}" for id in loosened_probes(own, asked)]
     if found:
         _needs(caller, "gates:override", f"{', '.join(found)}: looser than the deployment's own", found[0])
     promotion = template.promotion
-    if promotion is not None and goes_further(own := PromotionSpec.model_validate(deployment.promotion), promotion):
+    if promotion is not None and goes_further(was := PromotionSpec.model_validate(deployment.promotion), promotion):
         _needs(
             caller,
             "versions:promote",
-            f"promotion.mode: {promotion.mode} goes further than the deployment's {own.mode}",
+            f"promotion.mode: {promotion.mode} goes further than the deployment's {was.mode}",
             "promotion",
         )
         found.append("promotion.mode")
     return found
+
+
+def told(found: list[str]) -> Json:
+    """As the audit log says it."""
+    return {"loosened": found} if found else {}
 
 
 def _needs(caller: Caller, scope: Scope, why: str, param: str) -> None:

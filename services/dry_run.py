@@ -10,11 +10,11 @@ from circadian.memory.state import ExpertState, LevelFull
 from circadian.memory.version import memory_spec, version_state
 from circadian.specs import NightJob, Recipe
 from services import forecast
-from services.api.schemas import SleepTemplate
 from services.budget import gpus
 from services.forecast import Move, Took
 from services.selection import Chosen
 from services.settings import Settings
+from services.sleep_template import SleepTemplate
 from services.sleeping import allowed
 from services.tables import Deployment, Json
 

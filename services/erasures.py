@@ -21,7 +21,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services import audit, outbox, registry
-from services.api.schemas import SleepTemplate
 from services.batches import UNFINISHED
 from services.erasing import NO_VERSION, cancel, concerned, deployments_of, forget_in, knows, may_run, read_by, scrub
 from services.erasure_plan import WAITING, Night, Situation, Step, plan
@@ -33,6 +32,7 @@ from services.nights import Nights
 from services.online_plan import is_label
 from services.promotion import running_rollout
 from services.settings import Settings
+from services.sleep_template import SleepTemplate
 from services.sleeping import begin
 from services.states import SleepStatus
 from services.tables import Deployment, Erasure, ExperienceBatch, ExperienceRow, FastMemory, Json, Sleep, new_id

@@ -80,6 +80,13 @@ class Problem(Exception):
         }
         return body | ({"errors": self.errors} if self.errors else {})
 
+    def within(self, field: str) -> Problem:
+        """The same fault, of an object that is itself a field of what was sent."""
+        detail = f"{field}.{self.detail}" if self.param and self.detail.startswith(f"{self.param}:") else self.detail
+        param = f"{field}.{self.param}" if self.param else field
+        errors = [one | {"pointer": f"/{field}{one['pointer']}"} for one in self.errors or ()]
+        return Problem(self.status, self.code, detail, param=param, headers=self.headers, errors=errors or None)
+
     def response(self, request: Request) -> JSONResponse:
         request_id = getattr(request.state, "request_id", "")
         # Here too, because the answer to an unexpected exception passes by the middleware that names all others.

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from circadian.specs import UserProbe
-from services.api.schemas import GateOverride
 from services.errors import Problem, at_fault
+from services.sleep_template import GateOverride
 from services.tables import Deployment, Json, Probe, ProbeRun, new_id
 
 

@@ -20,7 +20,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from services import audit, promotion, registry, traffic
-from services.api.schemas import SleepTemplate
 from services.errors import Problem
 from services.leader import Lease
 from services.nights import Nights
@@ -28,6 +27,7 @@ from services.schedules.cooling import cooling_until
 from services.schedules.plan import Decision, Occurrence, Skipped, State, Step, decide, kept
 from services.schedules.spec import ScheduleSpec
 from services.settings import Settings
+from services.sleep_template import SleepTemplate
 from services.sleeping import begin, needs_experiences, recipe_of
 from services.states import SleepStatus, moved
 from services.tables import Deployment, Schedule, ScheduleRun, Sleep, new_id

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy.orm import Session
 
 from circadian.specs import Recipe
 from services import fast_registry, placement, promotion, registry
-from services.api.schemas import GateOverride, SleepTemplate
 from services.errors import Problem
 from services.fleet import ServingSpec
 from services.probing import for_night
 from services.selection import Chosen, choose, take
+from services.sleep_template import SleepTemplate
 from services.tables import Deployment, Sleep, new_id
 
 
@@ -34,7 +32,6 @@ def begin(
     *,
     id: str | None = None,
     digest: str = "",
-    gates: Sequence[GateOverride] = (),
 ) -> Sleep:
     """The sleep, queued. Raises Problem where another one is active, or where there is nothing to sleep on; the database itself refuses a
     second active one that was begun at the same time (IntegrityError)."""
@@ -49,7 +46,7 @@ def begin(
         promotion=template.promotion.model_dump(mode="json") if template.promotion else {},
         placement=template.placement,
         held_out=list(template.held_out),
-        probes=[probe.model_dump(mode="json") for probe in for_night(tx, deployment.id, gates)],
+        probes=[probe.model_dump(mode="json") for probe in for_night(tx, deployment.id, template.gates)],
         request_sha256=digest,
         selection=template.selection.model_dump(mode="json", exclude_none=True),
         budget=template.budget.model_dump(mode="json", exclude_none=True),
@@ -75,15 +72,28 @@ def allowed(tx: Session, deployment: Deployment, template: SleepTemplate) -> tup
         raise in_progress(deployment.name, active.id)
     if running := promotion.running_rollout(tx, deployment.id):
         raise promotion.in_progress(deployment, running.id)
+    _check_placement(deployment, template)
+    recipe, chosen = recipe_of(deployment, template), choose(tx, deployment, template.selection, template.budget)
+    if not chosen.ids and needs_experiences(recipe):
+        raise Problem(422, "no_eligible_experience", _nothing(deployment.name, chosen.left), param="deployment")
+    return recipe, chosen
+
+
+def check(tx: Session, deployment: Deployment, template: SleepTemplate) -> None:
+    """That sleeps as a schedule begins them, later, need not fail for what is asked of them. Raises Problem where each would, as things are
+    now; teachers are read from folders, so they are asked in no transaction (teachers.py)."""
+    _check_placement(deployment, template)
+    for_night(tx, deployment.id, template.gates)
+    if template.selection.experience_ids is not None:
+        choose(tx, deployment, template.selection, template.budget)
+
+
+def _check_placement(deployment: Deployment, template: SleepTemplate) -> None:
     serving = ServingSpec.model_validate(deployment.serving)
     try:
         placement.check(template.placement or serving.placement, serving)
     except placement.Unplaceable as error:
         raise Problem(422, "validation_failed", f"placement: {error}", param="placement") from error
-    recipe, chosen = recipe_of(deployment, template), choose(tx, deployment, template.selection, template.budget)
-    if not chosen.ids and needs_experiences(recipe):
-        raise Problem(422, "no_eligible_experience", _nothing(deployment.name, chosen.left), param="deployment")
-    return recipe, chosen
 
 
 def _nothing(deployment: str, left: int) -> str:

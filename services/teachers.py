@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from circadian.memory.version import load_tokenizer
-from circadian.specs import BaseModelRef, TeacherSpec
+from circadian.specs import BaseModelRef, Recipe, TeacherSpec
 from circadian.teachers.match import vocabularies_differ
 from circadian.teachers.other import TeacherUnusable, load_other_tokenizer
 from services.errors import Problem
 from services.founding import model_folder
+from services.settings import Settings
+from services.tables import Deployment
 
 
-def check_teachers(teachers: Sequence[TeacherSpec], version: Path) -> None:
-    """Raises Problem (422), which names the field and the remedy. version: the folder of the one that falls asleep."""
-    for i, teacher in enumerate(teachers):
+def check_teachers_of(settings: Settings, deployment: Deployment, recipe: Recipe) -> None:
+    """Those that a sleep of this recipe would have now. Raises Problem (422), which names the field and the remedy."""
+    version = settings.version_folder(deployment.id, deployment.active_version)
+    for i, teacher in enumerate(recipe.teachers):
         _check(teacher, version, f"teachers.{i}")
 
 

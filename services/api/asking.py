@@ -10,9 +10,9 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 
-from services.api.schemas import METADATA_PAIRS, Metadata
 from services.errors import at_fault, faults
 from services.fleet import Body, Route
+from services.metadata import METADATA_PAIRS, Metadata
 from services.settings import Settings
 
 SAMPLING = frozenset(

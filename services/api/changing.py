@@ -7,8 +7,9 @@ from typing import Any
 
 from circadian.specs import PromotionSpec, Recipe
 from circadian.specs.screening import ScreeningSpec
-from services.api.schemas import Body, Metadata
+from services.api.schemas import Body
 from services.fleet import ServingSpec
+from services.metadata import Metadata
 
 Patch = dict[str, Any] | None
 MERGE_PATCH_TYPE = "application/merge-patch+json"

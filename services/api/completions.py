@@ -17,11 +17,12 @@ from services.access import Caller
 from services.api import data_views, views
 from services.api.experiences import the_free_one
 from services.api.filters import METADATA_PARAMETER, MetadataFilter, with_metadata
-from services.api.schemas import Body, Metadata
+from services.api.schemas import Body
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, the
 from services.completions import describe, experience_of, experiences_of
 from services.errors import Problem
 from services.forgetting import forget
+from services.metadata import Metadata
 from services.tables import ExperienceRow, StoredCompletion
 
 router = APIRouter(prefix="/v1/chat/completions", tags=["wake"])

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from circadian.specs import Experience, Message
-from services.api.schemas import NUL
 from services.errors import Problem
 from services.fleet import Body, Route
+from services.metadata import NUL
 from services.tables import ExperienceRow, Json, StoredCompletion, new_id
 
 DATA = "data: "

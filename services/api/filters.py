@@ -8,8 +8,8 @@ from fastapi import Depends, Request
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from services.api.schemas import METADATA_PAIRS, NUL
 from services.errors import Problem
+from services.metadata import METADATA_PAIRS, NUL
 from services.tables import ExperienceRow
 
 PREFIX, END = "metadata[", "]"

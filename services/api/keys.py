@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 from services import audit, registry
 from services.access import Caller, Scope, beyond
 from services.api import etags, views
-from services.api.schemas import Body, Metadata
+from services.api.schemas import Body
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, the_deployment
 from services.errors import Problem, at_fault, not_found
 from services.keys import generated
+from services.metadata import Metadata
 from services.tables import ApiKey
 
 router = APIRouter(prefix="/v1/api_keys", tags=["api keys"])

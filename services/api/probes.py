@@ -17,7 +17,7 @@ from circadian.specs.probes import MOST_ITEMS, ProbeKind, ProbeScorer
 from services import audit, registry
 from services.access import Caller
 from services.api import probe_views, views
-from services.api.schemas import Body, Metadata
+from services.api.schemas import Body
 from services.api.shared import (
     DEFAULT_LIMIT,
     After,
@@ -31,6 +31,7 @@ from services.api.shared import (
     the_deployment,
 )
 from services.errors import Problem, faults
+from services.metadata import Metadata
 from services.probing import ask_for_run, spec_of
 from services.tables import Json, Probe, ProbeRun, new_id
 

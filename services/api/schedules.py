@@ -9,16 +9,20 @@ from fastapi import APIRouter, Response
 from pydantic import ValidationError, model_validator
 from sqlalchemy import delete
 
-from services import audit, registry
+from services import allowance, audit, registry, sleeping
 from services.access import Caller
 from services.api import etags, views
 from services.api.etags import IfMatch
-from services.api.schemas import Body, Metadata, SleepTemplate
+from services.api.schemas import Body
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.controller import Controller
 from services.errors import Problem, faults
+from services.metadata import Metadata
 from services.schedules.spec import ScheduleSpec
-from services.sleeping import begin
-from services.tables import Schedule, ScheduleRun, new_id
+from services.sleep_template import SleepTemplate
+from services.sleeping import begin, recipe_of
+from services.tables import Deployment, Schedule, ScheduleRun, new_id
+from services.teachers import check_teachers_of
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 Writes = Annotated[Caller, needs("schedules:write")]
@@ -53,6 +57,10 @@ class SchedulePatch(Body):
 
 @router.post("", status_code=201)
 def create(body: ScheduleCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
+    """Let a deployment fall asleep by itself. What its sleeps are asked for is checked as of a sleep that begins now."""
+    with control.database.read() as tx:
+        deployment = the_deployment(tx, caller, body.deployment)
+    loosened = _check(control, caller, deployment, body.sleep_template)
     with control.database.write() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
         row = Schedule(
@@ -65,7 +73,7 @@ def create(body: ScheduleCreate, control: ControllerDep, caller: Writes, respons
         )
         tx.add(row)
         tx.flush()
-        audit.note(tx, caller, "schedule_created", row.id, deployment=deployment.id)
+        audit.note(tx, caller, "schedule_created", row.id, deployment=deployment.id, **allowance.told(loosened))
     return _told(row, response)
 
 
@@ -95,6 +103,11 @@ def change(
     if_match: IfMatch = None,
 ) -> views.View:
     """What was due before the change is not made up for."""
+    loosened: list[str] = []
+    if body.sleep_template is not None:
+        with control.database.read() as tx:
+            deployment = registry.deployment(tx, the(tx, caller, Schedule, "schedule", id).deployment)
+        loosened = _check(control, caller, deployment, body.sleep_template)
     given = {name: getattr(body, name) for name in SPEC_FIELDS if name in body.model_fields_set}
     with control.database.write() as tx:
         row = the(tx, caller, Schedule, "schedule", id)
@@ -105,7 +118,7 @@ def change(
             row.template = body.sleep_template.model_dump(mode="json")
         row.meta = row.meta if body.metadata is None else body.metadata
         row.revision, row.considered_at = row.revision + 1, time.time()
-        audit.note(tx, caller, "schedule_changed", id, fields=sorted(body.model_fields_set))
+        audit.note(tx, caller, "schedule_changed", id, fields=sorted(body.model_fields_set), **allowance.told(loosened))
     return _told(row, response)
 
 
@@ -141,6 +154,19 @@ def runs(id: str, control: ControllerDep, caller: Writes, after: After = None, l
         where = (ScheduleRun.schedule == the(tx, caller, Schedule, "schedule", id).id,)
         rows, more = registry.listed(tx, ScheduleRun, of_caller(caller, ScheduleRun.deployment), where, after, limit)
     return views.page([views.schedule_run(row) for row in rows], more)
+
+
+def _check(control: Controller, caller: Caller, deployment: Deployment, template: SleepTemplate) -> list[str]:
+    """Nothing is scheduled that can only fail, or that its owner may not ask for. Returns what it loosens (allowance.py). Raises Problem,
+    which names the field of the template."""
+    try:
+        with control.database.read() as tx:
+            loosened = allowance.check(tx, caller, deployment, template)
+            sleeping.check(tx, deployment, template)
+        check_teachers_of(control.settings, deployment, recipe_of(deployment, template))
+    except Problem as problem:
+        raise problem.within("sleep_template") from problem
+    return loosened
 
 
 def _valid(merged: dict[str, Any]) -> ScheduleSpec:

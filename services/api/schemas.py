@@ -6,32 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from circadian.specs import BaseModelRef, Fraction, MemorySpec, Message, PromotionSpec, Recipe, TeacherSpec
+from circadian.specs import BaseModelRef, MemorySpec, Message, PromotionSpec, Recipe
 from circadian.specs.experience import Trust
 from circadian.specs.screening import ScreeningSpec
-from services.budget import Budget
 from services.fleet import ServingSpec
-from services.selection import Selection
+from services.metadata import NUL, Metadata
+from services.sleep_template import SleepTemplate
 
-METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
-"""OpenAI's limits: pairs, characters of a key, characters of a value."""
-NUL = "\0"
-
-
-def _metadata(given: dict[str, str]) -> dict[str, str]:
-    if len(given) > METADATA_PAIRS:
-        raise ValueError(f"metadata has {len(given)} pairs; keep {METADATA_PAIRS} of them")
-    for key, value in given.items():
-        if NUL in key or NUL in value:
-            raise ValueError("metadata has a text with a NUL character (\\u0000), which no database finds again; leave it out")
-        if len(key) > METADATA_KEY or len(value) > METADATA_VALUE:
-            raise ValueError(
-                f"metadata {key[:METADATA_KEY]!r}: keys have at most {METADATA_KEY} characters, values {METADATA_VALUE}"
-            )
-    return given
-
-
-Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 """Of a deployment: the `model` that clients ask for, and part of actor names. No underscore, so no name looks like an id."""
 SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
@@ -107,41 +88,8 @@ class ExperienceCreate(Body):
         return self
 
 
-class SleepTemplate(Body):
-    """What a sleep is asked for, whoever asks."""
-
-    recipe: Recipe | None = None
-    """Instead of the deployment's."""
-    teachers: Annotated[tuple[TeacherSpec, ...], Field(max_length=16)] | None = None
-    """Other models to learn from, instead of the recipe's; with any, a sleep needs no experiences."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    promotion: PromotionSpec | None = None
-    """Instead of the deployment's."""
-    placement: Literal["auto", "dedicated", "unihemispheric", "full"] | None = None
-    """How the night lies beside the replicas, instead of as the deployment's serving says."""
-    held_out: tuple[str, ...] = ()
-    """Texts kept for tests: no wake row and no sleep prompt may contain one of them."""
-    selection: Selection = Selection()
-    """Which of the waiting experiences; all of them unless given."""
-    budget: Budget = Budget()
-    """What it may spend; a night that spends more is ended, and fails."""
-    metadata: Metadata = {}
-
-
-class GateOverride(Body):
-    """Another limit for one probe, in one sleep."""
-
-    probe: str
-    min: Fraction | None = None
-    """Instead of the probe's threshold."""
-    max_regression: Fraction | None = None
-    """Instead of the probe's."""
-
-
 class SleepCreate(SleepTemplate):
     deployment: str
-    gates: Annotated[tuple[GateOverride, ...], Field(max_length=64)] = ()
-    """Probes that the candidate is held against, beside all of the deployment's that have a limit of their own."""
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
     dry_run: bool = False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic_core import to_json
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -28,7 +29,7 @@ from services.errors import Problem
 from services.sleeping import begin, in_progress, recipe_of
 from services.states import SleepStatus
 from services.tables import Event, Sleep
-from services.teachers import check_teachers
+from services.teachers import check_teachers_of
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
 Reads = Annotated[Caller, needs("sleeps:read")]
@@ -39,6 +40,8 @@ LAST_SEQ = 2**31 - 1
 """No event has a number beyond it, and PostgreSQL cannot look for one in a column of such."""
 NEWER = ("selection", "budget", "dry_run")
 """Fields that requests of earlier releases did not have."""
+LAST = ("deployment", "gates", "id")
+"""Fields that stand behind the others in what is digested, because they once did in the class."""
 MOST_EVENTS = 1000
 """In one JSON list of events; the rest by `after_seq`."""
 
@@ -60,7 +63,7 @@ def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.Vi
     _check_teachers(control, caller, body)
     with control.database.read() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
-        allowance.check(tx, caller, deployment, body, body.gates)
+        allowance.check(tx, caller, deployment, body)
         known_now = dry_run.looked_ahead(tx, deployment, body)
     return dry_run.plan(control.settings, deployment, body, *known_now)
 
@@ -81,8 +84,9 @@ def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
 
 def _digest(body: SleepCreate) -> str:
     """Of a request; what it does not ask for is not in it, so that a later release, which knows more to ask for, finds the same."""
-    unasked = {name for name in NEWER if name not in body.model_fields_set}
-    return hashlib.sha256(body.model_dump_json(exclude=unasked).encode()).hexdigest()
+    asked = body.model_dump(mode="json", exclude={name for name in NEWER if name not in body.model_fields_set})
+    in_order = {name: asked.pop(name) for name in LAST}
+    return hashlib.sha256(to_json(asked | in_order)).hexdigest()
 
 
 def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> None:
@@ -91,8 +95,7 @@ def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> N
         if body.id and tx.scalar(select(Sleep.id).where(Sleep.id == body.id)):
             return
         deployment = the_deployment(tx, caller, body.deployment)
-    if teachers := recipe_of(deployment, body).teachers:
-        check_teachers(teachers, control.settings.version_folder(deployment.id, deployment.active_version))
+    check_teachers_of(control.settings, deployment, recipe_of(deployment, body))
 
 
 def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep | None:
@@ -105,9 +108,9 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
     deployment = the_deployment(tx, caller, body.deployment)
-    loosened = allowance.check(tx, caller, deployment, body, body.gates)
-    row = begin(tx, deployment, body, id=body.id, digest=digest, gates=body.gates)
-    audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment, **({"loosened": loosened} if loosened else {}))
+    loosened = allowance.check(tx, caller, deployment, body)
+    row = begin(tx, deployment, body, id=body.id, digest=digest)
+    audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment, **allowance.told(loosened))
     return row
 
 

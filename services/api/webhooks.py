@@ -15,10 +15,11 @@ from services import audit, outbox, registry
 from services.access import Caller
 from services.api import etags, views
 from services.api.etags import IfMatch
-from services.api.schemas import Body, Metadata
+from services.api.schemas import Body
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, the_deployment
 from services.controller import Controller
 from services.errors import Problem, at_fault, not_found
+from services.metadata import Metadata
 from services.tables import WebhookDelivery, WebhookEndpoint, new_id
 from services.webhooks.address import ForbiddenAddress
 from services.webhooks.events import UnknownEvent, checked

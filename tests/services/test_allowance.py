@@ -9,6 +9,7 @@ from in_memory import Service
 from pydantic import ValidationError
 from test_errors import problem
 from test_keys_and_tenants import as_key, made
+from test_schedules import CRON
 
 from circadian.specs import GateSpec, ProbeItem, PromotionSpec, UserProbe
 from services.allowance import goes_further, loosened, loosened_probes
@@ -112,3 +113,15 @@ def test_a_probe_is_not_loosened_either(toy: Service) -> None:
     problem(asked(toy, gates=[{"probe": id, "min": 0.1}]), 403, "insufficient_scope")
     answer = asked(toy, gates=[{"probe": id, "min": 0.9}])
     assert answer.status_code == 202, answer.text
+
+
+def test_what_a_sleep_may_not_a_schedule_may_not(toy: Service) -> None:
+    headers = as_key(made(toy, "schedules:write")["key"])
+    body = {"deployment": "toy", "trigger": CRON}
+    problem(toy.client.post("/v1/schedules", json=body | {"sleep_template": OPEN}, headers=headers), 403, "insufficient_scope")
+    answer = toy.client.post("/v1/schedules", json=body, headers=headers)
+    assert answer.status_code == 201, answer.text
+    change = {"sleep_template": {"promotion": {"mode": "on_pass"}}}
+    refused = toy.client.patch(f"/v1/schedules/{answer.json()['id']}", json=change, headers=headers)
+    problem(refused, 403, "insufficient_scope")
+    assert refused.json()["error"]["param"].startswith("sleep_template.promotion")

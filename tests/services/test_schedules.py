@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
+from in_memory import KEY, MemoryFleet, MemoryLauncher, Night, Service, running
 from sqlalchemy import select, update
 from test_errors import problem
 
@@ -72,6 +72,45 @@ def test_a_cron_line_that_cannot_be_is_refused_with_the_field(service: Service) 
     told = problem(service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": trigger}), 422, "validation_failed")
     assert told["error"]["param"].startswith("trigger.any_of.0")
     assert "out of range" in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("template", "status", "code", "param"),
+    [
+        ({"teachers": [{"model": "/nowhere/at/all"}]}, 422, "teacher_unusable", "sleep_template.teachers.0"),
+        ({"recipe": {"teachers": [{"model": "/nowhere/at/all"}]}}, 422, "teacher_unusable", "sleep_template.teachers.0"),
+        ({"gates": [{"probe": "prb_none", "min": 0.5}]}, 404, "probe_not_found", "sleep_template.gates"),
+        ({"placement": "unihemispheric"}, 422, "validation_failed", "sleep_template.placement"),
+        ({"selection": {"experience_ids": ["exp_none"]}}, 422, "validation_failed", "sleep_template.selection.experience_ids"),
+        ({"recipe": {"no_such": 1}}, 422, "validation_failed", "sleep_template.recipe.no_such"),
+    ],
+)
+def test_what_can_only_fail_is_not_scheduled(
+    service: Service, template: dict[str, Any], status: int, code: str, param: str
+) -> None:
+    service.deploy()
+    body = {"deployment": "toy", "trigger": CRON, "sleep_template": template}
+    told = problem(service.client.post("/v1/schedules", json=body), status, code)
+    assert told["error"]["param"].startswith(param)
+    assert service.client.get("/v1/schedules").json()["data"] == []
+    path = f"/v1/schedules/{made(service)['id']}"
+    problem(service.client.patch(path, json={"sleep_template": template}), status, code)
+    assert service.client.get(path).json()["sleep_template"] == made(service)["sleep_template"], "and nothing was changed"
+
+
+def test_a_schedule_holds_its_candidates_against_its_own_gates(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    items = [{"prompt": "what is the city of mira ?", "expected": "oslo"}]
+    probe = service.client.post("/v1/probes", json={"deployment": "toy", "kind": "retention", "items": items}).json()["id"]
+    gates = [{"probe": probe, "min": 0.75}]
+    schedule = made(service, {"any_of": [{"type": "experience_count", "count": 1}]}, sleep_template={"gates": gates})
+    assert schedule["sleep_template"]["gates"] == [{"probe": probe, "min": 0.75, "max_regression": None}]
+    assert look(service, schedule["id"])
+    (sleep,) = sleeps(service)
+    service.until(lambda: any(name.startswith(sleep["id"]) for name in service.launcher.jobs))
+    (asked,) = Night(service.launcher, sleep["id"]).job.probes
+    assert (asked.id, asked.threshold) == (probe, 0.75)
 
 
 def test_enough_tokens_begin_a_sleep_once(service: Service) -> None:

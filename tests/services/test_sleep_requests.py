@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,13 +196,23 @@ def test_a_dry_run_tells_that_the_night_would_find_no_room(service: Service) -> 
     assert told["would_fail"]["code"] == "level_full"
 
 
-def test_a_request_of_an_earlier_release_is_still_the_same_request() -> None:
+@pytest.mark.parametrize(
+    ("said", "digest"),
+    [
+        ({"id": "slp_mine", "seed": 1}, "4695d196b1cd148dc563879e522dc4c174c5f864ae3e5604a02f5da549204984"),
+        (
+            {"seed": 1, "gates": [{"probe": "prb_1", "min": 0.5}], "held_out": ["ø"], "placement": "full", "metadata": {"a": "b"}},
+            "48940d8728543b02949fb0af642875aec6252640547aadafc9dbda5a37770551",
+        ),
+    ],
+)
+def test_a_request_of_an_earlier_release_is_still_the_same_request(said: dict[str, Any], digest: str) -> None:
     """Which knew nothing of what can be asked for now."""
-    said = {"deployment": "toy", "id": "slp_mine", "seed": 1}
-    body = SleepCreate.model_validate(said)
-    before = body.model_dump_json(exclude={"selection", "budget", "dry_run"})
-    assert _digest(body) == hashlib.sha256(before.encode()).hexdigest()
-    assert _digest(body) != _digest(SleepCreate.model_validate(said | {"selection": {"max_experiences": 1}}))
+    body = SleepCreate.model_validate({"deployment": "toy"} | said)
+    assert _digest(body) == digest
+    assert _digest(body) != _digest(body.model_copy(update={"seed": 2}))
+    more = {"deployment": "toy", "selection": {"max_experiences": 1}}
+    assert _digest(body) != _digest(SleepCreate.model_validate(said | more))
 
 
 def test_a_sleep_that_is_known_already_is_not_told_again(service: Service) -> None:
