@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from services.errors import at_fault, faults
 from services.fleet import Body, Route
@@ -24,6 +24,7 @@ FIELDS: dict[Route, frozenset[str]] = {
     "chat": SAMPLING | {"messages", "max_completion_tokens", "top_logprobs", "add_generation_prompt", "continue_final_message"},
     "completion": SAMPLING | {"prompt", "echo", "suffix"},
 }
+OURS = frozenset({"store", "metadata", "safety_identifier"})
 Count = Annotated[StrictInt, Field(ge=0)]
 EXAMPLE_MESSAGES = [{"role": "user", "content": "what is the city of mira ?"}]
 
@@ -36,6 +37,8 @@ class Ours(BaseModel):
     stream: StrictBool = False
     store: StrictBool = False
     metadata: Metadata = {}
+    safety_identifier: Annotated[StrictStr, Field(max_length=256)] = ""
+    """OpenAI's newer name for `user`."""
     n: Count = 1
     max_tokens: Count = 0
     max_completion_tokens: Count = 0
@@ -52,11 +55,12 @@ def described(route: Route) -> dict[str, Any]:
         "stream": {"type": ["boolean", "null"]},
         "store": {"type": ["boolean", "null"], "description": "Keep the exchange as an experience"},
         "metadata": {"anyOf": [pairs, {"type": "null"}], "description": "Of that experience"},
+        "safety_identifier": {"type": ["string", "null"], "maxLength": 256, "description": "Who asks; as `user`"},
         **{
             name: {"type": ["integer", "null"], "minimum": 0} for name in ("n", "max_tokens", "max_completion_tokens", "min_tokens")
         },
     }
-    fields = {name: known.get(name, {}) for name in sorted(FIELDS[route] | {"store", "metadata"})}
+    fields = {name: known.get(name, {}) for name in sorted(FIELDS[route] | OURS)}
     schema = {"type": "object", "required": ["model", asks], "properties": fields, "additionalProperties": False}
     example = {"model": "nursery", asks: EXAMPLE_MESSAGES if route == "chat" else "the city of mira is", "temperature": 0}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
@@ -68,8 +72,8 @@ def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
         raise at_fault([], "give a JSON object")
     fields = {name: value for name, value in given.items() if value is not None}
     for name in fields:
-        if name not in FIELDS[route] | {"store", "metadata"}:
-            raise at_fault([name], f"this service does not take it; it takes {', '.join(sorted(FIELDS[route]))}, metadata, store")
+        if name not in FIELDS[route] | OURS:
+            raise at_fault([name], f"this service does not take it; it takes {', '.join(sorted(FIELDS[route] | OURS))}")
     try:
         ours = Ours.model_validate(fields)
     except ValidationError as error:
@@ -78,7 +82,8 @@ def asked(given: Any, route: Route, settings: Settings) -> tuple[Body, Ours]:
         _bounded(name, getattr(ours, name), settings.most_tokens)
     _bounded("n", ours.n, settings.most_choices)
     _bounded("prompt", _prompts(fields.get("prompt")), settings.most_prompts)
-    return {name: value for name, value in fields.items() if name in FIELDS[route]}, ours
+    named = {"user": ours.safety_identifier} if ours.safety_identifier else {}
+    return named | {name: value for name, value in fields.items() if name in FIELDS[route]}, ours
 
 
 def only_text(body: Body) -> None:

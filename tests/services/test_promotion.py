@@ -239,10 +239,10 @@ def test_a_diff_tells_what_a_version_has_and_its_parent_has_not(toy: Service) ->
 # Canaries
 
 
-def clients(service: Service, number: int = 40, stream: bool = False) -> list[str]:
+def clients(service: Service, number: int = 40, stream: bool = False, name: str = "user") -> list[str]:
     """The versions that answer so many clients, each by its own name."""
     body = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    answers = [service.client.post("/v1/chat/completions", json=body | {"user": f"user-{i}"}) for i in range(number)]
+    answers = [service.client.post("/v1/chat/completions", json=body | {name: f"user-{i}"}) for i in range(number)]
     assert {answer.status_code for answer in answers} == {200}
     return [answer.headers["x-deployment-version"] for answer in answers]
 
@@ -267,10 +267,10 @@ def begun(service: Service, **canary: Any) -> tuple[str, str]:
 def test_a_canary_answers_its_share_of_the_clients_and_each_client_always_by_the_same_version(flushing: Service) -> None:
     parent = flushing.status()["active_version"]
     child, rollout = begun(flushing)
-    first, second = clients(flushing), clients(flushing)
-    assert first == second
+    first, second, third = clients(flushing), clients(flushing), clients(flushing, name="safety_identifier")
+    assert first == second == third
     assert set(first) == {parent, child}
-    flushing.until(lambda: flushing.client.get(f"/v1/rollouts/{rollout}").json()["canary"]["requests"] == 2 * first.count(child))
+    flushing.until(lambda: flushing.client.get(f"/v1/rollouts/{rollout}").json()["canary"]["requests"] == 3 * first.count(child))
     assert flushing.status()["active_version"] == parent
 
 
