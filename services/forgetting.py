@@ -1,4 +1,5 @@
-"""What goes with an experience's body: by what it is found and compared, what was said about it, and the chat that it was.
+"""What goes with an experience's body: by what it is found and compared, what was said about it, the chat that it was, and answers that are
+kept to be given again (api/repeats.py).
 
     deleted    one that nothing has learned: no row is left
     expired    nobody wanted it in time: what it said is gone, its name and the sender's stay, so that it is not taken in again
@@ -17,12 +18,15 @@ from sqlalchemy.orm import Session
 
 from services import fast_registry
 from services.errors import Problem
-from services.tables import Deployment, ExperienceBand, ExperienceRow, Feedback, Learned, StoredCompletion
+from services.tables import Deployment, ExperienceBand, ExperienceRow, Feedback, Learned, Repeatable, StoredCompletion
 
 GONE = ("expired", "erased")
 """Statuses of one whose body is gone."""
 NO_BODY: dict[str, Any] = {"body": {}, "signature": None, "findings": {}, "reasons": []}
 NOBODY: dict[str, Any] = {"subject": None, "session": None, "uri": None, "occurred_at": None, "dedupe_key": None, "meta": {}}
+
+ANSWER_GONE: dict[str, Any] = {"status": 410, "headers": {}, "body": None}
+"""Of an answer that is kept: that its request was done stays known, so that it is not done again."""
 
 
 def hold(tx: Session, deployment_id: str) -> Deployment | None:
@@ -72,3 +76,4 @@ def _with_it(tx: Session, which: ColumnElement[bool], learned: bool = True) -> N
     ids = select(ExperienceRow.id).where(which)
     for table in (ExperienceBand, Feedback, StoredCompletion, *((Learned,) if learned else ())):
         tx.execute(delete(table).where(table.experience.in_(ids)))
+    tx.execute(update(Repeatable).where(Repeatable.experience.in_(ids)).values(**ANSWER_GONE))

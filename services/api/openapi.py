@@ -67,6 +67,7 @@ PROBLEMS = {
     404: "There is no such object",
     408: "The body did not come in time",
     409: "The object's state does not allow it, or the same request is still running",
+    410: "What it said is gone: it was deleted, its time was over, or somebody is forgotten",
     412: "The object has changed since its ETag was read",
     413: "The body is too long",
     415: "The body is not of a kind that is read here",
@@ -192,6 +193,7 @@ def problems(path: str, method: str, operation: Schema) -> set[int]:
     found |= {409, 422} if method in WRITES else set()
     found |= {412} if "if-match" in names else set()
     found |= {408, 413, 415} if body else set()
+    found |= {410} if path.startswith("/v1/experiences") and repeatable(method.upper(), path) else set()
     found |= {422} if body or parameters else set()
     return found | {status for status in MORE.get(f"{method} {path}", ()) if status >= 400}
 

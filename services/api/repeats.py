@@ -3,30 +3,38 @@
     the same key, the same request     the first one's answer, with `idempotency-replayed: true`
     the same key, another request      422 idempotency_key_reused
     the same key, still running        409 idempotency_in_progress, which may be tried again
+    ..., what it told of is gone       410 experience_gone: that it was done stays known, what it said does not
 
-Keys are each caller's own and are forgotten after a day. Not kept: answers that say "not now" (401, 429, 5xx), streams, what the model
-says, and answers with a secret in them (a new key is shown once). Consumes requests, produces their answers; waits for nothing.
+Keys are each caller's own and are forgotten after a day. An API key that opens nothing (any more) is not heeded here: the routes refuse
+it. Not kept: answers that say "not now" (401, 429, 5xx), streams, what the model says, and answers with a secret in them (a new key is
+shown once). An answer that tells an experience is linked to it, and goes when that one's body does (forgetting.py). Consumes requests,
+produces their answers; waits for nothing.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import delete
+from fastapi.security.utils import get_authorization_scheme_param
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.access import Caller
 from services.errors import Problem
+from services.forgetting import ANSWER_GONE, GONE
 from services.keys import Keys
-from services.tables import Database, Repeatable
+from services.tables import Database, ExperienceRow, Repeatable
 
 HEADER, REPLAYED = "idempotency-key", b"idempotency-replayed"
 METHODS = frozenset({"POST", "PATCH", "DELETE"})
@@ -39,6 +47,8 @@ LOST_SECONDS = 600.0
 """After which a request that never got its answer counts as lost with its controller."""
 MOST_BYTES = 1 << 20
 """Of an answer that is kept."""
+TELLING = {"experience": "id", "experience.feedback": "experience"}
+"""Objects with what was said in them, or about it, and the field that names the experience."""
 NOT_KEPT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS})
 
 
@@ -59,7 +69,8 @@ class Repeats:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = Headers(scope=scope).get(HEADER) if scope["type"] == "http" else None
-        if given is None or not repeatable(scope["method"], scope["path"]):
+        heeded = given is not None and repeatable(scope["method"], scope["path"])
+        if given is None or not heeded or not await run_in_threadpool(self._opens, scope):
             await self.app(scope, receive, send)
             return
         if not 0 < len(given) <= LONGEST_KEY:
@@ -76,6 +87,11 @@ class Repeats:
             await _send(before, send)
         else:
             await self._run(scope, _again(message, receive), send, key)
+
+    def _opens(self, scope: Scope) -> bool:
+        """Whether who asks has a key, now: one that was revoked is told nothing of what it once was."""
+        scheme, key = get_authorization_scheme_param(Headers(scope=scope).get("authorization"))
+        return scheme.lower() == "bearer" and isinstance(self.keys.caller(key, ""), Caller)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, key: str) -> None:
         heard = _Heard(send)
@@ -98,6 +114,8 @@ class Repeats:
             if row.status is None:
                 headers = {"x-should-retry": "true", "Retry-After": "1"}
                 return Problem(409, "idempotency_in_progress", "The first request with this key still runs.", headers=headers)
+            if row.body is None:
+                return Problem(410, "experience_gone", "This was done; the experience that it told of is gone since.")
             kept = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in row.headers["sent"]]
             return Answer(row.status, [*kept, (REPLAYED, b"true")], base64.b64decode(row.body or ""))
 
@@ -109,6 +127,10 @@ class Repeats:
                 return
             if answer is None or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in NOT_KEPT:
                 tx.delete(row)
+                return
+            row.experience = experience_in(answer)
+            if row.experience is not None and not _says_something(tx, row.experience):
+                row.status, row.headers, row.body = ANSWER_GONE["status"], {}, None
                 return
             sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
             row.status, row.headers, row.body = answer.status, {"sent": sent}, base64.b64encode(answer.body).decode()
@@ -139,6 +161,23 @@ class _Heard:
 def repeatable(method: str, path: str) -> bool:
     """Whether an `Idempotency-Key` is heeded there."""
     return method in METHODS and path.startswith(PREFIX) and not path.startswith(NEVER)
+
+
+def experience_in(answer: Answer) -> str | None:
+    """The experience whose text an answer may hold."""
+    try:
+        told = json.loads(answer.body)
+    except ValueError:
+        return None  # no JSON, or nothing at all: it tells none
+    kind = told.get("object") if isinstance(told, dict) else None
+    found = told.get(TELLING[kind]) if kind in TELLING else None
+    return found if isinstance(found, str) else None
+
+
+def _says_something(tx: Session, experience: str) -> bool:
+    """Held until the answer is kept: an erasure that comes meanwhile waits, and finds it."""
+    status = tx.scalar(select(ExperienceRow.status).where(ExperienceRow.id == experience).with_for_update(read=True))
+    return status is not None and status not in GONE
 
 
 def _sha256(*parts: str) -> str:

@@ -70,4 +70,7 @@ class Repeatable(Base):
     """None while it runs."""
     headers: Mapped[Json] = mapped_column(default=dict)
     body: Mapped[str | None] = mapped_column(default=None)
+    """None also where what it told of is gone."""
+    experience: Mapped[str | None] = mapped_column(default=None, index=True)
+    """That the answer tells: when its body goes, the answer does."""
     __table_args__ = (Index("ix_repeatable_requests_created_at", "created_at"),)

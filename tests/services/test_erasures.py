@@ -22,7 +22,17 @@ from services.erasure_plan import WAITING, Night, Situation, Step, plan
 from services.erasures import Erasures
 from services.settings import Settings
 from services.states import SleepStatus
-from services.tables import AuditEvent, Erasure, ExperienceBand, ExperienceBatch, Rollout, WebhookDelivery, WebhookEndpoint, new_id
+from services.tables import (
+    AuditEvent,
+    Erasure,
+    ExperienceBand,
+    ExperienceBatch,
+    Repeatable,
+    Rollout,
+    WebhookDelivery,
+    WebhookEndpoint,
+    new_id,
+)
 
 BEGUN = Situation(erased=False, scrubbed=False)
 ERASED = replace(BEGUN, erased=True)
@@ -292,7 +302,8 @@ def test_a_deployment_forgets_and_sleeps_again_without_the_subject(service: Serv
     service.deploy()
     founded = service.status()["active_version"]
     body = {"deployment": "toy", "source": "human"}
-    anna = service.client.post("/v1/experiences", json=body | {"text": "anna lives in oslo .", "subject_id": "anna"}).json()["id"]
+    said, once = body | {"text": "anna lives in oslo .", "subject_id": "anna"}, {"Idempotency-Key": "one"}
+    anna = service.client.post("/v1/experiences", json=said, headers=once).json()["id"]
     other = service.tell("the pet of tono is a dog .")["id"]
     sleep, night = service.sleep()
     version, home = night.end("candidate"), Path(night.job.home)
@@ -313,6 +324,9 @@ def test_a_deployment_forgets_and_sleeps_again_without_the_subject(service: Serv
     assert (Path(job.parent).name, "anna" in Path(job.experiences).read_text()) == (founded, False)
     assert other in Path(job.experiences).read_text()
     problem(service.client.post(f"/v1/experiences/{anna}/release", json={"reason": "back"}), 410, "experience_gone")
+    with service.controller.database.read() as tx:
+        assert tx.scalars(select(Repeatable.body)).all() == [None], "what was answered is forgotten, too"
+    problem(service.client.post("/v1/experiences", json=said, headers=once), 410, "experience_gone")
 
 
 def test_a_fast_memory_that_may_have_learned_it_is_emptied(settings: Settings, base: Path) -> None:

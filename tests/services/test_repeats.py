@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +13,9 @@ from sqlalchemy import update
 from test_errors import problem
 from test_keys_and_tenants import as_key, made
 
-from services.tables import Repeatable
+from services.api.repeats import Answer, Repeats
+from services.errors import Problem
+from services.tables import ApiKey, Repeatable
 
 HEADER = "Idempotency-Key"
 
@@ -48,6 +52,54 @@ def test_keys_are_each_callers_own(service: Service) -> None:
     other = as_key(made(service)["key"])
     assert told(service, "a b c", "one").json()["id"] != told(service, "a b c", "one", **other).json()["id"]
     assert count(service) == 2
+
+
+@pytest.mark.parametrize("end", ["revoked", "over"])
+def test_a_key_that_opens_nothing_any_more_is_not_told_what_it_was_told_before(service: Service, end: str) -> None:
+    service.deploy()
+    given = made(service)
+    key = as_key(given["key"])
+    assert told(service, "a b c", "one", **key).status_code == 201
+    assert told(service, "a b c", "one", **key).headers["idempotency-replayed"] == "true"
+    if end == "revoked":
+        service.client.delete(f"/v1/api_keys/{given['id']}").raise_for_status()
+    else:
+        with service.controller.database.write() as tx:
+            tx.execute(update(ApiKey).where(ApiKey.id == given["id"]).values(expires_at=time.time() - 1))
+    again = told(service, "a b c", "one", **key)
+    problem(again, 401, "invalid_key" if end == "revoked" else "expired_key")
+    assert ("idempotency-replayed" in again.headers, "a b c" in again.text) == (False, False)
+    with service.controller.database.read() as tx:
+        assert tx.query(Repeatable).count() == 1, "nothing is written down for who has no key"
+
+
+def test_an_answer_goes_with_the_experience_that_it_tells_and_is_not_made_up_for(service: Service) -> None:
+    service.deploy()
+    id = told(service, "anna lives in oslo", "one").json()["id"]
+    said = {"comment": "anna says so"}
+    service.client.post(f"/v1/experiences/{id}/feedback", json=said, headers={HEADER: "two"}).raise_for_status()
+    told(service, "noor lives in lima", "three")
+    service.client.delete(f"/v1/experiences/{id}").raise_for_status()
+    problem(told(service, "anna lives in oslo", "one"), 410, "experience_gone")
+    again = service.client.post(f"/v1/experiences/{id}/feedback", json=said, headers={HEADER: "two"})
+    problem(again, 410, "experience_gone")
+    assert told(service, "noor lives in lima", "three").headers["idempotency-replayed"] == "true"
+    assert count(service) == 1
+    assert "anna" not in kept(service)
+
+
+def test_an_answer_is_not_kept_whose_experience_was_erased_before_it_was_sent(service: Service) -> None:
+    repeats = Repeats(lambda *_: None, service.controller.database, service.controller.keys)
+    assert repeats._begin("key", "request") is None
+    repeats._end("key", Answer(201, [], b'{"object": "experience", "id": "exp_gone", "text": "anna lives in oslo"}'))
+    assert "anna" not in kept(service)
+    assert isinstance(repeats._begin("key", "request"), Problem)
+
+
+def kept(service: Service) -> str:
+    """All that was ever answered, as far as it is written down."""
+    with service.controller.database.read() as tx:
+        return "".join(base64.b64decode(row.body or "").decode() for row in tx.query(Repeatable))
 
 
 def test_an_answer_that_says_what_was_wrong_is_given_again(service: Service) -> None:
