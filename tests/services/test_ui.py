@@ -25,7 +25,7 @@ from ui_world import World, listening
 
 from services.api.ui_views import matrix
 from services.settings import Settings
-from services.tables import Deployment, Event, ExperienceRow, Sleep, Version
+from services.tables import Deployment, Event, ExperienceRow, Sleep, StrayJob, Version
 from services.ui import page
 
 ROOT = Path(__file__).parents[2]
@@ -280,6 +280,82 @@ def test_a_night_can_be_cancelled(world: World, tab: Tab) -> None:
     world.service.ended(sleep)
     tab.shows("cancelled")
     assert world.service.get_sleep(sleep)["status"] == "cancelled"
+
+
+def test_a_night_is_paused_resumed_and_tried_again_with_the_keyboard(world: World, tab: Tab) -> None:
+    world.service.tell("the city of sina is bern .")
+    sleep = world.sleep().sleep
+
+    def stands(status: str) -> None:
+        world.service.until(lambda: world.service.get_sleep(sleep)["status"] == status)
+
+    def enter(focus: str, verb: str) -> None:
+        """The button, and the one of its dialog that is named, by the keyboard alone."""
+        tab.until(f"document.querySelector('[data-focus={focus}]:enabled') !== null")
+        tab.run(f"document.querySelector('[data-focus={focus}]').focus()")
+        tab.key("Enter", windowsVirtualKeyCode=13, text="\r")
+        tab.until("document.querySelector('dialog') !== null")
+        for _ in range(6):
+            tab.key("Tab", windowsVirtualKeyCode=9)
+            if tab.run("document.activeElement.textContent") == verb:
+                break
+        tab.key("Enter", windowsVirtualKeyCode=13, text="\r")
+        tab.until("document.querySelector('dialog') === null")
+
+    look(tab)
+    enter("pause", "Pause the night")
+    stands("pausing")
+    tab.until("document.querySelector('[data-focus=pause]')?.textContent === 'Pause now'")
+    enter("pause", "Pause the night")
+    stands("paused")
+    tab.until("document.querySelector('[data-focus=pause]')?.textContent === 'Resume'")
+    assert tab.run("document.activeElement.textContent") == "Resume", "who has paused it with the keyboard can resume it"
+    tab.press("Watch")
+    tab.shows("paused")
+    enter("pause", "Resume the night")
+    world.service.until(lambda: world.service.get_sleep(sleep)["attempt"] == 2)
+    tab.until("document.querySelector('[data-focus=pause]')?.textContent === 'Pause'")
+    enter("cancel", "Cancel the night")
+    stands("cancelled")
+    tab.until("document.querySelector('[data-focus=retry]') !== null && document.querySelector('[data-focus=cancel]') === null")
+    world.service.until(lambda: not strays(world))
+    tab.press("Try again")
+    tab.run("document.querySelector('[name=from][value=start]').click()")
+    tab.press("Try again", "document.querySelector('dialog')")
+    world.service.until(lambda: f"{sleep}-a3" in world.service.launcher.jobs)
+    assert "from the start" in str(world.service.events(sleep))
+    world.running(sleep).live_until("learn_fast_level")
+    tab.shows("learn fast level 100 of 150")
+    world.service.client.post(f"/v1/sleeps/{sleep}/cancel").raise_for_status()
+    world.service.ended(sleep)
+    tab.until("document.querySelector('[data-focus=retry]') !== null")
+
+
+def strays(world: World) -> list[StrayJob]:
+    """Jobs that are not known to have ended."""
+    with world.service.controller.database.read() as tx:
+        return list(tx.scalars(select(StrayJob)))
+
+
+def test_what_a_night_allows_is_what_there_are_buttons_for(world: World, tab: Tab) -> None:
+    cases: list[tuple[dict[str, Any], bool, list[str]]] = [
+        *(({"status": status}, True, ["Pause", "Cancel"]) for status in ("queued", "preparing", "running", "evaluating")),
+        ({"status": "evaluating", "result_version": "ver_1"}, True, []),
+        ({"status": "running", "error": {"code": "night_too_long"}}, True, ["Cancel"]),
+        ({"status": "pausing"}, True, ["Pause now", "Cancel"]),
+        ({"status": "paused"}, True, ["Resume", "Cancel"]),
+        ({"status": "cancelling"}, True, []),
+        ({"status": "succeeded", "result_version": "ver_1"}, True, []),
+        ({"status": "failed", "error": {"code": "night_failed"}}, True, ["Try again"]),
+        ({"status": "cancelled"}, True, ["Try again"]),
+        ({"status": "cancelled"}, False, []),
+    ]
+    script = """(async () => {
+      const { nightButtons } = await import("/ui/interventions.js");
+      const drawn = %s.map(([night, parent]) => nightButtons(night, "night 1", () => {}, parent));
+      return drawn.map((buttons) => buttons.filter((one) => one && !one.disabled).map((one) => one.textContent));
+    })()"""
+    assert tab.run(script % json.dumps([case[:2] for case in cases])) == [names for _, _, names in cases]
 
 
 def test_what_is_refused_is_said_in_the_dialog_and_nothing_is_lost(world: World, tab: Tab) -> None:

@@ -21,7 +21,7 @@ DIALOG = "document.querySelector('dialog')"
 def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[World]:
     """A night that was promoted, one that the gate refused, and two whose versions wait for somebody to decide."""
     home = tmp_path_factory.mktemp("ui") / "home"
-    quick: dict[str, Any] = {"poll_seconds": 0.02, "job_poll_seconds": 0.02, "workflow_poll_seconds": 0.05}
+    quick: dict[str, Any] = {"poll_seconds": 0.02, "job_poll_seconds": 0.02, "workflow_poll_seconds": 0.05, "traffic_seconds": 0.05}
     with listening(Settings(home=home, api_key=KEY, **quick), base) as world:
         world.service.deploy("toy")
         world.night(3.0, agreement=0.98)
@@ -133,6 +133,34 @@ def test_a_candidate_is_rejected(world: World, tab: Tab) -> None:
     tab.press("Reject", DIALOG)
     world.service.until(lambda: statuses(world)["v5"] == "rejected")
     assert audited(world, "version_rejected") == ["We want more data first."]
+
+
+def test_a_canary_is_begun_watched_and_ended(world: World, tab: Tab) -> None:
+    world.night(0.05, mode="manual", agreement=0.91)
+    name = next(name for name, status in statuses(world).items() if status == "candidate")
+    serves = world.service.status()["active_version"]
+    look(tab)
+    tab.press(f"Promote {name}")
+    tab.run("document.querySelector('[name=strategy][value=canary]').click()")
+    tab.fill("percent", "50")
+    tab.fill("reason", "A look at it first.")
+    tab.press("Promote", DIALOG)
+    tab.shows(f"promotion to {name} running, 50 % for 600 s, 0 requests, 0 errors")
+    world.service.until(lambda: world.service.client.get("/v1/deployments/toy").json()["canary"] is not None)
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    answers = [world.service.client.post("/v1/chat/completions", json=chat | {"user": f"user-{i}"}) for i in range(12)]
+    asked = [answer.headers["x-deployment-version"] for answer in answers].count(serves)
+    assert 0 < asked < 12
+    tab.shows(f"{12 - asked} request")
+    picture(tab, "canary")
+    tab.press("End the canary")
+    tab.shows("All clients are answered by the version before it again")
+    tab.press("End the canary", DIALOG)
+    world.service.until(lambda: world.service.client.get("/v1/deployments/toy").json()["canary"] is None)
+    tab.shows("aborted, 50 % for 600 s")
+    tab.until("![...document.querySelectorAll('button')].some((one) => one.textContent === 'End the canary')")
+    assert (statuses(world)[name], world.service.status()["active_version"]) == ("candidate", serves)
+    assert audited(world, "version_promoted")[0] == "A look at it first."
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 // One deployment: how it is, its life as a hypnogram, what it has kept, and what can be decided about it.
 
 import { ask, askIfAllowed, beside, passes, path } from "./api.js";
-import { abortRollout, cancelSleep, promote, reject, revoke, rollBack, startSleep } from "./dialogs.js";
+import { abortRollout, promote, reject, revoke, rollBack, startSleep } from "./dialogs.js";
 import { Section, el, onWidth, say, way, whisper } from "./dom.js";
 import { nightName, now, versionName, when, words } from "./format.js";
 import { button, head, nextSleep } from "./head.js";
@@ -118,6 +118,7 @@ class DeploymentPage {
       else this.wake();
     };
     await follow(sleep, { after, signal: this.signal, told });
+    this.watched = null; // it may be tried again
     this.wake();
   }
 
@@ -157,7 +158,7 @@ class DeploymentPage {
     return {
       deployment: this.name,
       startSleep: () => this.decided(startSleep(deployment, status), "The sleep has begun."),
-      cancel: (sleep, night) => this.decided(cancelSleep(sleep, night), "The night is being cancelled."),
+      decided: (dialog, done) => this.decided(dialog, done),
       rollBack: () => this.decided(rollBack(deployment, back), "It is rolled back."),
       abort: (rollout, version) => this.decided(abortRollout(rollout, version), "The canary ends."),
       promote: (version) => this.decided(promote(version, { name, active, refused: refused(version) }), "The promotion has begun."),

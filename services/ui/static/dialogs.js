@@ -102,10 +102,54 @@ function newSleep() {
 export function cancelSleep(sleep, name) {
   return decide({
     title: `Cancel ${name}`,
-    about: "What it has learned so far is not kept. The deployment goes on as the version that fell asleep.",
+    about: "The deployment goes on as the version that fell asleep. The night can be tried again from what it has sealed.",
     verb: "Cancel the night",
     danger: true,
     send: () => ask(`${path("sleeps", sleep)}/cancel`, { method: "POST" }),
+  });
+}
+
+export function pauseSleep(sleep, name, status) {
+  const soon = status !== "pausing";
+  return decide({
+    title: `Pause ${name}`,
+    about: soon
+      ? "Its GPUs are free then, and the deployment answers as before. No other night of it begins meanwhile."
+      : "It stops at once, and not at its next checkpoint: what it has learned since the last one is learned again.",
+    fields: soon
+      ? [
+          choice("When", "checkpoint", [
+            ["save", "At its next checkpoint"],
+            ["latest", "At once, back to its last checkpoint"],
+          ]),
+        ]
+      : [],
+    verb: "Pause the night",
+    send: ({ checkpoint = "latest" }) => ask(`${path("sleeps", sleep)}/pause`, { method: "POST", body: { checkpoint } }),
+  });
+}
+
+export function resumeSleep(sleep, name) {
+  return decide({
+    title: `Resume ${name}`,
+    about: "It goes on from what is sealed, when it is its turn.",
+    verb: "Resume the night",
+    send: () => ask(`${path("sleeps", sleep)}/resume`, { method: "POST" }),
+  });
+}
+
+export function retrySleep(sleep, name) {
+  return decide({
+    title: `Try ${name} again`,
+    about: "The same night, on the same experiences.",
+    fields: [
+      choice("From", "from", [
+        ["last_checkpoint", "What is sealed"],
+        ["start", "The start: nothing of what it did before is used"],
+      ]),
+    ],
+    verb: "Try again",
+    send: (body) => ask(`${path("sleeps", sleep)}/retry`, { method: "POST", body }),
   });
 }
 

@@ -1,12 +1,12 @@
 // One night, while it lasts and after it: its hypnogram and losses, its stages, its gate, its dreams, and everything that it said.
 
 import { ask, beside, path } from "./api.js";
-import { cancelSleep } from "./dialogs.js";
 import { Section, el, onWidth, say, way, whisper } from "./dom.js";
 import { dreams } from "./dreams.js";
 import { clock, nightName, now, plural, precise, short, took, versionName, when, words } from "./format.js";
 import { legend, oneNight } from "./hypnogram.js";
-import { button, stats } from "./head.js";
+import { stats } from "./head.js";
+import { nightButtons } from "./interventions.js";
 import { follow } from "./sse.js";
 import { depthOf, jobs, stagesOf, trainRuns } from "./stages.js";
 import { gateTable, links } from "./tables.js";
@@ -18,13 +18,15 @@ const TICK_MILLISECONDS = 2000;
 const CHANGES =
   /^(sleep\.(started|paus|resumed|retr|stage_started|stage_finished|cancelling|cancelled|failed|succeeded)|deployment\.|version\.)/;
 
+const SPOKEN = /^sleep\.(paus|resumed|retried|cancel|failed|succeeded)/;
+
 export async function nightPage(main, { deployment, night }, signal) {
   await new NightPage(main, deployment, night, signal).live();
 }
 
 class NightPage {
   constructor(main, deployment, id, signal) {
-    Object.assign(this, { deployment, id, signal, events: [], all: false, drawing: false });
+    Object.assign(this, { deployment, id, signal, events: [], all: false, drawing: false, goOn: () => {} });
     const section = (title, draw, kind = "card") => {
       const body = el("div", {});
       main.append(el("section", { class: kind, "aria-label": title ?? "Night" }, title ? el("h2", {}, title) : null, body));
@@ -53,13 +55,33 @@ class NightPage {
     const told = (event) => {
       this.events.push(event);
       if (event.type === "sleep.stage_started") whisper(words(event.data.stage));
+      if (SPOKEN.test(event.type)) whisper(event.message);
       if (event.type === "sleep.stage_finished" && String(event.data.stage).startsWith("dream_") && !this.sleep.finished_at)
         beside(this.dreams.load(), this.signal, say);
       if (CHANGES.test(event.type) && !this.sleep.finished_at) this.lookSoon();
       this.showSoon();
     };
-    await follow(this.id, { signal: this.signal, told });
-    if (!this.signal.aborted) await this.look();
+    while (!this.signal.aborted) {
+      await follow(this.id, { after: this.events.at(-1)?.seq ?? 0, signal: this.signal, told });
+      if (this.signal.aborted) return;
+      await this.look();
+      if (this.sleep?.finished_at) await this.triedAgain();
+    }
+  }
+
+  // Resolves when a night that has ended was tried again here, or the page was left.
+  triedAgain() {
+    return new Promise((resolve) => {
+      this.goOn = resolve;
+      this.signal.addEventListener("abort", resolve, { once: true });
+    });
+  }
+
+  async decided(dialog, done) {
+    if ((await dialog) === null) return;
+    say(done);
+    await this.look();
+    if (!this.sleep.finished_at) this.goOn();
   }
 
   async look() {
@@ -93,7 +115,8 @@ class NightPage {
   show() {
     const { sleep, told, events } = this;
     const until = sleep.finished_at ?? Math.floor(now());
-    this.head.show({ sleep, stage: this.running(), until });
+    const parent = told.versions?.find((version) => version.id === sleep.parent_version);
+    this.head.show({ sleep, stage: this.running(), until, serves: parent ? parent.status === "active" : true });
     this.picture.show({ count: events.length, until, ended: sleep.finished_at });
     this.gate.show(this.night.gates);
     this.stages.show({ spans: stagesOf(events).map((span) => ({ ...span, to: span.to ?? until })), ended: sleep.finished_at });
@@ -118,11 +141,9 @@ class NightPage {
     return versionName(id, this.told.versions, this.told.numbers);
   }
 
-  drawHead({ sleep, stage, until }) {
+  drawHead({ sleep, stage, until, serves }) {
     const ended = Boolean(sleep.finished_at);
-    const cancel = async () => {
-      if ((await cancelSleep(sleep.id, this.name)) !== null) this.lookSoon();
-    };
+    const decided = (dialog, done) => beside(this.decided(dialog, done), this.signal, say);
     const made = sleep.result_version;
     const outcome = sleep.outcome ?? sleep.status;
     const facts = [
@@ -132,7 +153,6 @@ class NightPage {
       ["Made", made ? this.nameOf(made) : "–", made ? short(made) : words(outcome)],
     ];
     const of = el("a", { href: way("deployments", this.deployment) }, this.deployment);
-    const stop = { "data-focus": "cancel", disabled: sleep.status === "cancelling" };
     return [
       el(
         "div",
@@ -144,7 +164,7 @@ class NightPage {
           el("span", { class: `outcome big ${outcome}` }, words(outcome)),
           el("p", { class: "muted" }, "of ", of, `, seed ${sleep.seed}`),
         ),
-        ended ? null : el("div", { class: "actions" }, button("Cancel", stop, cancel)),
+        el("div", { class: "actions" }, nightButtons(sleep, this.name, decided, serves)),
       ),
       sleep.error ? el("p", { class: "wrong", role: "alert" }, `${words(sleep.error.code)}: ${sleep.error.message}`) : null,
       stats(facts),

@@ -3,6 +3,7 @@
 import { el, way } from "./dom.js";
 import { nightName, versionName, when, words } from "./format.js";
 import { button } from "./head.js";
+import { nightButtons } from "./interventions.js";
 import { rolloutWords } from "./versions.js";
 
 // What there is to show, from what was gathered and the last word on progress.
@@ -12,15 +13,16 @@ export function tonightOf({ status, nights, rollouts, versions, numbers }, progr
   if (!night) return { rollout, night: null, versions, numbers };
   const last = night.events.at(-1)?.seq ?? 0;
   const far = progress && progress.seq > last ? progress.data : night.progress;
-  const { id, phase, waiting, attempt, created_at } = night;
-  const shown = { id, phase, waiting, attempt, created_at, status: night.status, step: far.step, total: far.total_steps };
+  const { id, phase, waiting, attempt, created_at, result_version, error } = night;
+  const how = { status: night.status, result_version, error };
+  const shown = { id, phase, waiting, attempt, created_at, ...how, step: far.step, total: far.total_steps };
   return { rollout, night: shown, versions, numbers };
 }
 
-export function tonight({ rollout, night, versions, numbers }, { deployment, cancel, abort }) {
+export function tonight({ rollout, night, versions, numbers }, { deployment, decided, abort }) {
   return [
     rollout ? rolling(rollout, versionName(rollout.to_version, versions, numbers), abort) : null,
-    night ? sleeping(night, nightName(night.id, numbers), deployment, cancel) : null,
+    night ? sleeping(night, nightName(night.id, numbers), deployment, decided) : null,
   ];
 }
 
@@ -32,19 +34,13 @@ function rolling(rollout, name, abort) {
   ]);
 }
 
-function sleeping(night, name, deployment, cancel) {
+function sleeping(night, name, deployment, decided) {
   const again = night.attempt > 1 ? `, attempt ${night.attempt}` : "";
   const watch = { class: "button", "data-focus": "watch", href: way("deployments", deployment, "nights", night.id) };
-  const stop = { "data-focus": "cancel", disabled: night.status === "cancelling" };
   return card("Tonight", [
     el("p", {}, el("strong", {}, name), ` ${night.status}, since ${when(night.created_at)}${again}`),
     ...progressOf(night.waiting ?? words(night.phase ?? night.status), night.step, night.total),
-    el(
-      "div",
-      { class: "actions" },
-      el("a", watch, "Watch"),
-      button("Cancel", stop, () => cancel(night.id, name)),
-    ),
+    el("div", { class: "actions" }, el("a", watch, "Watch"), nightButtons(night, name, decided)),
   ]);
 }
 
