@@ -5,6 +5,7 @@ SEED   ?= 0
 SEEDS  ?= 0 1 2
 NIGHTS ?= 10
 ROUNDS ?= 3
+WORKERS ?= 2
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
@@ -14,8 +15,8 @@ RIVALS  = $(VENV)/.rivals
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-test: $(READY) lint  ## everything: quick tests first, then those with vLLM, Ray and DeepSpeed
-	$(BIN)/python -m pytest
+test: $(READY) lint  ## everything: quick tests first, side by side, then those with vLLM, Ray and DeepSpeed, one after the other
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY)  ## style, types, and the four floors
 	$(BIN)/ruff check .

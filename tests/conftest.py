@@ -1,15 +1,61 @@
-"""Shared by all tests: quick ones first, a base model that costs nothing, and a learner process of its own."""
+"""Shared by all tests: which come first and which run side by side, a base model that costs nothing, a learner process of its own."""
 
+from __future__ import annotations
+
+import os
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from random_base import FAMILIES, write_base
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadGroupScheduling
 
+
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+"""One of several that share the tests: `make test` has them, pytest by itself has not."""
+
+
+def is_engine(item: pytest.Item) -> bool:
+    return item.get_closest_marker("engine") is not None
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start an engine come last, so that a slip is seen in seconds."""
-    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+    """Tests that start an engine come last, so that a slip is seen in seconds; all of them in one worker, where there are several."""
+    items.sort(key=is_engine)
+    for item in filter(is_engine, items if IN_WORKER else []):
+        item.add_marker(pytest.mark.xdist_group("engine"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling:
+    """Whoever has nothing to do takes the next file, and what the file's tests share is made once."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Files(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return Files(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """In a quick test torch takes one core: for such small models two are no quicker, and among others that run several times slower."""
+    if "torch" in sys.modules:
+        usual = _usual_threads()
+        sys.modules["torch"].set_num_threads(usual if is_engine(item) else 1)
+
+
+@cache
+def _usual_threads() -> int:
+    """As many as torch takes by itself; asked before it is told otherwise."""
+    return sys.modules["torch"].get_num_threads()
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

@@ -582,7 +582,7 @@ def words_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SPOKEN = [
     json.dumps(told, separators=(",", ":"))
     for told in (
-        edit(learning_rate=0.01, num_train_epochs=30),
+        edit(learning_rate=0.02, num_train_epochs=10),
         edit(learning_rate=1e-6, basic_augmentations=True),
         edit(num_train_epochs=100),
         edit(size_augmentations="no"),
