@@ -116,6 +116,7 @@ OF_PATHS = {
     "webhook_endpoints/rotate": "WebhookEndpoint",
     "webhook_endpoints/test": "WebhookDelivery",
     "webhook_endpoints/deliveries": "WebhookDelivery",
+    "webhook_endpoints/deliveries/replay": "WebhookDelivery",
     "api_keys": "ApiKey",
     "api_keys/rotate": "ApiKey",
     "audit_events": "AuditEvent",
