@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 TYPE = "urn:circadian:error"
 """Of an error: a name, and no page."""
 REQUEST_ID = "x-request-id"
+OWN_CODES = frozenset({"invalid_cron"})
+"""Faults of a field that a client can tell from all others (services/schedules/spec.py)."""
 CLIENT_GONE = 499
 """Nobody reads it; logs do."""
 TYPES = {
@@ -126,7 +128,7 @@ def at_fault(where: Sequence[str], why: str) -> Problem:
 
 
 def faults(found: Sequence[Any]) -> Problem:
-    """What pydantic has found, as a problem that points at each field."""
+    """What pydantic has found, as a problem that points at each field. Its code is that of the field that is named first."""
     if any(fault["type"] == "json_invalid" for fault in found):
         return malformed(str(found[0].get("ctx", {}).get("error", "it does not parse")))
     errors = []
@@ -135,7 +137,8 @@ def faults(found: Sequence[Any]) -> Problem:
         errors.append({"pointer": "/" + "/".join(where), "detail": fault["msg"]})
     first = errors[0]
     param = first["pointer"].strip("/").replace("/", ".") or None
-    return Problem(422, "validation_failed", f"{param or 'body'}: {first['detail']}", param=param, errors=errors)
+    code = found[0]["type"] if found[0]["type"] in OWN_CODES else "validation_failed"
+    return Problem(422, code, f"{param or 'body'}: {first['detail']}", param=param, errors=errors)
 
 
 _HTTP_CODES = {404: "route_not_found", 405: "method_not_allowed"}

@@ -59,6 +59,14 @@ def send(tx: Session, endpoint: WebhookEndpoint, event: dict[str, Any]) -> Webho
     return row
 
 
+def send_again(row: WebhookDelivery) -> None:
+    """Put a delivery on its way once more, whatever came of it: the same message under the same id, signed at the time of the attempt.
+
+    One that fails is tried again as the first time, until three days after the event; then that attempt was the last.
+    """
+    row.status, row.attempts, row.next_at = "pending", 0, time.time()
+
+
 class Outbox:
     """Sends what is due."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from circadian.specs import PromotionSpec, Recipe
 from circadian.specs.screening import ScreeningSpec
-from services.api.schemas import Body
+from services.api.schemas import Body, RetentionSpec
 from services.fleet import ServingSpec
 from services.metadata import Metadata
 
@@ -26,6 +26,8 @@ class DeploymentPatch(Body):
     """Parts of what becomes of versions that its nights make."""
     screening: Patch = None
     """Parts of what is done with what comes in before it is stored."""
+    retention: Patch = None
+    """Parts of how long what comes in is kept: of what is there already, too."""
     metadata: Patch = None
     """Pairs to add or to change; one that is null goes."""
 
@@ -37,6 +39,7 @@ class Changed(Body):
     recipe: Recipe = Recipe()
     promotion: PromotionSpec = PromotionSpec()
     screening: ScreeningSpec = ScreeningSpec()
+    retention: RetentionSpec = RetentionSpec()
     metadata: Metadata = {}
 
 

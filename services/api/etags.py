@@ -23,7 +23,7 @@ IfMatch = Annotated[str | None, Header(description="The ETag that the object mus
 DIGITS = 32
 """128 bits of SHA-256."""
 CHANGEABLE: dict[type[Row], tuple[str, ...]] = {
-    Deployment: ("serving", "recipe", "promotion", "screening", "meta", "deleting_at"),
+    Deployment: ("serving", "recipe", "promotion", "screening", "retention", "meta", "deleting_at"),
     Schedule: ("revision",),
     WebhookEndpoint: ("url", "events", "deployments", "secret", "disabled", "meta"),
     ApiKey: ("name", "scopes", "deployments", "requests_per_minute", "expires_at", "revoked_at", "meta"),

@@ -7,7 +7,7 @@ from typing import Any
 EVERY_NIGHT = {"any_of": [{"type": "cron", "expr": "0 3 * * *", "timezone": "Europe/Oslo"}]}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "DeploymentCreate": {"name": "nursery", "base_model": {"model": "/models/nursery"}, "metadata": {"team": "night"}},
-    "DeploymentPatch": {"serving": {"replicas": 2}, "metadata": {"team": "day"}},
+    "DeploymentPatch": {"serving": {"replicas": 2}, "retention": {"experience_ttl_days": 90}, "metadata": {"team": "day"}},
     "ExperienceCreate": {
         "deployment": "nursery",
         "messages": [

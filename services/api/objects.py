@@ -14,7 +14,7 @@ HEAD = "object:string id:string created_at:integer metadata:object"
 OBJECTS = {
     "Deployment": HEAD
     + " name:string base_model:object memory:object recipe:object serving:object screening:object promotion:object"
-    " canary:object? wake:string state:string active_version:string error:string?",
+    " canary:object? retention:object wake:string state:string active_version:string error:string?",
     "DeploymentStatus": "object:string deployment:string state:string active_version:string current_sleep:string? waiting:string?"
     " pending:object wake:string fast_memory:object? last_sleep:string? error:string?",
     "Life": "object:string data:array first_id:string? last_id:string? has_more:boolean versions:array? matrix:array? experts:object?"
@@ -116,6 +116,7 @@ OF_PATHS = {
     "webhook_endpoints/rotate": "WebhookEndpoint",
     "webhook_endpoints/test": "WebhookDelivery",
     "webhook_endpoints/deliveries": "WebhookDelivery",
+    "webhook_endpoints/deliveries/replay": "WebhookDelivery",
     "api_keys": "ApiKey",
     "api_keys/rotate": "ApiKey",
     "audit_events": "AuditEvent",

@@ -55,6 +55,7 @@ SUMMARIES = {
     "get /v1/chat/completions/{id}/messages": "Messages of a stored chat",
     "post /v1/experiences/{id}/feedback": "Give feedback on an experience",
     "post /v1/schedules/{id}/run": "Run a schedule now",
+    "post /v1/webhook_endpoints/{id}/deliveries/{delivery}/replay": "Send a delivery again",
     "get /v1/usage": "List usage by day",
 }
 """Where the rule finds no good words."""

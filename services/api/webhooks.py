@@ -156,10 +156,7 @@ def test(id: str, control: ControllerDep, caller: Admin) -> views.View:
         "data": {"test": True},
     }
     with control.database.write() as tx:
-        row = _endpoint(tx, caller, id)
-        if row.disabled is not None:
-            raise Problem(409, "endpoint_disabled", f"{id} is disabled: {row.disabled}; enable it first.")
-        delivery = outbox.send(tx, row, event)
+        delivery = outbox.send(tx, _enabled(tx, caller, id), event)
     return views.webhook_delivery(delivery)
 
 
@@ -170,6 +167,28 @@ def deliveries(id: str, control: ControllerDep, caller: Admin, after: After = No
         where = (WebhookDelivery.endpoint == _endpoint(tx, caller, id).id,)
         rows, more = registry.listed(tx, WebhookDelivery, WebhookDelivery.tenant == caller.tenant, where, after, limit)
     return views.page([views.webhook_delivery(row) for row in rows], more)
+
+
+@router.post("/{id}/deliveries/{delivery}/replay", status_code=202)
+def replay(id: str, delivery: str, control: ControllerDep, caller: Admin) -> views.View:
+    """Send one again, delivered or given up: the same message under the same `webhook-id`, at once, with a new timestamp and signature."""
+    with control.database.write() as tx:
+        endpoint = _enabled(tx, caller, id)
+        ours = (WebhookDelivery.id == delivery, WebhookDelivery.endpoint == endpoint.id)
+        row = tx.scalar(select(WebhookDelivery).where(*ours).with_for_update())
+        if row is None:
+            raise not_found("webhook_delivery", delivery)
+        outbox.send_again(row)
+        audit.note(tx, caller, "webhook_replayed", id, delivery=row.id, event=row.event)
+    return views.webhook_delivery(row)
+
+
+def _enabled(tx: Session, caller: Caller, id: str) -> WebhookEndpoint:
+    """One that something can be sent to. Raises Problem (409)."""
+    row = _endpoint(tx, caller, id)
+    if row.disabled is not None:
+        raise Problem(409, "endpoint_disabled", f"{id} is disabled: {row.disabled}; enable it first.")
+    return row
 
 
 def _endpoint(tx: Session, caller: Caller, id: str) -> WebhookEndpoint:

@@ -354,6 +354,10 @@ class Webhooks(Resource[S]):
     def deliveries(self, id: str) -> Call[answers.Page[answers.WebhookDelivery]]:
         return get(at("webhook_endpoints", id, "deliveries"), answers.Page[answers.WebhookDelivery])
 
+    @verb
+    def replay(self, id: str, delivery: str) -> Call[answers.WebhookDelivery]:
+        return post(at("webhook_endpoints", id, "deliveries", delivery, "replay"), answers.WebhookDelivery, keeps=False)
+
 
 class Audit(Resource[S]):
     """Who did what."""

@@ -88,6 +88,17 @@ def test_a_merge_patch_changes_what_it_names_and_nothing_else(on_both: Service) 
     assert said[0]["data"]["fields"] == ["metadata", "recipe", "screening"]
 
 
+def test_a_changed_retention_changes_the_etag_is_in_the_log_and_null_takes_it_away(service: Service) -> None:
+    service.deploy(retention={"experience_ttl_days": 30})
+    path, tag = "/v1/deployments/toy", service.client.get("/v1/deployments/toy").headers["etag"]
+    answer = service.client.patch(path, json={"retention": {"experience_ttl_days": 7}}, headers={"If-Match": tag})
+    assert answer.json()["retention"] == {"experience_ttl_days": 7}, answer.text
+    problem(service.client.patch(path, json={"retention": None}, headers={"If-Match": tag}), 412, "etag_mismatch")
+    said = service.client.get("/v1/audit_events", params={"action": "deployment_changed"}).json()["data"]
+    assert said[0]["data"]["fields"] == ["retention"]
+    assert service.client.patch(path, json={"retention": None}).json()["retention"] == {"experience_ttl_days": None}
+
+
 def test_a_changed_serving_reaches_the_replicas_in_the_background(service: Service) -> None:
     service.deploy()
     answer = service.client.patch("/v1/deployments/toy", json={"serving": {"replicas": 3}})
@@ -133,6 +144,7 @@ def test_a_night_that_begins_does_not_stop_a_change_that_does_not_touch_it(servi
         ({"serving": {"replicas": 0}}, "serving.replicas"),
         ({"serving": {"nap": 1}}, "serving.nap"),
         ({"recipe": {"seeding": {"on_policy_share": 2}}}, "recipe.seeding.on_policy_share"),
+        ({"retention": {"experience_ttl_days": 0}}, "retention.experience_ttl_days"),
         ({"metadata": {"k": "v" * 513}}, "metadata"),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"name": "other"}, "name"),

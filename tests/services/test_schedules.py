@@ -69,9 +69,14 @@ def test_a_schedule_is_kept_changed_and_forgotten(service: Service) -> None:
 def test_a_cron_line_that_cannot_be_is_refused_with_the_field(service: Service) -> None:
     service.deploy()
     trigger = {"any_of": [{"type": "cron", "expr": "61 2 * * *"}]}
-    told = problem(service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": trigger}), 422, "validation_failed")
-    assert told["error"]["param"].startswith("trigger.any_of.0")
+    told = problem(service.client.post("/v1/schedules", json={"deployment": "toy", "trigger": trigger}), 422, "invalid_cron")
+    assert told["error"]["param"] == "trigger.any_of.0.cron.expr"
     assert "out of range" in told["detail"]
+    path = f"/v1/schedules/{made(service)['id']}"
+    told = problem(service.client.patch(path, json={"trigger": trigger}), 422, "invalid_cron")
+    assert told["errors"][0]["pointer"] == "/trigger/any_of/0/cron/expr"
+    elsewhere = {"any_of": [{"type": "cron", "expr": "1 2 * * *", "timezone": "Oslo"}]}
+    problem(service.client.patch(path, json={"trigger": elsewhere}), 422, "validation_failed")
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,49 @@ def test_a_delivery_that_fails_is_tried_again_and_one_that_is_not_wanted_ends_th
     assert service.client.patch(f"/v1/webhook_endpoints/{id}", json={"enabled": True}).json()["enabled"] is True
 
 
+def test_a_delivery_is_sent_again_under_its_id_with_a_new_timestamp(service: Service, receiver: Receiver) -> None:
+    made_here = endpoint(service, receiver.url)
+    id, secret = made_here["id"], made_here["secret"]
+    first = service.client.post(f"/v1/webhook_endpoints/{id}/test").json()["id"]
+    service.until(lambda: [one["status"] for one in deliveries(service, id)] == ["delivered"])
+    answer = service.client.post(f"/v1/webhook_endpoints/{id}/deliveries/{first}/replay")
+    assert (answer.status_code, answer.json()["id"], answer.json()["status"]) == (202, first, "pending")
+    service.until(lambda: len(receiver.got) == 2)
+    (before, body), (again, same) = receiver.got
+    assert (again["webhook-id"], same) == (before["webhook-id"], body)
+    assert int(again["webhook-timestamp"]) >= int(before["webhook-timestamp"])
+    with openai.OpenAI(api_key="none", webhook_secret=secret) as client:
+        client.webhooks.verify_signature(same, again)
+    service.until(lambda: [one["status"] for one in deliveries(service, id)] == ["delivered"])
+    said = service.client.get("/v1/audit_events", params={"action": "webhook_replayed"}).json()["data"]
+    assert [(event["target"], event["data"]["delivery"]) for event in said] == [(id, first)]
+
+
+def test_one_that_was_given_up_is_sent_again_and_none_to_an_endpoint_that_is_disabled(service: Service, receiver: Receiver) -> None:
+    id = endpoint(service, receiver.url)["id"]
+    receiver.statuses[:] = [410]
+    gone = service.client.post(f"/v1/webhook_endpoints/{id}/test").json()["id"]
+    service.until(lambda: [one["status"] for one in deliveries(service, id)] == ["dead"])
+    path = f"/v1/webhook_endpoints/{id}/deliveries/{gone}/replay"
+    problem(service.client.post(path), 409, "endpoint_disabled")
+    service.client.patch(f"/v1/webhook_endpoints/{id}", json={"enabled": True})
+    assert service.client.post(path).status_code == 202
+    service.until(lambda: [one["status"] for one in deliveries(service, id)] == ["delivered"])
+    assert len(receiver.got) == 2
+
+
+def test_a_delivery_is_found_under_its_own_endpoint_alone(service: Service, receiver: Receiver) -> None:
+    mine, other = (endpoint(service, receiver.url)["id"] for _ in range(2))
+    delivery = service.client.post(f"/v1/webhook_endpoints/{mine}/test").json()["id"]
+    stranger = as_key(made(service, tenant="other")["key"])
+    theirs = service.client.post("/v1/webhook_endpoints", json={"url": receiver.url}, headers=stranger).json()["id"]
+    answer = service.client.post(f"/v1/webhook_endpoints/{theirs}/deliveries/{delivery}/replay", headers=stranger)
+    problem(answer, 404, "webhook_delivery_not_found")
+    path = f"/v1/webhook_endpoints/{other}/deliveries/{delivery}/replay"
+    problem(service.client.post(path), 404, "webhook_delivery_not_found")
+    problem(service.client.post(path.replace(other, mine), headers=stranger), 404, "webhook_endpoint_not_found")
+
+
 def test_a_secret_is_shown_once_sealed_in_the_database_and_rotated(service: Service, receiver: Receiver) -> None:
     given = endpoint(service, receiver.url)
     id, secret = given["id"], given["secret"]
