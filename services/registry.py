@@ -18,7 +18,7 @@ from services.errors import Problem, not_found
 from services.plan import InLine
 from services.schedules.cooling import IN_A_ROW, JUDGED
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
-from services.tables import Deployment, Event, ExperienceRow, Json, Row, Sleep, StrayJob, Version, new_id
+from services.tables import Deployment, Event, ExperienceRow, Json, Row, Schedule, Sleep, StrayJob, Version, new_id
 
 R = TypeVar("R", bound=Row)
 
@@ -156,6 +156,12 @@ def active_sleep(tx: Session, deployment_id: str) -> Sleep | None:
 def last_sleep(tx: Session, deployment_id: str) -> Sleep | None:
     ended = select(Sleep).where(Sleep.deployment == deployment_id, Sleep.status.not_in(ACTIVE))
     return tx.scalar(ended.order_by(Sleep.number.desc()).limit(1))
+
+
+def next_scheduled(tx: Session, deployment_id: str) -> float | None:
+    """When the first of its schedules that has a time is due (Unix seconds), as the last look at each has found it."""
+    rows = tx.execute(select(Schedule.spec, Schedule.next_at).where(Schedule.deployment == deployment_id))
+    return min((at for spec, at in rows if at is not None and not spec.get("suspend")), default=None)
 
 
 def verdicts(tx: Session, deployment_id: str) -> list[tuple[str, float]]:

@@ -25,6 +25,7 @@ from services.api.shared import (
     After,
     ControllerDep,
     Limit,
+    all_lent,
     deployment_view,
     needs,
     of_caller,
@@ -36,7 +37,7 @@ from services.errors import Problem, faults
 from services.fleet import ServingSpec
 from services.founding import found
 from services.online import period
-from services.states import deployment_state
+from services.states import ServingState, deployment_state
 from services.tables import Deployment, FastMemory, Json, new_id
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
@@ -171,23 +172,35 @@ def remove(id_or_name: str, control: ControllerDep, caller: Admin, response: Res
 
 
 @router.get("/{id_or_name}/status")
-def status(id_or_name: str, control: ControllerDep, caller: Reads) -> dict[str, Any]:
-    """What the deployment is doing now."""
+async def status(id_or_name: str, control: ControllerDep, caller: Reads) -> dict[str, Any]:
+    """What the deployment is doing now. `accepting_requests`: a chat would reach a replica, as far as is known."""
+    row, accepts, view = await run_in_threadpool(_status, control, caller, id_or_name)
+    # As in a chat: while nobody has looked at the replicas, those that live answer.
+    there = row.state is ServingState.AWAKE or (accepts and await control.fleet.serves(row.id))
+    return view | {"accepting_requests": accepts and there}
+
+
+def _status(control: Controller, caller: Caller, id_or_name: str) -> tuple[Deployment, bool, views.View]:
+    """The deployment, whether nothing in the registry keeps it from answering, and what is told of it."""
     with control.database.read() as tx:
         row = the_deployment(tx, caller, id_or_name, deleting=True)
         sleep, last = registry.active_sleep(tx, row.id), registry.last_sleep(tx, row.id)
         experiences, tokens = registry.pending(tx, row.id)
         waiting = fast_registry.waiting_tokens(tx, row.id) if row.fast else 0
-    return {
+        rollout, next_at = promotion.running_rollout(tx, row.id), registry.next_scheduled(tx, row.id)
+    view = {
         "object": "deployment.status",
         "deployment": row.id,
         "state": state_of(row, sleep),
         "active_version": row.active_version,
+        "candidate_version": rollout.to_version if rollout and rollout.canary else None,
         "current_sleep": sleep.id if sleep else None,
         "waiting": sleep.waiting if sleep else None,
         "pending": {"experiences": experiences, "tokens": tokens},
         "wake": views.wake_mode(row),
         "fast_memory": views.fast_memory(row.fast, period(row), waiting) if row.fast else None,
         "last_sleep": last.id if last else None,
+        "next_sleep_at": next_at,
         "error": row.error,
     }
+    return row, row.deleting_at is None and not all_lent(sleep), view

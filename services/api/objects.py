@@ -15,8 +15,9 @@ OBJECTS = {
     "Deployment": HEAD
     + " name:string base_model:object memory:object recipe:object serving:object screening:object promotion:object"
     " canary:object? retention:object wake:string state:string active_version:string error:string?",
-    "DeploymentStatus": "object:string deployment:string state:string active_version:string current_sleep:string? waiting:string?"
-    " pending:object wake:string fast_memory:object? last_sleep:string? error:string?",
+    "DeploymentStatus": "object:string deployment:string state:string active_version:string candidate_version:string?"
+    " accepting_requests:boolean current_sleep:string? waiting:string? pending:object wake:string fast_memory:object?"
+    " last_sleep:string? next_sleep_at:number? error:string?",
     "Life": "object:string data:array first_id:string? last_id:string? has_more:boolean versions:array? matrix:array? experts:object?"
     " numbers:object depths:array ray_dashboard:string",
     "Model": "id:string object:string created:integer owned_by:string root:string parent:string? version:string",

@@ -97,6 +97,11 @@ def deployment_view(tx: Session, row: Deployment) -> views.View:
     return views.deployment(row, state_of(row, registry.active_sleep(tx, row.id)))
 
 
+def all_lent(sleep: Sleep | None) -> bool:
+    """Whether a deployment's night, the active one, has all of its replicas' room, so that none answers."""
+    return sleep is not None and sleep.lent and sleep.placed is not None and sleep.placed["serving"] == 0
+
+
 def state_of(row: Deployment, sleep: Sleep | None) -> DeploymentState:
     """What a deployment is doing, with its active sleep."""
     if row.deleting_at is not None:

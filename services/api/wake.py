@@ -27,7 +27,7 @@ from services.access import Caller
 from services.api import views
 from services.api.asking import asked, described, only_text
 from services.api.exchange import Exchange, said_in
-from services.api.shared import ControllerDep, needs, of_caller
+from services.api.shared import ControllerDep, all_lent, needs, of_caller
 from services.canary import Kind, Side, canary_key, is_asked
 from services.controller import Controller
 from services.errors import Problem, unreadable
@@ -306,7 +306,7 @@ def _why(control: Controller, deployment: Deployment, error: BaseException) -> P
     """Nobody answers: because all sleep, or for another reason."""
     with control.database.read() as tx:
         sleep = registry.active_sleep(tx, deployment.id)
-    if sleep is None or not sleep.lent or sleep.placed is None or sleep.placed["serving"] != 0:
+    if sleep is None or not all_lent(sleep):
         return _unavailable(error)
     detail = f"{deployment.name} is asleep ({sleep.id}), and all of its replicas with it; ask again later."
     return Problem(503, "deployment_asleep", detail, headers={"Retry-After": ASLEEP_SECONDS})

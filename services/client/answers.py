@@ -82,12 +82,18 @@ class DeploymentStatus(Answer):
     deployment: str
     state: str
     active_version: str | None = None
+    candidate_version: str | None = None
+    """Of a canary that is under way."""
+    accepting_requests: bool | None = None
+    """Whether a chat would reach a replica; None: an earlier release does not say."""
     current_sleep: str | None = None
     waiting: str | None = None
     pending: Pending = Pending()
     wake: str = "at_dusk"
     fast_memory: FastMemory | None = None
     last_sleep: str | None = None
+    next_sleep_at: Time | None = None
+    """The earliest time that a schedule has; None where all depends on traffic."""
     error: Any = None
 
 

@@ -99,6 +99,7 @@ def test_where_all_sleep_clients_are_told_to_come_back(crowded: Service) -> None
     crowded.until(lambda: crowded.fleet.versions["toy"] == [])
     answer = chat(crowded)
     problem(answer, 503, "deployment_asleep")
+    assert crowded.status()["accepting_requests"] is False
     assert int(answer.headers["retry-after"]) > 0
     child = night.end("candidate")
     crowded.ended(sleep["id"])

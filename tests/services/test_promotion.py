@@ -322,10 +322,12 @@ def test_a_canary_that_is_as_slow_as_its_parent_is_not_withdrawn_for_it(flushing
 
 def test_a_canary_is_aborted_by_hand_and_by_a_revocation(flushing: Service) -> None:
     child, rollout = begun(flushing)
+    assert flushing.status()["candidate_version"] == child
     problem(act(flushing, f"versions/{child}/promote"), 409, "rollout_in_progress")
     problem(flushing.client.post("/v1/sleeps", json={"deployment": "toy"}), 409, "rollout_in_progress")
     assert act(flushing, f"rollouts/{rollout}/abort").status_code == 202
     flushing.until(lambda: flushing.client.get(f"/v1/rollouts/{rollout}").json()["status"] == "aborted")
+    assert flushing.status()["candidate_version"] is None
     answer = act(flushing, f"versions/{child}/promote", canary={"percent": 50.0})
     flushing.until(lambda: flushing.client.get("/v1/deployments/toy").json()["canary"] is not None)
     act(flushing, f"versions/{child}/revoke", **WHY)

@@ -79,6 +79,20 @@ def test_a_cron_line_that_cannot_be_is_refused_with_the_field(service: Service) 
     problem(service.client.patch(path, json={"trigger": elsewhere}), 422, "validation_failed")
 
 
+def test_a_deployment_says_when_the_first_of_its_schedules_is_due(service: Service) -> None:
+    service.deploy()
+    now = service.status()
+    assert (now["next_sleep_at"], now["candidate_version"], now["accepting_requests"]) == (None, None, True)
+    nightly, hourly = made(service)["id"], made(service, {"any_of": [{"type": "cron", "expr": "0 * * * *"}]})["id"]
+    made(service, {"any_of": [{"type": "token_budget", "pending_tokens": 5}]})
+    for schedule in (nightly, hourly):
+        look(service, schedule)
+    due = {id: service.client.get(f"/v1/schedules/{id}").json()["next_at"] for id in (nightly, hourly)}
+    assert service.status()["next_sleep_at"] == min(due.values())
+    service.client.patch(f"/v1/schedules/{hourly}", json={"suspend": True})
+    assert service.status()["next_sleep_at"] == due[nightly]
+
+
 @pytest.mark.parametrize(
     ("template", "status", "code", "param"),
     [
