@@ -1,9 +1,11 @@
 """A whole night under a steady load: two replicas, unihemispheric placement, a promotion at dawn, then rollbacks and promotions by hand.
+At last the version that serves is revoked: once, because it never serves again, and another one takes another night.
 
 before      awake, both replicas serve
 night       one replica lends, the other serves; from the sleep's beginning to the commit
 promotion   from the commit at dawn to the last replica's proof, and from each promotion and rollback by hand to its end, with a second
             before and after
+revocation  the same, of the active version: until every replica has proved that it is its parent
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Lived:
 
     lines: list[dict[str, Any]]
     windows: dict[str, list[Window]]
+    revocation: Window
     versions: dict[str, str]
     stages: list[dict[str, Any]]
     placed: dict[str, Any]
@@ -90,17 +93,25 @@ def live_through(home: Path, facts: int = 16, seed: int = 0) -> Lived:
             windows["promotion"].append(_around(at["dawn"], promoted))
             time.sleep(BEFORE_SECONDS / 2)  # the replica that slept starts beside the one that serves
             windows["promotion"] += list(_by_hand(client, sleep["parent_version"], ended["result_version"]))
+            revocation = _rolled(client, lambda: _revoked(client, ended["result_version"]))
         client.close()
     lines = [json.loads(line) for line in lines_file.read_text().splitlines()]
     versions = {"parent": sleep["parent_version"], "child": ended["result_version"]}
     stages = [event for event in events if event["type"].startswith("sleep.stage_")]
-    return Lived(lines, windows, versions, stages, ended["placement"])
+    return Lived(lines, windows, revocation, versions, stages, ended["placement"])
 
 
 def _by_hand(client: Circadian, parent: str, child: str) -> Iterator[Window]:
     for _ in range(TURNS):
         yield _rolled(client, lambda: client.deployments.rollback(MODEL, "measured", to_version=parent))
         yield _rolled(client, lambda: client.versions.promote(child, reason="measured"))
+
+
+def _revoked(client: Circadian, active: str) -> Rollout:
+    revoked = client.versions.revoke(active, "measured")
+    if revoked.rollout is None:
+        raise RuntimeError(f"{active} was revoked and did not serve")
+    return client.rollouts.get(revoked.rollout)
 
 
 def _rolled(client: Circadian, begun: Callable[[], Rollout]) -> Window:
@@ -143,6 +154,8 @@ def summary(lived: Lived) -> dict[str, Any]:
         "longest": round(1e3 * lasted[-1], 1),
         "n": len(lasted),
     }
+    begin, end = lived.revocation
+    told["revocation_ms"] = round(1e3 * (end - begin - 2 * MARGIN_SECONDS), 1)
     return told
 
 

@@ -33,8 +33,8 @@ def draw(lived: Lived, path: Path) -> None:
     for at, name in _marks(lived.stages, begin):
         axes.axvline(at, color="0.85", linewidth=0.8, zorder=0)
         axes.text(at, 1.01, name, rotation=30, fontsize=7, transform=axes.get_xaxis_transform(), color="0.35")
-    for number, (window_begin, window_end) in enumerate(lived.windows["promotion"]):
-        label = None if number else "promotion or rollback"
+    for number, (window_begin, window_end) in enumerate([*lived.windows["promotion"], lived.revocation]):
+        label = None if number else "promotion, rollback, revocation"
         axes.axvspan(window_begin - begin, window_end - begin, color="#ccb974", alpha=0.25, linewidth=0, zorder=0, label=label)
     axes.set(xlabel="seconds", ylabel="latency, ms", yscale="log")
     axes.yaxis.set_major_locator(FixedLocator(TICKS_MS))

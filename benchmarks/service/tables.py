@@ -25,6 +25,10 @@ def tables(found: dict[str, Any]) -> str:
             f"| a rollback or a promotion, until every replica has proved it | {found['rollout_ms']['median']} ms (longest "
             f"{found['rollout_ms']['longest']} ms) |",
         ]
+    if "revocation_ms" in found:
+        rows += [
+            f"| a revocation of the active version, until every replica has proved its parent | {found['revocation_ms']} ms (one) |"
+        ]
     if gate := found.get("gateway"):
         rates = gate["requests_per_second"]
         rows += [
