@@ -146,10 +146,13 @@ def version(row: Version) -> View:
         "deployment": row.deployment,
         "parent": row.parent,
         "sleep": row.sleep,
+        "kind": "night" if row.parent else "founding",
         "status": row.status,
         "digest": row.record["memory_sha256"],
         "base_model": row.record["base"],
         "lineage": row.record["lineage"],
+        "tokens": row.record.get("tokens", 0),
+        "kept": row.record.get("kept", {}),
         "gates": row.gates,
         "signature": row.signature,
     }

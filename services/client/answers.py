@@ -217,9 +217,15 @@ class Version(Object):
     """candidate, active, retired, rejected, revoked."""
     parent: str | None = None
     sleep: str | None = None
+    kind: str = ""
+    """founding: the deployment's first. night: a sleep made it."""
     digest: str = ""
     base_model: Json = {}
     lineage: Any = None
+    tokens: int = 0
+    """Learned awake since the deployment was founded."""
+    kept: dict[str, float] = {}
+    """Of each earlier sleep the share that it still knows, where that was measured alone."""
     gates: list[Gate] | None = None
     signature: Any = None
     rollout: str | None = None
