@@ -28,7 +28,7 @@ from services.controller import Controller
 from services.errors import Problem
 from services.sleeping import begin, in_progress, recipe_of
 from services.states import SleepStatus
-from services.tables import Event, Sleep
+from services.tables import Deployment, Event, Sleep
 from services.teachers import check_teachers_of
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
@@ -38,7 +38,7 @@ RETRY_MILLISECONDS = 3000
 """After which a client whose event stream broke comes back."""
 LAST_SEQ = 2**31 - 1
 """No event has a number beyond it, and PostgreSQL cannot look for one in a column of such."""
-NEWER = ("selection", "budget", "dry_run")
+NEWER = ("selection", "budget", "dry_run", "parent_version")
 """Fields that requests of earlier releases did not have."""
 LAST = ("deployment", "gates", "id")
 """Fields that stand behind the others in what is digested, because they once did in the class."""
@@ -65,6 +65,7 @@ def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.Vi
         deployment = the_deployment(tx, caller, body.deployment)
         allowance.check(tx, caller, deployment, body)
         known_now = dry_run.looked_ahead(tx, deployment, body)
+        _check_parent(deployment, body)
     return dry_run.plan(control.settings, deployment, body, *known_now)
 
 
@@ -110,8 +111,19 @@ def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Slee
     deployment = the_deployment(tx, caller, body.deployment)
     loosened = allowance.check(tx, caller, deployment, body)
     row = begin(tx, deployment, body, id=body.id, digest=digest)
+    _check_parent(deployment, body)  # `begin` holds the deployment, and has read it anew
     audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment, **allowance.told(loosened))
     return row
+
+
+def _check_parent(deployment: Deployment, body: SleepCreate) -> None:
+    """Raises Problem (412) where another version serves than the one that the night was asked to go on from."""
+    if body.parent_version is not None and deployment.active_version != body.parent_version:
+        detail = (
+            f"parent_version: {deployment.name} serves {deployment.active_version}, not {body.parent_version}, and a night goes on from "
+            "what serves; name that one, leave the field out, or bring the other back first (rollback)"
+        )
+        raise Problem(412, "etag_mismatch", detail, param="parent_version")
 
 
 @router.get("")
