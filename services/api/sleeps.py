@@ -23,7 +23,18 @@ from services.access import Caller
 from services.api import views
 from services.api.etags import known, not_modified, tag_of
 from services.api.schemas import SleepCreate
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.api.shared import (
+    DEFAULT_LIMIT,
+    After,
+    ControllerDep,
+    Limit,
+    needs,
+    of_caller,
+    of_deployment,
+    sleep_view,
+    the,
+    the_deployment,
+)
 from services.controller import Controller
 from services.errors import Problem
 from services.sleeping import begin, in_progress, recipe_of
@@ -56,7 +67,7 @@ async def create(body: SleepCreate, control: ControllerDep, caller: Writes, resp
     row = await run_in_threadpool(_create, control, caller, body)
     control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{row.id}"
-    return views.sleep(row)
+    return sleep_view(control, row)
 
 
 def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.View:
@@ -138,7 +149,7 @@ def list_all(
     with control.database.read() as tx:
         where = [*of_deployment(tx, caller, Sleep.deployment, deployment), *([Sleep.status == status] if status else [])]
         rows, more = registry.listed(tx, Sleep, of_caller(caller, Sleep.deployment), where, after, limit)
-    return views.page([views.sleep(row) for row in rows], more)
+    return views.page([sleep_view(control, row) for row in rows], more)
 
 
 @router.get("/{id}", response_model=None)
@@ -158,7 +169,7 @@ async def get(
     deadline = time.monotonic() + wait
     while True:
         row = await run_in_threadpool(_sleep, control, caller, id)
-        view = views.sleep(row)
+        view = sleep_view(control, row)
         tag, over = tag_of(view), row.status.terminal or time.monotonic() >= deadline
         if not known(tag, if_none_match) and (over or if_none_match is not None):
             response.headers["ETag"] = tag

@@ -156,6 +156,8 @@ class Sleep(Object):
     result_version: str | None = None
     waiting: str | None = None
     progress: Progress = Progress()
+    links: dict[str, str] = {}
+    """Paths of what there is to see of it; `ray_dashboard` is the page of its job."""
 
     @property
     def ended(self) -> bool:

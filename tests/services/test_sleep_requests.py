@@ -234,6 +234,20 @@ def test_a_night_goes_on_from_the_version_that_was_named_or_does_not_begin(both:
     assert (again.status_code, again.json()["id"]) == (202, sleep["id"]), "what was begun once is not asked again"
 
 
+def test_a_sleep_links_to_the_page_of_its_job_once_the_cluster_has_one(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    asked = service.client.post("/v1/sleeps", json={"deployment": "toy"}).json()
+    assert "ray_dashboard" not in asked["links"]
+    service.until(lambda: any(name.startswith(asked["id"]) for name in service.launcher.jobs))
+    night = Night(service.launcher, asked["id"])
+    told = service.get_sleep(asked["id"])
+    assert told["links"]["ray_dashboard"] == f"{service.settings.ray_dashboard}/#/jobs/{night.submission}"
+    assert service.client.get("/v1/sleeps").json()["data"][0]["links"] == told["links"]
+    night.end("no_op")
+    service.ended(asked["id"])
+
+
 def test_a_sleep_that_is_known_already_is_not_told_again(service: Service) -> None:
     service.deploy()
     service.tell()
