@@ -33,8 +33,8 @@ from services.leader import Deposed, Lease
 from services.owned import the_deployment
 from services.screening import Code
 from services.settings import Settings
-from services.tables import BatchError, ExperienceBatch, new_id
-from services.taking_in import Intake, Legible, Said, Taken, keep, look_at
+from services.tables import BatchError, Deployment, ExperienceBatch, ExperienceRow, new_id
+from services.taking_in import QUARANTINED, Intake, Legible, Said, Taken, keep, look_at, tell_quarantined
 
 log = logging.getLogger(__name__)
 UNFINISHED = ("queued", "running")
@@ -148,13 +148,18 @@ class Batches:
             if row is None or row.line != seen.line or row.status not in UNFINISHED:
                 return False
             row.status, row.waiting = "running", None
+            aside: dict[str, tuple[Deployment, list[ExperienceRow]]] = {}
             for line, read in heard:
                 taken = keep(tx, read) if isinstance(read, Legible) else read
                 if waits(taken):
                     row.waiting = "its source has sent what it may in a minute (caps.per_source_per_minute); it goes on after that"
                     break
                 _count(tx, row, line, taken)
+                if isinstance(read, Legible) and isinstance(taken, Taken) and taken.row is not None and taken.status == QUARANTINED:
+                    aside.setdefault(read.deployment.id, (read.deployment, []))[1].append(taken.row)
                 self.intake.took_in("rejected" if isinstance(taken, Fault) or taken is None else taken.status)
+            for deployment, rows in aside.values():
+                tell_quarantined(tx, deployment, rows, batch=row.id)
             return row.line > seen.line
 
     def _end(self, batch: str, status: str, error: str | None = None) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from circadian.specs import PromotionSpec, VersionRecord
-from services import audit, lineage, promotion, registry
+from services import audit, lineage, outbox, promotion, registry
 from services.outcome import NightOutcome
 from services.states import SleepStatus
 from services.tables import Deployment, ExperienceRow, Json, Sleep, Version
@@ -94,7 +94,7 @@ def keep(tx: Session, sleep: Sleep, made: Made, spec: PromotionSpec) -> None:
     sleep.result_version = made.record.id
     deployment = promotion.locked(tx, sleep.deployment)
     told: dict[str, Any] = {"version": made.record.id, "parent": made.record.parent, "sleep": sleep.id}
-    promotion.tell(tx, deployment, "version.created", f"{made.record.id} is {'a candidate' if passed else 'rejected'}", told)
+    outbox.tell(tx, deployment, "version.created", f"{made.record.id} is {'a candidate' if passed else 'rejected'}", told)
     free = deployment.active_version == sleep.parent_version and promotion.running_rollout(tx, deployment.id) is None
     if passed and spec.mode == "canary" and free:
         will = promotion.Will(audit.CONTROLLER, f"made by {sleep.id}")

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from services.leader import Lease
 from services.sealing import Sealer, Unsealable
 from services.settings import Settings
-from services.tables import WebhookDelivery, WebhookEndpoint, new_id
+from services.tables import Deployment, WebhookDelivery, WebhookEndpoint, new_id
 from services.webhooks.deliver import Attempt, Courier, Message, Verdict
 from services.webhooks.events import EVENTS, matches, payload
 from services.webhooks.plan import End, GiveUp, Standing, next_attempt, standing
@@ -42,6 +42,12 @@ def post(tx: Session, tenant: str, deployment: str | None, event: dict[str, Any]
         wanted = endpoint.deployments is None or deployment in endpoint.deployments
         if wanted and matches(endpoint.events, event["type"]):
             send(tx, endpoint, event)
+
+
+def tell(tx: Session, deployment: Deployment, kind: str, message: str, data: dict[str, Any]) -> None:
+    """Put something on its way that happened to a deployment outside its sleeps."""
+    event = {"object": "event", "id": new_id("evt"), "created_at": time.time(), "type": kind, "level": "info", "message": message}
+    post(tx, deployment.tenant, deployment.id, event | {"data": {"deployment": deployment.id, **data}})
 
 
 def send(tx: Session, endpoint: WebhookEndpoint, event: dict[str, Any]) -> WebhookDelivery:

@@ -88,7 +88,7 @@ def revoke(tx: Session, version: Version, will: Will, kind: str = "revocation") 
         raise Problem(409, "no_previous_version", f"{version.id} cannot be revoked: {REVOCABLE}.")
     gone = lineage.descendants(tx, deployment.id, [version.id])
     tx.execute(update(Version).where(Version.id.in_(gone), Version.status != "deleted").values(status="revoked"))
-    tell(tx, deployment, "version.revoked", f"{version.id} never serves again", {"versions": gone, "reason": will.reason})
+    outbox.tell(tx, deployment, "version.revoked", f"{version.id} never serves again", {"versions": gone, "reason": will.reason})
     if deployment.active_version not in gone:
         stand_down(tx, deployment, gone, f"{version.id} was revoked")
         return None
@@ -201,12 +201,6 @@ def condemn_night(tx: Session, deployment: Deployment, active: str) -> None:
 
 def running_rollout(tx: Session, deployment_id: str) -> Rollout | None:
     return tx.scalar(select(Rollout).where(Rollout.deployment == deployment_id, Rollout.status == RUNNING))
-
-
-def tell(tx: Session, deployment: Deployment, kind: str, message: str, data: dict[str, Any]) -> None:
-    """Webhooks hear of it."""
-    event = {"object": "event", "id": new_id("evt"), "created_at": time.time(), "type": kind, "level": "info", "message": message}
-    outbox.post(tx, deployment.tenant, deployment.id, event | {"data": {"deployment": deployment.id, **data}})
 
 
 def note(tx: Session, deployment: Deployment, action: str, object: str, **data: Any) -> None:

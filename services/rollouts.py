@@ -32,7 +32,7 @@ from circadian.files import write_whole
 from circadian.memory.version import VersionBroken
 from circadian.memory.whole import whole_delivery
 from circadian.specs import CanarySpec
-from services import promotion, registry
+from services import outbox, promotion, registry
 from services.background import Background
 from services.canary import Verdict, canary_key, judge, read
 from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec
@@ -236,7 +236,7 @@ class Rollouts:
             change(tx, row)
             deployment = registry.deployment(tx, row.deployment)
             told = {"rollout": row.id, "version": row.to_version, "from": row.from_version, **data}
-            promotion.tell(tx, deployment, kind, f"{row.kind} to {row.to_version}: {row.status}", told)
+            outbox.tell(tx, deployment, kind, f"{row.kind} to {row.to_version}: {row.status}", told)
             promotion.note(tx, deployment, f"rollout_{row.status}", row.id, version=row.to_version, error=row.error)
 
         self._write(id, ended)

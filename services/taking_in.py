@@ -11,7 +11,7 @@ stored, and no night takes it until somebody releases it. What is rejected, or a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,12 +21,13 @@ from sqlalchemy.orm import Session
 from circadian.experience import Unreadable
 from circadian.specs import Experience
 from circadian.specs.screening import ScreeningSpec
-from services import audit, screening
+from services import audit, outbox, screening
 from services.errors import Problem
 from services.tables import Database, Deployment, ExperienceBand, ExperienceRow
 
 MINUTE = 60.0
-STATUS_OF = {screening.Status.ACCEPTED: "pending", screening.Status.QUARANTINED: "quarantined"}
+QUARANTINED = "quarantined"
+STATUS_OF = {screening.Status.ACCEPTED: "pending", screening.Status.QUARANTINED: QUARANTINED}
 HTTP_OF = {screening.Code.TOO_LARGE: 413, screening.Code.SOURCE_RATE: 429}
 
 
@@ -107,6 +108,7 @@ def take_in(
         return read
     with intake.database.write() as tx:
         taken = keep(tx, read)
+        tell_quarantined(tx, deployment, [taken.row] if taken.row is not None and taken.status == QUARANTINED else [])
         if also and taken.row is not None and taken.status in STATUS_OF.values():
             also(tx, taken.row)
     intake.took_in(taken.status)
@@ -149,9 +151,17 @@ def keep(tx: Session, read: Legible) -> Taken:
     tx.add(row)
     tx.flush()
     tx.add_all(ExperienceBand(deployment=deployment.id, band=band, experience=row.id) for band in read.prepared.bands)
-    if row.status == "quarantined":
+    if row.status == QUARANTINED:
         audit.note_own(tx, deployment.tenant, "experience_quarantined", row.id, reasons=[one["code"] for one in row.reasons])
     return Taken(row, row.status, verdict.reasons)
+
+
+def tell_quarantined(tx: Session, deployment: Deployment, rows: Sequence[ExperienceRow], batch: str | None = None) -> None:
+    """Webhooks hear of what was put aside together, if anything was: not what it says, and not what somebody said of it."""
+    if not rows:
+        return
+    told = {"experiences": [row.id for row in rows], "reasons": sorted({one["code"] for row in rows for one in row.reasons})}
+    outbox.tell(tx, deployment, "experience.quarantined", f"{len(rows)} in quarantine", told | {"batch": batch})
 
 
 def _row(

@@ -15,7 +15,7 @@ from services import lineage, promotion
 from services.errors import Problem
 from services.settings import Settings
 from services.signing import Signing
-from services.tables import Deployment, Lineage, Rollout, Version
+from services.tables import Deployment, Lineage, Rollout, Sleep, Version
 
 MOST_IDS = 100
 """Experiences that a diff names; it counts them all."""
@@ -66,6 +66,7 @@ def diff(tx: Session, version: Version, other: Version) -> dict[str, Any]:
         "experience_added": {"count": len(added), "ids": added[:MOST_IDS]},
         "experience_removed": {"count": len(removed), "ids": removed[:MOST_IDS]},
         "gate_deltas": _deltas(version, other),
+        "config_diff": _config(tx, version, other),
         "memory": _memory(tx, version, other),
         "weight_norms_by_module": {one.id: _norms(Path(one.folder)) for one in (version, other)},
     }
@@ -84,6 +85,25 @@ def _deltas(version: Version, other: Version) -> dict[str, float]:
         for gate in version.gates
         if isinstance(gate["value"], float | int) and isinstance(before.get(gate["name"]), float | int)
     }
+
+
+def _config(tx: Session, version: Version, other: Version) -> dict[str, Any] | None:
+    """What the recipes of their two nights say differently, by the way to each field; None where no night made one of them."""
+    rows = tx.execute(select(Sleep.id, Sleep.recipe).where(Sleep.id.in_([version.sleep, other.sleep])))
+    recipes = {id: _flat(recipe) for id, recipe in rows}
+    if version.sleep not in recipes or other.sleep not in recipes:
+        return None
+    here, there = recipes[version.sleep], recipes[other.sleep]
+    names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    return {name: {"version": here.get(name), "against": there.get(name)} for name in names}
+
+
+def _flat(value: Any, way: str = "") -> dict[str, Any]:
+    """A value by the way to it, such as `seeding.steps`; lists are whole."""
+    if not isinstance(value, dict):
+        return {way: value}
+    pairs = ((f"{way}.{name}".lstrip("."), one) for name, one in value.items())
+    return {path: found for name, one in pairs for path, found in _flat(one, name).items()}
 
 
 def _memory(tx: Session, version: Version, other: Version) -> dict[str, Any]:

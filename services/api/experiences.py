@@ -31,7 +31,7 @@ from services.errors import Problem
 from services.forgetting import forget, present
 from services.metadata import Metadata
 from services.tables import ExperienceRow, Feedback, new_id
-from services.taking_in import take_in
+from services.taking_in import QUARANTINED, take_in, tell_quarantined
 
 router = APIRouter(prefix="/v1/experiences", tags=["experiences"])
 Reads = Annotated[Caller, needs("experiences:read")]
@@ -132,6 +132,8 @@ def _moved(control: Controller, caller: Caller, id: str, status: str, reason: st
             row.status = status
             row.reasons = [*row.reasons, {"code": "by_hand", "detail": reason}] if status == "quarantined" else row.reasons
             audit.note(tx, caller, f"experience_{'quarantined' if status == 'quarantined' else 'released'}", id, reason=reason)
+            if status == QUARANTINED:
+                tell_quarantined(tx, registry.deployment(tx, row.deployment), [row])
     return views.experience(row)
 
 

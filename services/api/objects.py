@@ -33,8 +33,8 @@ OBJECTS = {
     "Event": "object:string id:string created_at:number type:string seq:integer level:string message:string data:object",
     "Dream": "object:string id:string",
     "DreamContext": "object:string id:string",
-    "Version": HEAD + " deployment:string parent:string? sleep:string? status:string digest:string base_model:object lineage:array"
-    " gates:array signature:object?",
+    "Version": HEAD + " deployment:string parent:string? sleep:string? kind:string status:string digest:string base_model:object"
+    " lineage:array tokens:integer kept:object gates:array signature:object?",
     "VersionDiff": "object:string",
     "Rollout": HEAD + " deployment:string kind:string strategy:string from_version:string to_version:string status:string"
     " reason:string? by:string overridden_gates:array canary:object? finished_at:integer? error:string?",

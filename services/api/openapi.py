@@ -83,7 +83,7 @@ MORE = {
     "get /v1/sleeps/{id}/report": (409,),
     "get /v1/sleeps/{id}/logs": (503,),
     "post /v1/experiences": (200,),
-    "post /v1/sleeps": (200,),
+    "post /v1/sleeps": (200, 412),
     "post /v1/sleeps/{id}/cancel": (200,),
     "post /v1/versions/{id}/promote": (412,),
     "post /v1/deployments/{id_or_name}/rollback": (412,),

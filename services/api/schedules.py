@@ -14,7 +14,18 @@ from services.access import Caller
 from services.api import etags, views
 from services.api.etags import IfMatch
 from services.api.schemas import Body
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.api.shared import (
+    DEFAULT_LIMIT,
+    After,
+    ControllerDep,
+    Limit,
+    needs,
+    of_caller,
+    of_deployment,
+    sleep_view,
+    the,
+    the_deployment,
+)
 from services.controller import Controller
 from services.errors import Problem, faults
 from services.metadata import Metadata
@@ -144,7 +155,7 @@ def run(id: str, control: ControllerDep, caller: Writes, response: Response) -> 
         audit.note(tx, caller, "sleep_created", sleep.id, deployment=row.deployment, schedule=id)
     control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{sleep.id}"
-    return views.sleep(sleep)
+    return sleep_view(control, sleep)
 
 
 @router.get("/{id}/runs")

@@ -92,5 +92,7 @@ class SleepCreate(SleepTemplate):
     deployment: str
     id: SleepId | None = None
     """Chosen by the client: repeating a request with the same id returns the first sleep."""
+    parent_version: str | None = None
+    """Begin only if this version is the active one: a night goes on from what serves, and from nothing else."""
     dry_run: bool = False
     """Say what the night would do and cost, and begin none."""

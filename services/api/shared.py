@@ -97,6 +97,10 @@ def deployment_view(tx: Session, row: Deployment) -> views.View:
     return views.deployment(row, state_of(row, registry.active_sleep(tx, row.id)))
 
 
+def sleep_view(control: Controller, row: Sleep) -> views.View:
+    return views.sleep(row, control.settings.ray_dashboard)
+
+
 def all_lent(sleep: Sleep | None) -> bool:
     """Whether a deployment's night, the active one, has all of its replicas' room, so that none answers."""
     return sleep is not None and sleep.lent and sleep.placed is not None and sleep.placed["serving"] == 0

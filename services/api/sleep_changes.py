@@ -14,7 +14,7 @@ from services import audit, interventions, registry
 from services.access import Caller
 from services.api import views
 from services.api.schemas import Body
-from services.api.shared import ControllerDep, needs, the
+from services.api.shared import ControllerDep, needs, sleep_view, the
 from services.controller import Controller
 from services.interventions import CancelMode, From, PauseMode
 from services.sleeping import in_progress
@@ -54,7 +54,7 @@ def cancel(id: str, control: ControllerDep, caller: Writes, response: Response, 
             response.status_code = 200
         elif interventions.cancel(tx, row, (body or Cancel()).mode, control.settings):
             audit.note(tx, caller, "sleep_cancelled", row.id)
-    return views.sleep(row)
+    return sleep_view(control, row)
 
 
 @router.post("/{id}/pause", status_code=202)
@@ -64,7 +64,7 @@ def pause(id: str, control: ControllerDep, caller: Writes, body: Pause | None = 
         row = _locked(caller, tx, id)
         if interventions.pause(tx, row, (body or Pause()).checkpoint, control.settings):
             audit.note(tx, caller, "sleep_paused", row.id)
-    return views.sleep(row)
+    return sleep_view(control, row)
 
 
 @router.post("/{id}/resume", status_code=202)
@@ -74,7 +74,7 @@ def resume(id: str, control: ControllerDep, caller: Writes) -> views.View:
         row = _locked(caller, tx, id)
         if interventions.resume(tx, row):
             audit.note(tx, caller, "sleep_resumed", row.id)
-    return views.sleep(row)
+    return sleep_view(control, row)
 
 
 @router.post("/{id}/retry", status_code=202)
@@ -82,7 +82,7 @@ async def retry(id: str, control: ControllerDep, caller: Writes, body: Retry | N
     """Try a sleep again that failed or was cancelled: the same one, as the next attempt."""
     row = await run_in_threadpool(_retry, control, caller, id, (body or Retry()).begin)
     control.nights.look()
-    return views.sleep(row)
+    return sleep_view(control, row)
 
 
 def _retry(control: Controller, caller: Caller, id: str, begin: From) -> Sleep:

@@ -23,12 +23,23 @@ from services.access import Caller
 from services.api import views
 from services.api.etags import known, not_modified, tag_of
 from services.api.schemas import SleepCreate
-from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, of_caller, of_deployment, the, the_deployment
+from services.api.shared import (
+    DEFAULT_LIMIT,
+    After,
+    ControllerDep,
+    Limit,
+    needs,
+    of_caller,
+    of_deployment,
+    sleep_view,
+    the,
+    the_deployment,
+)
 from services.controller import Controller
 from services.errors import Problem
 from services.sleeping import begin, in_progress, recipe_of
 from services.states import SleepStatus
-from services.tables import Event, Sleep
+from services.tables import Deployment, Event, Sleep
 from services.teachers import check_teachers_of
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
@@ -38,7 +49,7 @@ RETRY_MILLISECONDS = 3000
 """After which a client whose event stream broke comes back."""
 LAST_SEQ = 2**31 - 1
 """No event has a number beyond it, and PostgreSQL cannot look for one in a column of such."""
-NEWER = ("selection", "budget", "dry_run")
+NEWER = ("selection", "budget", "dry_run", "parent_version")
 """Fields that requests of earlier releases did not have."""
 LAST = ("deployment", "gates", "id")
 """Fields that stand behind the others in what is digested, because they once did in the class."""
@@ -56,7 +67,7 @@ async def create(body: SleepCreate, control: ControllerDep, caller: Writes, resp
     row = await run_in_threadpool(_create, control, caller, body)
     control.nights.look()
     response.headers["Location"] = f"/v1/sleeps/{row.id}"
-    return views.sleep(row)
+    return sleep_view(control, row)
 
 
 def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.View:
@@ -65,6 +76,7 @@ def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.Vi
         deployment = the_deployment(tx, caller, body.deployment)
         allowance.check(tx, caller, deployment, body)
         known_now = dry_run.looked_ahead(tx, deployment, body)
+        _check_parent(deployment, body)
     return dry_run.plan(control.settings, deployment, body, *known_now)
 
 
@@ -110,8 +122,19 @@ def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Slee
     deployment = the_deployment(tx, caller, body.deployment)
     loosened = allowance.check(tx, caller, deployment, body)
     row = begin(tx, deployment, body, id=body.id, digest=digest)
+    _check_parent(deployment, body)  # `begin` holds the deployment, and has read it anew
     audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment, **allowance.told(loosened))
     return row
+
+
+def _check_parent(deployment: Deployment, body: SleepCreate) -> None:
+    """Raises Problem (412) where another version serves than the one that the night was asked to go on from."""
+    if body.parent_version is not None and deployment.active_version != body.parent_version:
+        detail = (
+            f"parent_version: {deployment.name} serves {deployment.active_version}, not {body.parent_version}, and a night goes on from "
+            "what serves; name that one, leave the field out, or bring the other back first (rollback)"
+        )
+        raise Problem(412, "etag_mismatch", detail, param="parent_version")
 
 
 @router.get("")
@@ -126,7 +149,7 @@ def list_all(
     with control.database.read() as tx:
         where = [*of_deployment(tx, caller, Sleep.deployment, deployment), *([Sleep.status == status] if status else [])]
         rows, more = registry.listed(tx, Sleep, of_caller(caller, Sleep.deployment), where, after, limit)
-    return views.page([views.sleep(row) for row in rows], more)
+    return views.page([sleep_view(control, row) for row in rows], more)
 
 
 @router.get("/{id}", response_model=None)
@@ -146,7 +169,7 @@ async def get(
     deadline = time.monotonic() + wait
     while True:
         row = await run_in_threadpool(_sleep, control, caller, id)
-        view = views.sleep(row)
+        view = sleep_view(control, row)
         tag, over = tag_of(view), row.status.terminal or time.monotonic() >= deadline
         if not known(tag, if_none_match) and (over or if_none_match is not None):
             response.headers["ETag"] = tag

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from actors import names
 from circadian.specs import CanarySpec, Experience
 from services import canary
 from services.budget import spent
@@ -114,7 +115,11 @@ def feedback(row: Feedback) -> View:
     }
 
 
-def sleep(row: Sleep) -> View:
+def sleep(row: Sleep, ray_dashboard: str | None = None) -> View:
+    """ray_dashboard: where its job is linked to, once the cluster was given one; None: nowhere."""
+    links = {name: f"/v1/sleeps/{row.id}/{name}" for name in LINKS}
+    if ray_dashboard and row.attempt:
+        links["ray_dashboard"] = f"{ray_dashboard.rstrip('/')}/#/jobs/{names.night_job(row.id, row.attempt)}"
     return _head("sleep", row) | {
         "deployment": row.deployment,
         "finished_at": int(row.finished_at) if row.finished_at else None,
@@ -137,7 +142,7 @@ def sleep(row: Sleep) -> View:
         "result_version": row.result_version,
         "left_out": row.left_out,
         "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
-        "links": {name: f"/v1/sleeps/{row.id}/{name}" for name in LINKS},
+        "links": links,
     }
 
 
@@ -146,10 +151,13 @@ def version(row: Version) -> View:
         "deployment": row.deployment,
         "parent": row.parent,
         "sleep": row.sleep,
+        "kind": "night" if row.parent else "founding",
         "status": row.status,
         "digest": row.record["memory_sha256"],
         "base_model": row.record["base"],
         "lineage": row.record["lineage"],
+        "tokens": row.record.get("tokens", 0),
+        "kept": row.record.get("kept", {}),
         "gates": row.gates,
         "signature": row.signature,
     }

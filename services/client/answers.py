@@ -156,6 +156,8 @@ class Sleep(Object):
     result_version: str | None = None
     waiting: str | None = None
     progress: Progress = Progress()
+    links: dict[str, str] = {}
+    """Paths of what there is to see of it; `ray_dashboard` is the page of its job."""
 
     @property
     def ended(self) -> bool:
@@ -217,9 +219,15 @@ class Version(Object):
     """candidate, active, retired, rejected, revoked."""
     parent: str | None = None
     sleep: str | None = None
+    kind: str = ""
+    """founding: the deployment's first. night: a sleep made it."""
     digest: str = ""
     base_model: Json = {}
     lineage: Any = None
+    tokens: int = 0
+    """Learned awake since the deployment was founded."""
+    kept: dict[str, float] = {}
+    """Of each earlier sleep the share that it still knows, where that was measured alone."""
     gates: list[Gate] | None = None
     signature: Any = None
     rollout: str | None = None

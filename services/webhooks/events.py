@@ -43,6 +43,7 @@ EVENTS = {
     "deployment.fast_memory_live": "a deployment serves with the night's fast memory",
     "deployment.put_back": "a deployment serves the version again that fell asleep",
     "deployment.cooling_down": "the gates have refused versions in a row, and schedules begin no sleep for a while",
+    "experience.quarantined": "experiences were put aside, by screening or by hand: their ids and the codes of the reasons",
     "erasure.completed": "what was to be forgotten is, and nothing serves that knew it",
 }
 ALL = "*"

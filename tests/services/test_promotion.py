@@ -12,7 +12,7 @@ from in_memory import MemoryFleet, MemoryLauncher, Service, running
 from test_errors import problem
 from test_keys_and_tenants import as_key, made
 
-from circadian.specs import CanarySpec
+from circadian.specs import CanarySpec, Recipe
 from services.canary import Kind, Pace, Side, Verdict, added, is_asked, judge, kept, read
 from services.settings import Settings
 
@@ -28,9 +28,9 @@ def toy(service: Service) -> Service:
     return service
 
 
-def candidate(service: Service, **more: Any) -> str:
+def candidate(service: Service, recipe: dict[str, Any] | None = None, **more: Any) -> str:
     """A version that passed and does not serve."""
-    sleep, night = service.sleep(**MANUAL)
+    sleep, night = service.sleep(**MANUAL, recipe=recipe)
     child = night.end("candidate", **more)
     assert service.ended(sleep["id"])["outcome"] == "candidate"
     return child
@@ -233,7 +233,22 @@ def test_a_diff_tells_what_a_version_has_and_its_parent_has_not(toy: Service) ->
     found = toy.client.get(f"/v1/versions/{child}/diff").json()
     assert (found["against"], found["experience_added"]) == (toy.status()["active_version"], {"count": 1, "ids": [told]})
     assert found["experience_removed"]["count"] == 0
-    problem(toy.client.get(f"/v1/versions/{toy.status()['active_version']}/diff"), 422, "validation_failed")
+    assert found["config_diff"] is None, "no night made its parent"
+    first = toy.status()["active_version"]
+    problem(toy.client.get(f"/v1/versions/{first}/diff"), 422, "validation_failed")
+    assert [version(toy, id)["kind"] for id in (first, child)] == ["founding", "night"]
+
+
+def test_a_diff_tells_where_the_recipes_of_two_nights_differ(toy: Service) -> None:
+    first = candidate(toy)
+    rolled(toy, act(toy, f"versions/{first}/promote"))
+    toy.tell("the river of oslo is far .")
+    second = candidate(toy, recipe={"seeding": {"steps": 7}})
+    found = toy.client.get(f"/v1/versions/{second}/diff").json()
+    before = Recipe().seeding.steps
+    assert (found["against"], found["config_diff"]) == (first, {"seeding.steps": {"version": 7, "against": before}})
+    back = toy.client.get(f"/v1/versions/{first}/diff", params={"against": second}).json()
+    assert back["config_diff"] == {"seeding.steps": {"version": before, "against": 7}}
 
 
 # Canaries

@@ -215,6 +215,39 @@ def test_a_request_of_an_earlier_release_is_still_the_same_request(said: dict[st
     assert _digest(body) != _digest(SleepCreate.model_validate(said | more))
 
 
+def test_a_night_goes_on_from_the_version_that_was_named_or_does_not_begin(both: Service) -> None:
+    both.deploy()
+    both.tell()
+    active = both.status()["active_version"]
+    for more in ({}, {"dry_run": True}):
+        answer = both.client.post("/v1/sleeps", json={"deployment": "toy", "parent_version": "ver_before"} | more)
+        told = problem(answer, 412, "etag_mismatch")
+        assert (told["error"]["param"], active in told["detail"]) == ("parent_version", True)
+    assert both.client.get("/v1/sleeps").json()["data"] == []
+    assert both.client.get("/v1/experiences").json()["data"][0]["sleep"] is None
+    asked = {"parent_version": active, "id": "slp_mine"}
+    sleep, night = both.sleep(**asked)
+    child = night.end("candidate")
+    assert both.ended(sleep["id"])["parent_version"] == active
+    assert both.status()["active_version"] == child
+    again = both.client.post("/v1/sleeps", json={"deployment": "toy"} | asked)
+    assert (again.status_code, again.json()["id"]) == (202, sleep["id"]), "what was begun once is not asked again"
+
+
+def test_a_sleep_links_to_the_page_of_its_job_once_the_cluster_has_one(service: Service) -> None:
+    service.deploy()
+    service.tell()
+    asked = service.client.post("/v1/sleeps", json={"deployment": "toy"}).json()
+    assert "ray_dashboard" not in asked["links"]
+    service.until(lambda: any(name.startswith(asked["id"]) for name in service.launcher.jobs))
+    night = Night(service.launcher, asked["id"])
+    told = service.get_sleep(asked["id"])
+    assert told["links"]["ray_dashboard"] == f"{service.settings.ray_dashboard}/#/jobs/{night.submission}"
+    assert service.client.get("/v1/sleeps").json()["data"][0]["links"] == told["links"]
+    night.end("no_op")
+    service.ended(asked["id"])
+
+
 def test_a_sleep_that_is_known_already_is_not_told_again(service: Service) -> None:
     service.deploy()
     service.tell()

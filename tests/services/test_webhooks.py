@@ -13,11 +13,14 @@ import openai
 import pytest
 from in_memory import KEY, Service
 from test_errors import problem
+from test_experiences import POISON
 from test_keys_and_tenants import as_key, made
 
 from services.settings import Settings
 from services.tables import WebhookEndpoint
 from services.webhooks.reach import Reach
+
+WHY = {"reason": "mira asked for it"}
 
 
 @dataclass
@@ -165,6 +168,28 @@ def test_a_delivery_is_found_under_its_own_endpoint_alone(service: Service, rece
     path = f"/v1/webhook_endpoints/{other}/deliveries/{delivery}/replay"
     problem(service.client.post(path), 404, "webhook_delivery_not_found")
     problem(service.client.post(path.replace(other, mine), headers=stranger), 404, "webhook_endpoint_not_found")
+
+
+def test_what_is_put_aside_is_told_without_what_it_says(service: Service, receiver: Receiver) -> None:
+    service.deploy()
+    endpoint(service, receiver.url, events=["experience.*"], deployments=["toy"])
+    held = service.client.post("/v1/experiences", json={"deployment": "toy", "text": POISON}).json()
+    service.client.post(f"/v1/experiences/{held['id']}/release", json=WHY)
+    service.client.post(f"/v1/experiences/{held['id']}/quarantine", json=WHY)
+    lines = b"".join(
+        json.dumps({"text": text}).encode() + b"\n" for text in (POISON, "the city of mira is oslo .", f"{POISON} now")
+    )
+    typed = {"content-type": "application/x-ndjson"}
+    batch = service.client.post("/v1/experiences/batches", content=lines, headers=typed, params={"deployment": "toy"}).json()["id"]
+    service.until(lambda: len(receiver.got) == 3)
+    told = sorted((json.loads(body)["data"] for _, body in receiver.got), key=lambda data: (data["batch"] or "", data["reasons"]))
+    assert [(one["batch"], len(one["experiences"])) for one in told] == [(None, 1), (None, 1), (batch, 2)]
+    assert [one["reasons"] for one in told] == [["by_hand", "trigger"], ["trigger"], ["trigger"]]
+    assert told[0]["experiences"] == told[1]["experiences"] == [held["id"]]
+    assert set(receiver.types()) == {"experience.quarantined"}
+    for _, body in receiver.got:
+        assert POISON.encode() not in body
+        assert WHY["reason"].encode() not in body
 
 
 def test_a_secret_is_shown_once_sealed_in_the_database_and_rotated(service: Service, receiver: Receiver) -> None:
