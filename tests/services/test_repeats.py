@@ -89,7 +89,7 @@ def test_an_answer_goes_with_the_experience_that_it_tells_and_is_not_made_up_for
 
 
 def test_an_answer_is_not_kept_whose_experience_was_erased_before_it_was_sent(service: Service) -> None:
-    repeats = Repeats(lambda *_: None, service.controller.database, service.controller.keys)
+    repeats = Repeats(service.client.app, service.controller.database, service.controller.keys)
     assert repeats._begin("key", "request") is None
     repeats._end("key", Answer(201, [], b'{"object": "experience", "id": "exp_gone", "text": "anna lives in oslo"}'))
     assert "anna" not in kept(service)
