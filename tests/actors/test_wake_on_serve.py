@@ -1,10 +1,14 @@
-"""Wake replicas on a real Ray Serve: all of them take a delivery and prove it, and whichever starts later is what was delivered."""
+"""Wake replicas on a real Ray Serve: all of them take a delivery and prove it, and whichever starts later is what was delivered.
+
+What the controller's key has not signed they do not become at all.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -17,6 +21,7 @@ import psutil
 import pytest
 import ray
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engine_world import EXPERTS, FAST, EngineWorld, grow
 from ray import serve
 
@@ -25,7 +30,10 @@ from actors.replies import StreamHead
 from actors.wake_state import Delivered, WakeState, write_wake
 from circadian.memory.delivery import DeliveryRefused, pack
 from circadian.memory.fast import fast_delivery
+from circadian.memory.folder import MEMORY_FILE
 from circadian.memory.graft import Grafted
+from circadian.memory.signature import sign
+from circadian.memory.signing_keys import key_id, public_hex
 from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.version import load_version, read_record, save_version
 from services.fleet import FleetUnavailable, ServingSpec
@@ -101,7 +109,7 @@ async def until(condition: Callable[[], Coroutine[Any, Any, bool]], seconds: flo
 def cluster() -> Iterator[None]:
     home = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / f"circadian-serve-{os.getpid()}"  # sockets need a short path
     os.environ.update({"RAY_worker_niceness": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})  # as services/stack.py has them
-    options = {"num_cpus": 2, "include_dashboard": False, "namespace": names.NAMESPACE, "log_to_driver": False}
+    options = {"num_cpus": 4, "include_dashboard": False, "namespace": names.NAMESPACE, "log_to_driver": False}
     ray.init(_temp_dir=str(home), _node_ip_address="127.0.0.1", **options)
     yield
     serve.shutdown()
@@ -401,3 +409,45 @@ def test_a_deployment_without_replicas_says_so_at_once(wake: Wake) -> None:
         assert psutil.wait_procs(engines, timeout=SOON_SECONDS)[1] == [], "no engine was left behind"
 
     wake.run(none())
+
+
+def signed(world: EngineWorld, home: Path, key: Ed25519PrivateKey) -> Path:
+    """A copy of the world's version, as a controller with this key has committed it."""
+    folder = home / world.folder.name
+    shutil.copytree(world.folder, folder)
+    sign(folder, key)
+    return folder
+
+
+def overwritten(path: Path) -> None:
+    """Its last byte is another one: neither its name nor its size tells."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_replica_refuses_a_version_that_is_not_what_a_trusted_key_signed(
+    cluster: None, engine_world: EngineWorld, tmp_path: Path
+) -> None:
+    """One that somebody has written to since, and one that another key signed."""
+    ours, theirs = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    settings = Settings(home=tmp_path, replica_start_seconds=START_SECONDS)
+    fleet = RayFleet(settings, trusted=(public_hex(ours.public_key()),))
+    tampered = signed(engine_world, tmp_path / "tampered", ours)
+    overwritten(tampered / MEMORY_FILE)
+    foreign = signed(engine_world, tmp_path / "foreign", theirs)
+
+    async def refused(folder: Path, name: str) -> str:
+        file = tmp_path / f"{name}.json"
+        write_wake(file, WakeState(folder=str(folder)))
+        with pytest.raises(FleetUnavailable) as refusal:
+            await fleet.start(name, name, ServingSpec(), file)
+        return str(refusal.value)
+
+    async def both() -> list[str]:
+        return await asyncio.gather(refused(tampered, "tampered"), refused(foreign, "foreign"))
+
+    hash_broken, key_unknown = asyncio.run(both())
+    assert "SignatureBroken" in hash_broken
+    assert f"{MEMORY_FILE} is not what was signed" in hash_broken
+    assert "SignatureBroken" in key_unknown
+    assert f"key {key_id(theirs.public_key())} is not trusted" in key_unknown

@@ -38,7 +38,8 @@ class Steady:
     urls: list[str]
     key: str
     model: str
-    statements: Sequence[str]
+    statements: Sequence[str] = ()
+    """What is told; without any, questions alone are asked."""
     answers: list[Answer] = field(default_factory=list)
     told: list[Answer] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -82,11 +83,10 @@ class Steady:
 
     def _send(self, path: str, bodies: Iterator[Any], answers: list[Answer], pause: float) -> None:
         """Each until somebody has answered."""
-        seats, body = itertools.cycle(range(len(self.urls))), next(bodies)
-        while not self._over.wait(pause):
+        seats, body = itertools.cycle(range(len(self.urls))), next(bodies, None)
+        while body is not None and not self._over.wait(pause):
             answers.append(self._sent(path, body, next(seats)))
-            if answers[-1].status is not None and (body := next(bodies, None)) is None:
-                return
+            body = next(bodies, None) if answers[-1].status is not None else body
 
     def _sent(self, path: str, body: Any, seat: int) -> Answer:
         headers, began = {"Authorization": f"Bearer {self.key}"}, time.time()

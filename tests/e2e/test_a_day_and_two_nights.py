@@ -1,7 +1,8 @@
 """Two days and two nights of the nursery model, on everything that is real: Ray, vLLM, DeepSpeed, the controller, over REST.
 
-One life is lived once, and looked at from many sides. In the middle of knowledge seeding, the first night loses its learner and the
-second one its driver.
+One life is lived once, and looked at from many sides. Two replicas serve: through the first night both, in the second one of them lends.
+In the middle of knowledge seeding, the first night loses its learner and the second one its driver. After that somebody decides by hand
+what serves (by_hand.py).
 """
 
 from __future__ import annotations
@@ -20,26 +21,34 @@ import httpx
 import openai
 import pytest
 import torch
+from by_hand import ByHand
 from safetensors.torch import load_file
+from steady import Steady
+from supervised import until
 
 from circadian.memory.version import load_version, read_record
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import QUESTION_FORMS, Day, World
 from services.client import ApiError, Circadian
+from services.client.patience import Patience
 from services.demo import live
 from services.measure import Examiner, Measured
+from services.placement import Placement
 from services.settings import Settings
 from services.stack import Stack, StackSpec
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
 SEED = 1
+REPLICAS = 2
 LEARNED = ("rows.jsonl", "cues.jsonl", "held_back_cues.jsonl", "*.cues.jsonl")
 """Files of a night whose rows are wake rows or prompts from end to end."""
 WRITTEN = ("*.corpus.jsonl", "*.held_back.jsonl", "**/student_rows.jsonl")
 """Files of a night whose rows are prompts up to `start`, and written by the model from there on."""
 KILL_AFTER_STEP = 110
 """Of knowledge seeding: between two checkpoints."""
+PROBES = 6
+"""Of the second day, asked by every client after every decision by hand."""
 Victim = Literal["learner", "driver"]
 
 
@@ -70,8 +79,12 @@ class Life:
     client: Circadian
     days: list[Day]
     nights: list[Night] = field(default_factory=list)
+    steady: Steady | None = None
+    """Asks through the second night."""
     measured: dict[str, Measured] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+    """After both nights, before anything was decided by hand."""
 
     def version(self, night: int) -> Path:
         """The folder of the version that woke after a night; 0 is the first one."""
@@ -83,6 +96,12 @@ class Life:
         """What Ray's own REST interface says."""
         headers = {"Authorization": f"Bearer {self.stack.ray_token}"}
         return httpx.get(f"{self.stack.dashboard}{path}", headers=headers, timeout=30).raise_for_status().json()
+
+    def replicas(self) -> int:
+        """Of the deployment, that answer."""
+        found = self.dashboard("/api/serve/applications/")["applications"].values()
+        deployments = [deployment for application in found for deployment in application["deployments"].values()]
+        return [replica["state"] for deployment in deployments for replica in deployment["replicas"]].count("RUNNING")
 
     def jobs(self, sleep: str) -> dict[str, Any]:
         """The Ray jobs of a sleep, by submission id: one for each attempt."""
@@ -104,10 +123,10 @@ def deep_in_seeding(event: dict[str, Any]) -> bool:
     return event["type"] == "sleep.progress" and event["data"]["task"] == "seeding" and event["data"]["step"] >= KILL_AFTER_STEP
 
 
-def sleep_through(life: Life, day: Day, victim: Victim, examiner: Examiner | None = None) -> Night:
+def sleep_through(life: Life, day: Day, victim: Victim, placement: Placement, examiner: Examiner | None = None) -> Night:
     """A night, watched, of which one process is killed; measured with its fast memory if there is an examiner."""
     held_out = [probe.question for probe in day.probes()]
-    sleep = life.client.sleeps.create("nursery", seed=SEED, held_out=held_out)
+    sleep = life.client.sleeps.create("nursery", seed=SEED, held_out=held_out, placement=placement)
     night = Night(sleep.sent(), [])
     learner = 0
     for told in life.client.sleeps.watch(sleep.id):
@@ -132,24 +151,39 @@ def sleep_through(life: Life, day: Day, victim: Victim, examiner: Examiner | Non
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     world, home = World(0), tmp_path_factory.mktemp("home")
-    days = list(itertools.islice(world.days(32, SEED), 2))
+    days = list(itertools.islice(world.days(32, SEED), 3))
     with Stack(Settings(home=home, port=0), StackSpec(num_cpus=4)) as stack:
         assert stack.api_key is not None
         client = Circadian(stack.url, stack.api_key)
         life = Life(stack, client, days)
-        client.deployments.create("nursery", {"model": str(WEIGHTS)})
+        client.deployments.create("nursery", {"model": str(WEIGHTS)}, serving={"replicas": REPLICAS})
         client.awake("nursery", stack.settings.replica_start_seconds)
-        first, second = (Examiner(client, "nursery", world, day) for day in days)
+        first, second = (Examiner(client, "nursery", world, day) for day in days[:2])
         probe = days[0].probes()[0]
         life.measured["before"], life.answers["before"] = first.measure(), life.ask(probe.question)
         live(days[0], client, "nursery")
-        life.nights.append(sleep_through(life, days[0], "learner", first))
+        life.nights.append(sleep_through(life, days[0], "learner", "dedicated", first))
         life.measured["after first"], life.answers["after"] = first.measure(), life.ask(probe.question)
         live(days[1], client, "nursery")
-        life.nights.append(sleep_through(life, days[1], "driver"))
-        life.measured["first day after second"], life.measured["after second"] = first.measure(), second.measure()
+        with Steady([stack.url], stack.api_key, "nursery") as life.steady:
+            life.nights.append(sleep_through(life, days[1], "driver", "unihemispheric"))
+            life.measured["first day after second"], life.measured["after second"] = first.measure(), second.measure()
+            until(lambda: life.replicas() == REPLICAS, "the replica that has lent serves again")
+        life.status = client.deployments.status("nursery").sent()
         yield life
         client.close()
+
+
+@pytest.fixture(scope="module")
+def hand(life: Life) -> ByHand:
+    """What serves, decided by hand while a steady client asks and tells; from the second night's version to the first one's."""
+    parent, child = (night.sleep["result_version"] for night in life.nights)
+    assert life.stack.api_key is not None
+    steady = Steady([life.stack.url], life.stack.api_key, "nursery", life.days[2].statements())
+    with Circadian(life.stack.url, life.stack.api_key, patience=Patience(attempts=1)) as client:
+        hand = ByHand(client, parent, child, life.days[1].probes()[:PROBES], steady)
+        hand.live()
+    return hand
 
 
 def test_before_the_day_its_facts_are_unknown(life: Life) -> None:
@@ -231,9 +265,17 @@ def test_after_a_night_all_parameters_but_the_new_expert_are_bit_identical(life:
 
 def test_a_dawn_moves_one_expert_and_proves_it(life: Life) -> None:
     promoted = life.nights[0].data("version.promoted")
-    (receipt,) = promoted["receipts"]
-    assert receipt["version"] == life.nights[0].sleep["result_version"]
-    assert receipt["bytes"] < (WEIGHTS / "model.safetensors").stat().st_size / 5
+    assert [receipt["version"] for receipt in promoted["receipts"]] == [life.nights[0].sleep["result_version"]] * REPLICAS
+    assert all(receipt["bytes"] < (WEIGHTS / "model.safetensors").stat().st_size / 5 for receipt in promoted["receipts"])
+
+
+def test_somebody_serves_while_one_replica_lends_what_it_holds_to_the_night(life: Life) -> None:
+    night, steady = life.nights[1], life.steady
+    assert steady is not None
+    assert {name: night.sleep["placement"][name] for name in ("kind", "serving")} == {"kind": "unihemispheric", "serving": 1}
+    assert not steady.refused({0: []})
+    parent, child = life.nights[0].sleep["result_version"], night.sleep["result_version"]
+    assert steady.versions(0.0) == [parent, f"{parent}+{night.sleep['id']}", child], "the fast memory in between"
 
 
 def test_a_second_sleep_is_refused_while_one_runs(life: Life) -> None:
@@ -285,8 +327,47 @@ def test_ray_answers_nobody_without_the_token(life: Life) -> None:
 
 
 def test_after_two_nights_everything_is_consolidated(life: Life) -> None:
-    status = life.client.deployments.status("nursery").sent()
+    status = life.status
     assert status["state"] == "awake"
     assert status["active_version"] == life.nights[1].sleep["result_version"]
     assert status["pending"]["experiences"] == 0
     assert len(read_record(life.version(2)).lineage) == 2
+
+
+@pytest.mark.parametrize(
+    ("moment", "kind", "status", "serves"),
+    [
+        ("rolled back", "rollback", "succeeded", "parent"),
+        ("aborted", "promotion", "aborted", "parent"),
+        ("promoted", "promotion", "succeeded", "child"),
+        ("revoked", "revocation", "succeeded", "parent"),
+    ],
+)
+def test_what_is_decided_by_hand_answers_every_client(hand: ByHand, moment: str, kind: str, status: str, serves: str) -> None:
+    seen, version = hand.moments[moment], {"parent": hand.parent, "child": hand.child}[serves]
+    assert (seen.rollout.kind, seen.rollout.status) == (kind, status), seen.rollout
+    assert seen.versions() == {version}
+    assert hand.steady.versions(seen.began, seen.ended) in ([version], [])
+    assert (seen.right(version) >= 0.7) == (serves == "child"), "the second day is what only the child knows"
+
+
+def test_a_canary_answers_a_share_of_the_clients_and_each_of_them_always(hand: ByHand) -> None:
+    seen = hand.moments["canary"]
+    assert (seen.rollout.strategy, seen.rollout.status) == ("canary", "running")
+    assert {len(versions) for versions in seen.by_client().values()} == {1}
+    assert seen.versions() == {hand.parent, hand.child}
+    assert seen.right(hand.child) >= 0.7 > seen.right(hand.parent)
+
+
+def test_what_was_revoked_never_serves_again(life: Life, hand: ByHand) -> None:
+    assert life.client.versions.get(hand.child).status == "revoked"
+    assert life.client.deployments.status("nursery").active_version == hand.parent
+    with pytest.raises(ApiError) as refused:
+        life.client.versions.promote(hand.child)
+    assert (refused.value.status, refused.value.code) == (409, "version_revoked")
+
+
+def test_no_request_fails_while_versions_change(hand: ByHand) -> None:
+    assert not hand.steady.refused({0: []})
+    assert {hand.parent, hand.child} <= set(hand.steady.versions(0.0))
+    assert hand.steady.kept, "somebody has told it things, too"
