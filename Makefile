@@ -16,7 +16,7 @@ demo: $(READY)  ## a whole day and night on this machine, about five minutes; wr
 	$(BIN)/circadian demo --seed $(SEED)
 
 test: $(READY) lint  ## everything: quick tests first, side by side, then those with vLLM, Ray and DeepSpeed, one after the other
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style, types, and the four floors
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -14,33 +13,39 @@ from random_base import FAMILIES, write_base
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
-    from xdist.scheduler import LoadGroupScheduling
+    from xdist.scheduler import LoadScopeScheduling
 
-
-IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ
-"""One of several that share the tests: `make test` has them, pytest by itself has not."""
+ROOT = Path(__file__).parents[1]
 
 
 def is_engine(item: pytest.Item) -> bool:
     return item.get_closest_marker("engine") is not None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
+@cache
+def has_engine(file: str) -> bool:
+    """Whether a test in it starts an engine, as its text says: who shares the tests out knows their names alone."""
+    return "mark.engine" in (ROOT / file).read_text()
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that start an engine come last, so that a slip is seen in seconds; all of them in one worker, where there are several."""
-    items.sort(key=is_engine)
-    for item in filter(is_engine, items if IN_WORKER else []):
-        item.add_marker(pytest.mark.xdist_group("engine"))
+    """Files with tests that start an engine come last, so that a slip is seen in seconds."""
+    items.sort(key=lambda item: has_engine(file_of(item.nodeid)))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling:
-    """Whoever has nothing to do takes the next file, and what the file's tests share is made once."""
-    from xdist.scheduler import LoadGroupScheduling
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Whoever has nothing to do takes the next file, and what the file's tests share is made once; of those that start an engine one
+    worker takes all, because two cores and their memory carry one cluster."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    class Files(LoadGroupScheduling):
+    class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return super()._split_scope(nodeid).partition("::")[0]
+            return "engine" if has_engine(file_of(nodeid)) else file_of(nodeid)
 
     return Files(config, log)
 
