@@ -13,10 +13,10 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Header, Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.errors import Problem, not_found
+from services.api.shared import held
+from services.errors import Problem
 from services.tables import ApiKey, Deployment, Row, Schedule, Sleep, WebhookEndpoint
 
 IfMatch = Annotated[str | None, Header(description="The ETag that the object must still have, as GET gave it")]
@@ -46,11 +46,7 @@ def told(row: Row) -> dict[str, str]:
 
 def unchanged(tx: Session, row: Row, if_match: str | None) -> None:
     """Hold the object until the transaction ends. Raises Problem: 412 where `If-Match` names something else, 404 where it is gone."""
-    table: Any = type(row)
-    held = select(table).where(table.number == row.number).with_for_update(of=table, key_share=True)
-    if tx.scalar(held.execution_options(populate_existing=True)) is None:
-        raise not_found("object", row.id)
-    now = etag(row)
+    now = etag(held(tx, row))
     if if_match is None or if_match.strip() == "*" or now in (given.strip() for given in if_match.split(",")):
         return
     raise Problem(
