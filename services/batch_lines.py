@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.api import readable
-from services.api.schemas import ExperienceCreate
+from services import readable
 from services.errors import Problem, at_fault, faults, unreadable
+from services.offered import ExperienceCreate
 
 MOST_POINTER, MOST_DETAIL = 256, 1024
 """Characters that are kept of what a line's error says: names of fields may be the sender's own."""

@@ -25,11 +25,11 @@ from sqlalchemy.orm import Session
 
 from circadian.specs import Experience
 from services.access import Caller
-from services.api.schemas import ExperienceCreate
 from services.batch_files import PART, SUFFIX, Line, batch_file, lines
 from services.batch_lines import Fault, said_in_line
 from services.errors import Problem
 from services.leader import Deposed, Lease
+from services.offered import ExperienceCreate
 from services.owned import the_deployment
 from services.screening import Code
 from services.settings import Settings

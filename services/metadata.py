@@ -1,10 +1,10 @@
-"""What clients write on objects for themselves: a few short pairs of texts."""
+"""What clients call things, and what they write on objects for themselves: short texts, and a few pairs of them."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 METADATA_PAIRS, METADATA_KEY, METADATA_VALUE = 16, 64, 512
 """OpenAI's limits: pairs, characters of a key, characters of a value."""
@@ -25,3 +25,13 @@ def _metadata(given: dict[str, str]) -> dict[str, str]:
 
 
 Metadata = Annotated[dict[str, str], AfterValidator(_metadata)]
+
+
+def _no_nul(given: str) -> str:
+    if NUL in given:
+        raise ValueError("it has a NUL character (\\u0000), which no database keeps; leave it out")
+    return given
+
+
+Line = Annotated[str, AfterValidator(_no_nul)]
+ShortText = Annotated[Line, Field(min_length=1, max_length=256)]

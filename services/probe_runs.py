@@ -22,7 +22,7 @@ from sqlalchemy import select
 from circadian.probing import Scored, item_score, mean
 from circadian.specs import ProbeItem, UserProbe
 from services import registry
-from services.api.exchange import said_in
+from services.exchange import said_in
 from services.fleet import Body, Fleet, FleetUnavailable, Route
 from services.leader import Lease
 from services.probing import spec_of

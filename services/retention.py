@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Annotated
 
+from pydantic import Field
 from sqlalchemy import exists, select
 
-from services.api.schemas import RetentionSpec
+from circadian.specs import Spec
 from services.forgetting import expire, hold, untaken
 from services.leader import Lease
 from services.settings import Settings
@@ -26,6 +28,13 @@ log = logging.getLogger(__name__)
 AT_ONCE = 500
 """Experiences of one transaction."""
 DAY_SECONDS = 86_400.0
+
+
+class RetentionSpec(Spec):
+    """How long what comes in is kept."""
+
+    experience_ttl_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """After so many days the text of an experience that no version keeps is erased, and no night takes it any more. None: never."""
 
 
 class Retention:

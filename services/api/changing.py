@@ -7,9 +7,10 @@ from typing import Any
 
 from circadian.specs import PromotionSpec, Recipe
 from circadian.specs.screening import ScreeningSpec
-from services.api.schemas import Body, RetentionSpec
+from services.api.schemas import Body
 from services.fleet import ServingSpec
 from services.metadata import Metadata
+from services.retention import RetentionSpec
 
 Patch = dict[str, Any] | None
 MERGE_PATCH_TYPE = "application/merge-patch+json"

@@ -13,11 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from services import audit, registry
 from services.access import Caller
 from services.api import data_views, views
-from services.api.schemas import Body, ShortText
+from services.api.schemas import Body
 from services.api.shared import DEFAULT_LIMIT, After, ControllerDep, Limit, needs, the_deployment
 from services.controller import Controller
 from services.errors import Problem, not_found
-from services.metadata import Metadata
+from services.metadata import Metadata, ShortText
 from services.owned import of_caller, of_tenant
 from services.tables import Erasure, ExperienceRow, new_id
 

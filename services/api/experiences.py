@@ -12,7 +12,7 @@ from services import audit, registry
 from services.access import Caller
 from services.api import views
 from services.api.filters import METADATA_PARAMETER, MetadataFilter, with_metadata, with_status
-from services.api.schemas import MOST_SECONDS, Body, ExperienceCreate
+from services.api.schemas import Body
 from services.api.shared import (
     DEFAULT_LIMIT,
     After,
@@ -30,6 +30,7 @@ from services.controller import Controller
 from services.errors import Problem
 from services.forgetting import forget, present
 from services.metadata import Metadata
+from services.offered import MOST_SECONDS, ExperienceCreate
 from services.tables import ExperienceRow, Feedback, new_id
 from services.taking_in import QUARANTINED, take_in, tell_quarantined
 

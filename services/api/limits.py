@@ -14,8 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services import naming
-from services.api import readable
+from services import naming, readable
 from services.errors import REQUEST_ID, Problem
 from services.metrics import Metrics
 

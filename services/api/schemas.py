@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from circadian.specs import BaseModelRef, MemorySpec, Message, PromotionSpec, Recipe
-from circadian.specs.experience import Trust
+from circadian.specs import BaseModelRef, MemorySpec, PromotionSpec, Recipe
 from circadian.specs.screening import ScreeningSpec
 from services.fleet import ServingSpec
-from services.metadata import NUL, Metadata
+from services.metadata import Metadata
+from services.retention import RetentionSpec
 from services.sleep_template import SleepTemplate
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
@@ -18,28 +18,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 SleepId = Annotated[str, Field(pattern=r"^slp_[A-Za-z0-9_-]{1,48}$")]
 
 
-def _no_nul(given: str) -> str:
-    if NUL in given:
-        raise ValueError("it has a NUL character (\\u0000), which no database keeps; leave it out")
-    return given
-
-
-Line = Annotated[str, AfterValidator(_no_nul)]
-ShortText = Annotated[Line, Field(min_length=1, max_length=256)]
-MOST_SECONDS = 253_402_300_799
-"""The last second of the year 9999."""
 WakeMode = Literal["at_dusk", "online"]
 
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class RetentionSpec(Body):
-    """How long what comes in is kept."""
-
-    experience_ttl_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
-    """After so many days the text of an experience that no version keeps is erased, and no night takes it any more. None: never."""
 
 
 class DeploymentCreate(Body):
@@ -57,35 +40,6 @@ class DeploymentCreate(Body):
     """What is done with what comes in before it is stored."""
     retention: RetentionSpec = RetentionSpec()
     metadata: Metadata = {}
-
-
-class ExperienceCreate(Body):
-    """A chat (`messages`) or a document (`text`), exactly one of the two."""
-
-    deployment: str
-    messages: Annotated[tuple[Message, ...], Field(max_length=1024)] = ()
-    text: str = ""
-    source: Literal["wake", "import", "human", "tool"] = "import"
-    trust: Trust | None = None
-    """How far what it says may be believed; by its source unless given. Whatever is dreamt of it is trusted no more."""
-    subject_id: ShortText | None = None
-    """Whom it is about: what is to be forgotten with them, and of whom no night takes too much."""
-    session_id: ShortText | None = None
-    uri: Annotated[Line, Field(min_length=1, max_length=2048)] | None = None
-    """Where it is from."""
-    consent: bool | None = None
-    """Whether the one whom it is from agreed to its being learned. False is always refused."""
-    occurred_at: Annotated[float, Field(ge=0.0, le=MOST_SECONDS)] | None = None
-    """Unix seconds; when it came in unless given."""
-    dedupe_key: ShortText | None = None
-    """Your name for it: sent again, the first one is answered, and nothing is stored."""
-    metadata: Metadata = {}
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if bool(self.messages) == bool(self.text):
-            raise ValueError("give either messages (a chat) or text (a document), not both and not neither")
-        return self
 
 
 class SleepCreate(SleepTemplate):

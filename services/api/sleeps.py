@@ -119,10 +119,10 @@ def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sl
 
 
 def _insert(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep:
-    deployment = the_deployment(tx, caller, body.deployment)
+    deployment = registry.held(tx, the_deployment(tx, caller, body.deployment).id)
     loosened = allowance.check(tx, caller, deployment, body)
     row = begin(tx, deployment, body, id=body.id, digest=digest)
-    _check_parent(deployment, body)  # `begin` holds the deployment, and has read it anew
+    _check_parent(deployment, body)
     audit.note(tx, caller, "sleep_created", row.id, deployment=row.deployment, **allowance.told(loosened))
     return row
 

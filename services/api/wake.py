@@ -26,11 +26,11 @@ from services import registry
 from services.access import Caller
 from services.api import views
 from services.api.asking import asked, described, only_text
-from services.api.exchange import Exchange, said_in
 from services.api.shared import ControllerDep, all_lent, needs, of_caller
 from services.canary import Kind, Side, canary_key, is_asked
 from services.controller import Controller
 from services.errors import Problem, unreadable
+from services.exchange import Exchange, said_in
 from services.fleet import Body, FleetUnavailable, Reply, Route
 from services.settings import Settings
 from services.states import ServingState

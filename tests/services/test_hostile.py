@@ -12,7 +12,7 @@ import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
 from test_errors import problem
 
-from services.api import readable
+from services import readable
 from services.api.asking import FIELDS
 from services.settings import Settings
 
