@@ -4,11 +4,13 @@ Ray with its token, two wake replicas on Ray Serve, DeepSpeed, the controllers a
 for each database is lived once, and looked at from many sides.
 
     first night    the controller that leads is killed at the sleep's 202, in every stage, and between the commit and the dawn
-    second night   (SQLite) a learner, a wake replica, a rollout worker, the driver and the whole of Ray's head, one after the other
+    second night   a learner, a wake replica, a rollout worker, the driver and the whole of Ray's head, one after the other
     third night    cancelled, and nothing of it stays
-    two more       (SQLite) that fail: one whose attempts are all killed, and one that only its user can help
+    two more       that fail: one whose attempts are all killed, and one that only its user can help
+    whole night    of another deployment, with all that a night can have: other teachers, a slower level, dreams; the controller that
+                   leads is killed in every stage that the first night did not have
 
-On SQLite alone is what does not depend on the database. That a promotion is a compare-and-swap behind the leader's fence is tested in
+That a promotion is a compare-and-swap behind the leader's fence is tested in
 tests/services/test_fences.py, that an attempt which was given up seals nothing in tests/pipelines/test_stages.py.
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,7 +31,8 @@ from supervised import ASK_SECONDS, PATIENCE_SECONDS, Away, Supervised, kill, un
 from watched import Json, Life, Night, held, new_stages
 
 from actors import names
-from circadian.nursery.ship import WEIGHTS
+from circadian.nursery.school import School
+from circadian.nursery.ship import SCHOOL, WEIGHTS
 from circadian.nursery.world import World
 from services import audit
 from services.access import FIRST_TENANT
@@ -56,6 +59,17 @@ STAGES = (
     "gate",
     "publish",
 )
+OF_EACH_MOVE = STAGES[2:7]
+OF_SOME_NIGHTS = (
+    "lectures",
+    *(f"{stage}_level-2" for stage in OF_EACH_MOVE),
+    *(f"{stage}_teachers" for stage in OF_EACH_MOVE),
+    *("dream_tasks", "dream_begin"),
+    *(f"dream_{what}_0" for what in ("write", "weigh", "try", "reinforce")),
+    *(f"dream_{what}_final" for what in ("write", "weigh", "try")),
+    *("dream_keep", "dream_learn"),
+    *(f"{stage}_dreams" for stage in OF_EACH_MOVE),
+)
 ANY: Json = {
     "min_agreement": 0.0,
     **dict.fromkeys(("max_forgotten", "max_forgotten_night", "max_lost", "max_base_lost"), 1.0),
@@ -77,6 +91,34 @@ RECIPE: Json = {
     "learner": {"max_failures": 1},
     "gate": ANY,
 }
+LESSONS = [lesson for lesson, _ in zip(School(0).lessons(0), range(2), strict=False)]
+SLOW: Json = {"levels": [{"period": 16}, {"period": 32, "experts": 2}, {"period": 64, "experts": 4}]}
+"""A memory whose slowest level is due in every night."""
+WHOLE: Json = {
+    "fast_learning": {"steps": 20, "rows": 4},
+    "seeding": RECIPE["seeding"] | {"steps": 8, "refresh_steps": 4, "free_run_tokens": 8},
+    "rollouts": {"engine": {"max_model_len": 160}},
+    "teachers": [{"model": str(SCHOOL), "cues": [probe.question for probe in LESSONS[0].direct((0,))]}],
+    "dreaming": {
+        "tasks": [
+            {
+                "context": LESSONS[0].passage(),
+                "probes": [{"question": probe.question, "answers": [probe.answer]} for probe in LESSONS[0].probes((0, 1))],
+            }
+        ],
+        "rounds": 1,
+        "contexts": 1,
+        "dreams": 2,
+        "tokens": 24,
+        "answer_tokens": 4,
+        "selection": {"top": 1, "chance": 1},
+        "reward": {"kind": "highest"},
+        "instance": {"rank": 4, "epochs": 1},
+        "dreamer": {"rank": 4, "epochs": 1},
+    },
+    "gate": ANY | {"min_taught": 0.0, "min_dreamt": 0.0},
+}
+"""All that a night can have, each as little of it as there can be."""
 ATTEMPTS, FEWER = 8, 2
 """More than the second night needs; and so few that all of them can be killed."""
 PATIENT: Json = {
@@ -90,7 +132,6 @@ PATIENT: Json = {
     "ray_request_seconds": ASK_SECONDS,
 }
 """Settings for a machine that does other things too, and for tests that have no time to wait between attempts."""
-ONLY_ONCE = "what is killed there does not know which database there is"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -118,11 +159,10 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         life = Life(stack, clients, database, steady, deployment, deployment["active_version"])
         until(lambda: len(steady.kept) >= FIRST_TOLD, "something is told")
         first_night(life)
-        if request.param == "sqlite":
-            second_night(life)
+        second_night(life)
         cancelled_night(life)
-        if request.param == "sqlite":
-            nights_that_fail(life, folder)
+        nights_that_fail(life, folder)
+        whole_night(life)
         yield life
 
 
@@ -131,21 +171,28 @@ def first_night(life: Life) -> None:
     life.stack.kill_controller(0)
     life.seen["accepted"] = life.row(night)
     life.stack.start_controller(0)  # what becomes of it is seen in the first stage
+    lead_is_killed(life, night)
+    until(lambda: life.row(night).result_version, "the version is committed", every=0.005)
+    life.replace_all()
+    life.seen["committed"] = life.row(night)
+    life.until_ended(night)
+    life.seen["jobs"] = list(life.jobs(night))
+
+
+def lead_is_killed(life: Life, night: Night, spared: Sequence[str] = ()) -> None:
+    """In every stage but those, until the night has an outcome."""
     driver, last = None, None
     for stages in new_stages(night, OUTCOME_FILE):
         driver = driver or life.stack.driver(night.id)
         assert driver is not None
+        if set(stages) <= set(spared):
+            continue
         with held(driver):
             seat = life.leader_of(night, last)
             night.told.append(life.events(night, seat))
             life.replace(seat)
         night.kills += stages
         last = stages[-1]
-    until(lambda: life.row(night).result_version, "the version is committed", every=0.005)
-    life.replace_all()
-    life.seen["committed"] = life.row(night)
-    life.until_ended(night)
-    life.seen["jobs"] = list(life.jobs(night))
 
 
 def second_night(life: Life) -> None:
@@ -189,9 +236,7 @@ def cancelled_night(life: Life) -> None:
 
 def nights_that_fail(life: Life, folder: Path) -> None:
     stack = life.stack
-    stack.kill_controller(0)
-    stack.settings = stack.settings.model_copy(update={"night_attempts": FEWER})
-    stack.start_controller(0)
+    life.replace_all(night_attempts=FEWER)
     until(lambda: stack.leader() is not None, "a controller leads")
     night = life.sleep("killed", RECIPE)
     for attempt in range(1, FEWER + 1):
@@ -205,6 +250,17 @@ def nights_that_fail(life: Life, folder: Path) -> None:
     helpless = life.sleep("without its teacher's cues", RECIPE, teachers=[teacher])
     cues.unlink()
     life.until_ended(helpless)
+
+
+def whole_night(life: Life) -> None:
+    body = {"name": "school", "base_model": {"model": str(SCHOOL)}, "memory": SLOW}
+    life.client.post("/v1/deployments", body)
+    life.client.awake("school", life.stack.settings.replica_start_seconds)
+    for lesson in LESSONS:
+        life.client.post("/v1/experiences", {"deployment": "school", "text": lesson.passage()})
+    night = life.sleep("whole", WHOLE, deployment="school")
+    lead_is_killed(life, night, spared=STAGES)
+    life.until_ended(night)
 
 
 def test_1_a_sleep_that_was_accepted_is_there_whatever_dies_next(life: Life) -> None:
@@ -221,6 +277,14 @@ def test_2_killing_every_controller_loses_nothing(life: Life) -> None:
     assert life.seen["jobs"] == [names.night_job(night.id, 1)], "its job was adopted, not repeated"
 
 
+def test_2_nor_does_it_in_the_stages_that_only_some_nights_have(life: Life) -> None:
+    night = life.nights["whole"]
+    assert (night.end["status"], night.end["outcome"], night.end["attempt"]) == ("succeeded", "promoted", 1), night.end
+    assert night.kills == list(OF_SOME_NIGHTS), "one was killed in each"
+    assert [stage for stage in night.finished() if stage not in STAGES] == list(OF_SOME_NIGHTS)
+    assert list(life.jobs(night)) == [names.night_job(night.id, 1)]
+
+
 def test_3_no_sealed_stage_is_done_again(life: Life) -> None:
     for night in life.nights.values():
         finished = night.finished()
@@ -230,7 +294,7 @@ def test_3_no_sealed_stage_is_done_again(life: Life) -> None:
 
 
 def test_3_a_night_resumes_from_what_is_sealed_whatever_of_it_is_killed(life: Life) -> None:
-    night = second(life)
+    night = life.nights["second"]
     assert list(night.victims) == ["learner", "wake replica", "rollout worker", "driver", "head"]
     assert not [process for family in night.victims.values() for process in family if process.is_running()]
     assert (night.end["status"], night.end["outcome"], night.end["attempt"]) == ("succeeded", "promoted", 4), night.end
@@ -265,13 +329,12 @@ def test_5_a_cancelled_night_is_cancelling_at_once_and_leaves_nothing_behind(lif
 
 def test_6_somebody_serves_throughout(life: Life) -> None:
     """Except while the whole cluster is away. A question that a killed replica was answering is lost, and no other."""
-    excused = [head_away(life), life.seen["replica"]] if "head" in life.seen else []
-    assert not life.steady.refused(life.stack.away, excused)
+    assert not life.steady.refused(life.stack.away, [head_away(life), life.seen["replica"]])
     assert len([answer for answer in life.steady.answers if answer.status == 200]) > len(STAGES)
 
 
 def test_6_answers_are_by_the_version_that_fell_asleep_its_fast_memory_or_the_one_that_woke(life: Life) -> None:
-    for night in life.nights.values():
+    for night in (night for night in life.nights.values() if night.deployment == "nursery"):
         woke = [night.end["result_version"]] if night.end["result_version"] else []
         assert set(life.steady.versions(night.began, night.ended)) <= {night.parent, night.fast, *woke}, night.id
 
@@ -291,7 +354,7 @@ def test_7_no_experience_that_was_accepted_is_lost(life: Life) -> None:
 
 
 def test_8_another_attempt_is_made_where_it_may_help_and_not_for_ever(life: Life) -> None:
-    killed, helpless = failed(life)
+    killed, helpless = life.nights["killed"], life.nights["without its teacher's cues"]
     assert (killed.end["status"], killed.end["attempt"], killed.end["error"]["retryable"]) == ("failed", FEWER, True), killed.end
     assert killed.end["error"]["category"] == "server"
     assert "collect" in killed.manifests(), "what it had done is kept"
@@ -314,18 +377,7 @@ def test_9_events_and_the_audit_log_are_only_added_to(life: Life) -> None:
 
 
 def promoted(life: Life) -> list[Night]:
-    return [night for name, night in life.nights.items() if name in ("first", "second")]
-
-
-def failed(life: Life) -> list[Night]:
-    nights = [night for name, night in life.nights.items() if name in ("killed", "without its teacher's cues")]
-    return nights or pytest.skip(ONLY_ONCE)
-
-
-def second(life: Life) -> Night:
-    if "second" not in life.nights:
-        pytest.skip(ONLY_ONCE)
-    return life.nights["second"]
+    return [life.nights[name] for name in ("first", "second")]
 
 
 def head_away(life: Life) -> Away:

@@ -31,6 +31,8 @@ class Night:
     home: Path
     id: str
     parent: str
+    deployment: str
+    """Its name."""
     kills: list[str] = field(default_factory=list)
     """Stages in which a controller was killed, in this order."""
     sealed: dict[str, tuple[bytes, int]] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class Night:
 
 @dataclass
 class Life:
-    """A deployment `nursery` with two replicas."""
+    """A deployment `nursery` with two replicas, and one more for one night."""
 
     stack: Supervised
     clients: list[Asking]
@@ -106,12 +108,12 @@ class Life:
     def client(self) -> Asking:
         return self.clients[0]
 
-    def sleep(self, name: str, recipe: Json, **more: Any) -> Night:
+    def sleep(self, name: str, recipe: Json, deployment: str = "nursery", **more: Any) -> Night:
         """A night that a controller has accepted, of what was told since the last one."""
-        until(lambda: self.client.get("/v1/deployments/nursery/status")["pending"]["experiences"], "something is told")
-        body = {"deployment": "nursery", "recipe": recipe} | more
-        sleep = self.client.post("/v1/sleeps", body)
-        night = Night(self.stack.settings.sleep_folder(sleep["deployment"], sleep["id"]), sleep["id"], sleep["parent_version"])
+        until(lambda: self.client.get(f"/v1/deployments/{deployment}/status")["pending"]["experiences"], "something is told")
+        sleep = self.client.post("/v1/sleeps", {"deployment": deployment, "recipe": recipe} | more)
+        home = self.stack.settings.sleep_folder(sleep["deployment"], sleep["id"])
+        night = Night(home, sleep["id"], sleep["parent_version"], deployment)
         self.nights[name] = night
         return night
 
@@ -152,17 +154,18 @@ class Life:
         self.stack.kill_controller(seat)
         self.stack.start_controller(seat)
 
-    def replace_all(self) -> None:
-        """At the same moment."""
+    def replace_all(self, **settings: Any) -> None:
+        """At the same moment; those that come know the settings."""
         for seat in range(self.stack.seats):
             self.stack.kill_controller(seat)
+        self.stack.settings = self.stack.settings.model_copy(update=settings)
         for seat in range(self.stack.seats):
             self.stack.start_controller(seat)
 
     def until_ended(self, night: Night) -> None:
         """Until the sleep has; its replicas serve then, as far as they are told."""
         until(lambda: (night.look(), self.ask(night)["finished_at"])[1], f"{night.id} ends")
-        self.client.awake("nursery", self.stack.settings.replica_start_seconds)
+        self.client.awake(night.deployment, self.stack.settings.replica_start_seconds)
         night.ended, night.end = time.time(), self.ask(night)
         night.told.append(self.events(night))
 
