@@ -26,7 +26,7 @@ from services.tables import Deployment, WebhookDelivery, WebhookEndpoint, new_id
 from services.webhooks.deliver import Attempt, Courier, Message, Verdict
 from services.webhooks.events import EVENTS, matches, payload
 from services.webhooks.plan import End, GiveUp, Standing, next_attempt, standing
-from services.webhooks.signing import Secrets
+from services.webhooks.signing import Secrets, new_secret
 
 log = logging.getLogger(__name__)
 AT_ONCE = 16
@@ -144,3 +144,15 @@ def secrets_of(endpoint: WebhookEndpoint, sealer: Sealer) -> Secrets:
     """What an endpoint's messages are signed with. Raises Unsealable."""
     previous = sealer.open(endpoint.previous_secret) if endpoint.previous_secret else None
     return Secrets(sealer.open(endpoint.secret), previous, endpoint.previous_until)
+
+
+def rotate(endpoint: WebhookEndpoint, sealer: Sealer, now: float) -> str:
+    """The endpoint's new secret. The one before it signs beside it for a while, where it can still be read."""
+    try:
+        secrets = secrets_of(endpoint, sealer).rotated(now)
+        endpoint.previous_secret, endpoint.previous_until = endpoint.secret, secrets.previous_until
+    except Unsealable:  # the pepper was changed, and this is the way on from there
+        secrets = Secrets(new_secret())
+        endpoint.previous_secret, endpoint.previous_until = None, 0.0
+    endpoint.secret = sealer.seal(secrets.current)
+    return secrets.current

@@ -132,14 +132,11 @@ def remove(id: str, control: ControllerDep, caller: Admin, if_match: IfMatch = N
 @router.post("/{id}/rotate", status_code=201)
 def rotate(id: str, control: ControllerDep, caller: Admin) -> views.View:
     """A new secret, shown this once; the one before it signs beside it for a day."""
-    now = time.time()
     with control.database.write() as tx:
         row = _endpoint(tx, caller, id)
-        secrets = outbox.secrets_of(row, control.sealer).rotated(now)
-        row.previous_secret, row.previous_until = row.secret, secrets.previous_until
-        row.secret = control.sealer.seal(secrets.current)
+        secret = outbox.rotate(row, control.sealer, time.time())
         audit.note(tx, caller, "webhook_rotated", id)
-    return views.webhook_endpoint(row) | {"secret": secrets.current}
+    return views.webhook_endpoint(row) | {"secret": secret}
 
 
 @router.post("/{id}/test", status_code=202)

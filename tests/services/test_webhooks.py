@@ -16,6 +16,7 @@ from test_errors import problem
 from test_experiences import POISON
 from test_keys_and_tenants import as_key, made
 
+from services.sealing import Sealer
 from services.settings import Settings
 from services.tables import WebhookEndpoint
 from services.webhooks.reach import Reach
@@ -206,6 +207,20 @@ def test_a_secret_is_shown_once_sealed_in_the_database_and_rotated(service: Serv
     for known in (secret, rotated):
         with openai.OpenAI(api_key="none", webhook_secret=known) as client:
             client.webhooks.verify_signature(body, headers)
+
+
+def test_a_secret_of_an_earlier_pepper_is_rotated_to_one_that_signs(service: Service, receiver: Receiver) -> None:
+    given = endpoint(service, receiver.url)
+    with service.controller.database.write() as tx:
+        tx.query(WebhookEndpoint).one().secret = Sealer(b"the pepper before").seal(given["secret"])
+    rotated = service.client.post(f"/v1/webhook_endpoints/{given['id']}/rotate")
+    assert rotated.status_code == 201, rotated.text
+    service.client.post(f"/v1/webhook_endpoints/{given['id']}/test")
+    service.until(lambda: receiver.got)
+    headers, body = receiver.got[0]
+    with openai.OpenAI(api_key="none", webhook_secret=rotated.json()["secret"]) as client:
+        client.webhooks.verify_signature(body, headers)
+    assert " " not in headers["webhook-signature"], "nobody has the secret before it any more"
 
 
 @pytest.mark.parametrize("url", ["http://example.com/", "https://169.254.169.254/latest", "ftp://x/", "https://user@example.com/"])
