@@ -12,6 +12,7 @@ from circadian.memory.graft import NoGraft, graft_class
 from circadian.memory.version import VersionBroken, base_folder, found_version, weights_sha256
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 from services.errors import Problem
+from services.outside import is_path
 
 MODEL, SHA256 = "base_model.model", "base_model.sha256"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -62,7 +63,3 @@ def model_folder(base: BaseModelRef, where: str = "base_model", code: str = "mod
     except _UNREACHABLE as error:
         remedy = "check id and revision, or download it and give the folder"
         raise Problem(422, code, f"{model}: {base.model} cannot be fetched ({error}); {remedy}", param=model) from error
-
-
-def is_path(model: str) -> bool:
-    return Path(model).is_dir() or model.startswith(("/", ".", "~"))

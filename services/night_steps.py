@@ -16,6 +16,7 @@ import math
 import time
 
 from actors import names
+from circadian.memory.signature import SignatureBroken
 from services.attempts import empty_home, write_job
 from services.background import pause
 from services.fleet import DeliveryFailed, FleetUnavailable
@@ -61,6 +62,11 @@ class Steps(Records):
         except FleetUnavailable as error:
             await asyncio.to_thread(self._wait_for, f"waits for the cluster: {error}")
             await asyncio.sleep(self.settings.job_poll_seconds)
+            return
+        try:
+            await asyncio.to_thread(self.signing.verify, self.settings.version_folder(sleep.deployment, sleep.parent_version))
+        except SignatureBroken as error:
+            await asyncio.to_thread(self._condemn, night_error("version_broken", str(error)))
             return
         if sleep.starts_over:
             await asyncio.to_thread(empty_home, self.settings, sleep)

@@ -124,6 +124,11 @@ class Settings(BaseSettings):
     controller_start_seconds: Seconds = 120.0
     controller_stop_seconds: Seconds = 15.0
 
+    allowed_models: tuple[str, ...] = ()
+    """Shell patterns of the models that may be deployed, or teach: hub ids (`org/*`), or folders with every link followed (`/models/*`).
+    None: every hub id, and every folder that the service can read."""
+    judge_urls: tuple[str, ...] = ()
+    """Addresses of judges (`recipe.seeding.imitation.judge.url`) that recipes may name; no other endpoint is ever asked."""
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
     """A key may make, of this controller, unless the key says otherwise; None: as many as it likes."""
     client_seconds: Seconds = 60.0

@@ -12,12 +12,15 @@ from circadian.teachers.match import vocabularies_differ
 from circadian.teachers.other import TeacherUnusable, load_other_tokenizer
 from services.errors import Problem
 from services.founding import model_folder
+from services.outside import check_recipe
 from services.settings import Settings
 from services.tables import Deployment
 
 
 def check_teachers_of(settings: Settings, deployment: Deployment, recipe: Recipe) -> None:
-    """Those that a sleep of this recipe would have now. Raises Problem (422), which names the field and the remedy."""
+    """Those that a sleep of this recipe would have now, after what the operator allows. Raises Problem (422), which names the field and
+    the remedy."""
+    check_recipe(settings, recipe)
     version = settings.version_folder(deployment.id, deployment.active_version)
     for i, teacher in enumerate(recipe.teachers):
         _check(teacher, version, f"teachers.{i}")

@@ -79,8 +79,9 @@ class EndpointJudge(Spec):
     url: Annotated[str, Field(pattern="^https?://")]
     """Of the interface, up to and with /v1."""
     model: Annotated[str, Field(min_length=1)]
-    key_variable: str = ""
-    """Environment variable of the learner that holds the key; the key itself is never in a spec."""
+    key_variable: Annotated[str, Field(pattern="^(JUDGE_[A-Z0-9_]+)?$")] = ""
+    """Environment variable of the learner that holds the key; the key itself is never in a spec. JUDGE_..., so that no recipe can have
+    another secret of the learner's sent away."""
     question: str = BaseJudge.model_fields["question"].default
     seconds: Seconds = 30.0
     """Bound of one answer."""

@@ -37,6 +37,7 @@ from services.errors import Problem, faults
 from services.fleet import ServingSpec
 from services.founding import found
 from services.online import period
+from services.outside import check_model, check_recipe
 from services.states import ServingState, deployment_state
 from services.tables import Deployment, FastMemory, Json, new_id
 
@@ -60,6 +61,8 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
     with control.database.read() as tx:
         if tx.scalar(select(Deployment.id).where(Deployment.tenant == caller.tenant, Deployment.name == body.name)):
             raise _name_taken(body.name)
+    check_model(control.settings, body.base_model.model, "base_model.model")
+    check_recipe(control.settings, body.recipe)
     deployment_id, version_id = new_id("dep"), new_id("ver")
     folder = control.settings.version_folder(deployment_id, version_id)
     record = found(body.base_model, body.memory, folder)
@@ -137,6 +140,7 @@ def change(
         registry.held(tx, row.id)
         now = {name: getattr(row, COLUMNS.get(name, name)) for name in Changed.model_fields}
         after = _valid(merged(now, body.model_dump(exclude_unset=True)))
+        check_recipe(control.settings, after.recipe)
         if after.serving != ServingSpec.model_validate(row.serving):
             promotion.check_free(tx, row)
         for name, value in after.model_dump(mode="json").items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -215,6 +216,19 @@ def test_a_tampered_version_is_not_promoted_and_not_started(toy: Service) -> Non
     toy.fleet.versions.clear()
     toy.until(lambda: toy.status()["state"] == "failed")
     assert "config.json" in toy.status()["error"]
+
+
+def test_no_night_goes_on_from_a_version_that_was_tampered_with(toy: Service) -> None:
+    active = toy.client.get("/v1/deployments/toy").json()
+    record = toy.settings.version_folder(active["id"], active["active_version"]) / "version.json"
+    changed = json.loads(record.read_text()) | {"dreamer_trust": "untrusted"}
+    record.write_text(json.dumps(changed))
+    sleep = toy.client.post("/v1/sleeps", json={"deployment": "toy"}).json()["id"]
+    ended = toy.ended(sleep)
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "version_broken")
+    assert "version.json" in ended["error"]["message"]
+    assert not toy.launcher.jobs, "nothing was begun on it"
+    assert toy.status()["pending"]["experiences"] == 1
 
 
 def test_a_version_can_be_removed_unless_it_is_needed(toy: Service) -> None:
