@@ -119,6 +119,9 @@ WHOLE: Json = {
     "gate": ANY | {"min_taught": 0.0, "min_dreamt": 0.0},
 }
 """All that a night can have, each as little of it as there can be."""
+FINISHED = "sleep.stage_finished"
+GLANCE_SECONDS = 0.05
+"""A stage that is shorter (an expert opens) may be over before its beginning is seen, on a machine that does other things."""
 ATTEMPTS, FEWER = 8, 2
 """More than the second night needs; and so few that all of them can be killed."""
 PATIENT: Json = {
@@ -185,14 +188,16 @@ def lead_is_killed(life: Life, night: Night, spared: Sequence[str] = ()) -> None
     for stages in new_stages(night, OUTCOME_FILE):
         driver = driver or life.stack.driver(night.id)
         assert driver is not None
-        if set(stages) <= set(spared):
+        *passed, stage = stages
+        night.passed += [name for name in passed if name not in spared]
+        if stage in spared:
             continue
         with held(driver):
             seat = life.leader_of(night, last)
             night.told.append(life.events(night, seat))
             life.replace(seat)
-        night.kills += stages
-        last = stages[-1]
+        night.kills.append(stage)
+        last = stage
 
 
 def second_night(life: Life) -> None:
@@ -271,7 +276,7 @@ def test_1_a_sleep_that_was_accepted_is_there_whatever_dies_next(life: Life) -> 
 
 def test_2_killing_every_controller_loses_nothing(life: Life) -> None:
     night, committed = life.nights["first"], life.seen["committed"]
-    assert night.kills == list(STAGES), "one was killed in each"
+    assert_killed_in(night, STAGES)
     assert (committed.status, committed.result_version) == (SleepStatus.EVALUATING, night.end["result_version"])
     assert (night.end["status"], night.end["outcome"], night.end["attempt"]) == ("succeeded", "promoted", 1), night.end
     assert life.seen["jobs"] == [names.night_job(night.id, 1)], "its job was adopted, not repeated"
@@ -280,7 +285,7 @@ def test_2_killing_every_controller_loses_nothing(life: Life) -> None:
 def test_2_nor_does_it_in_the_stages_that_only_some_nights_have(life: Life) -> None:
     night = life.nights["whole"]
     assert (night.end["status"], night.end["outcome"], night.end["attempt"]) == ("succeeded", "promoted", 1), night.end
-    assert night.kills == list(OF_SOME_NIGHTS), "one was killed in each"
+    assert_killed_in(night, OF_SOME_NIGHTS)
     assert [stage for stage in night.finished() if stage not in STAGES] == list(OF_SOME_NIGHTS)
     assert list(life.jobs(night)) == [names.night_job(night.id, 1)]
 
@@ -374,6 +379,13 @@ def test_9_events_and_the_audit_log_are_only_added_to(life: Life) -> None:
         assert all(last[: len(before)] == before for before in night.told)
     with life.database.read() as tx:
         assert audit.broken(tx, FIRST_TENANT) is None
+
+
+def assert_killed_in(night: Night, stages: Sequence[str]) -> None:
+    """A controller was killed in each, but for those that were over before anybody saw them begin."""
+    assert sorted([*night.kills, *night.passed]) == sorted(stages)
+    seconds = {event["data"]["stage"]: event["data"]["seconds"] for event in night.written() if event["type"] == FINISHED}
+    assert not [stage for stage in night.passed if seconds[stage] > GLANCE_SECONDS], "there was time to see these"
 
 
 def promoted(life: Life) -> list[Night]:

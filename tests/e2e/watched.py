@@ -35,6 +35,8 @@ class Night:
     """Its name."""
     kills: list[str] = field(default_factory=list)
     """Stages in which a controller was killed, in this order."""
+    passed: list[str] = field(default_factory=list)
+    """Stages that were over when they were seen to have begun."""
     sealed: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """Of each manifest, as it was when it was first seen: its content, and when it was written."""
     told: list[list[Json]] = field(default_factory=list)
