@@ -28,7 +28,7 @@ from asking import Asking
 from postgres import binaries, new_database, postgres
 from steady import Steady
 from supervised import ASK_SECONDS, PATIENCE_SECONDS, Away, Supervised, kill, until
-from watched import Json, Life, Night, held, new_stages
+from watched import Json, Life, Night, held_in_stages
 
 from actors import names
 from circadian.nursery.school import School
@@ -184,20 +184,19 @@ def first_night(life: Life) -> None:
 
 def lead_is_killed(life: Life, night: Night, spared: Sequence[str] = ()) -> None:
     """In every stage but those, until the night has an outcome."""
-    driver, last = None, None
-    for stages in new_stages(night, OUTCOME_FILE):
-        driver = driver or life.stack.driver(night.id)
-        assert driver is not None
-        *passed, stage = stages
-        night.passed += [name for name in passed if name not in spared]
-        if stage in spared:
-            continue
-        with held(driver):
-            seat = life.leader_of(night, last)
-            night.told.append(life.events(night, seat))
-            life.replace(seat)
+    last = None
+    for stage in held_in_stages(night, lambda: the_driver(life, night), OUTCOME_FILE, spared):
+        seat = life.leader_of(night, last)
+        night.told.append(life.events(night, seat))
+        life.replace(seat)
         night.kills.append(stage)
         last = stage
+
+
+def the_driver(life: Life, night: Night) -> psutil.Process:
+    found = life.stack.driver(night.id)
+    assert found is not None
+    return found
 
 
 def second_night(life: Life) -> None:

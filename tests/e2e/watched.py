@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ class Night:
     kills: list[str] = field(default_factory=list)
     """Stages in which a controller was killed, in this order."""
     passed: list[str] = field(default_factory=list)
-    """Stages that were over when they were seen to have begun."""
+    """Stages that were over before the driver stood still."""
     sealed: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     """Of each manifest, as it was when it was first seen: its content, and when it was written."""
     told: list[list[Json]] = field(default_factory=list)
@@ -182,8 +182,8 @@ def held(driver: psutil.Process) -> Iterator[None]:
         driver.send_signal(signal.SIGCONT)
 
 
-def new_stages(night: Night, over: str) -> Iterator[tuple[str, ...]]:
-    """The stages that have begun since the last look, until the file `over` is there."""
+def held_in_stages(night: Night, driver: Callable[[], psutil.Process], over: str, spared: Sequence[str]) -> Iterator[str]:
+    """Each stage that is not spared, while the driver stands still in it, until the file `over` is there."""
     known, size = 0, 0
     while not (night.home / over).exists():
         time.sleep(LOOK_SECONDS)
@@ -192,6 +192,13 @@ def new_stages(night: Night, over: str) -> Iterator[tuple[str, ...]]:
         size = night.size()
         night.look()
         begun = night.begun()
-        if len(begun) > known:
-            known, new = len(begun), tuple(begun[known:])
-            yield new
+        if set(begun[known:]) <= set(spared):
+            known = len(begun)
+            continue
+        with held(driver()):
+            size, begun = night.size(), night.begun()  # it may have gone on until it stood
+            *passed, stage = begun[known:]
+            known = len(begun)
+            night.passed += [name for name in passed if name not in spared]
+            if stage not in spared:
+                yield stage
