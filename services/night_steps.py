@@ -17,13 +17,16 @@ import time
 
 from actors import names
 from circadian.memory.signature import SignatureBroken
+from circadian.specs import Recipe
 from services.attempts import empty_home, write_job
 from services.background import pause
+from services.errors import Problem
 from services.fleet import DeliveryFailed, FleetUnavailable
 from services.launcher import JobReport, Launcher, LauncherUnavailable
 from services.leader import Lease
 from services.night_records import Records
 from services.outcome import NightOutcome, night_error
+from services.outside import check_recipe
 from services.placement import Room
 from services.plan import Job
 from services.serving import Serving, receipts_data
@@ -65,8 +68,12 @@ class Steps(Records):
             return
         try:
             await asyncio.to_thread(self.signing.verify, self.settings.version_folder(sleep.deployment, sleep.parent_version))
+            check_recipe(self.settings, Recipe.model_validate(sleep.recipe))
         except SignatureBroken as error:
             await asyncio.to_thread(self._condemn, night_error("version_broken", str(error)))
+            return
+        except Problem as problem:  # the recipe is from before its operator said what is allowed
+            await asyncio.to_thread(self._condemn, night_error(problem.code, problem.detail, "user"))
             return
         if sleep.starts_over:
             await asyncio.to_thread(empty_home, self.settings, sleep)

@@ -3,7 +3,7 @@
     allowed_models   shell patterns (`org/*`, `/models/*`) over hub ids, and over folders as they are when every link is followed
     judge_urls       the addresses of judges; none unless they are named, because a judge is sent what a deployment was told, and a key
 
-Checked when a deployment, a sleep or a schedule is asked for or changed.
+Checked when a deployment, a sleep or a schedule is asked for or changed, and of each night before an attempt: its recipe may be older.
 """
 
 from __future__ import annotations

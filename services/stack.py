@@ -10,6 +10,7 @@ Everything listens on the loopback address; Ray asks everybody for a token, whic
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -167,7 +168,7 @@ class Stack:
         """The controller's: its settings, with the key, and what Ray has. It joins Ray itself: a call to Ray between two clusters fails."""
         secrets = {name: value for name in SECRET_SETTINGS if (value := getattr(self.settings, name))}
         settings = self.settings.model_dump(mode="json", exclude=SECRET_SETTINGS, exclude_defaults=True)
-        ours = {f"CIRCADIAN_{name.upper()}": str(value) for name, value in settings.items()}
+        ours = {f"CIRCADIAN_{name.upper()}": as_variable(value) for name, value in settings.items()}
         ours["CIRCADIAN_HOME"] = str(self.settings.home_folder)
         ours |= {f"CIRCADIAN_{name.upper()}": value.get_secret_value() for name, value in secrets.items()}
         hub = {name: os.environ[name] for name in HUB_TOKENS if name in os.environ}
@@ -252,6 +253,11 @@ def is_secret(name: str) -> bool:
     """Whether an environment variable is kept from Ray: the service's own, what sounds like a secret, and another cluster's."""
     ours_or_theirs = name.startswith("CIRCADIAN_") or name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     return ours_or_theirs or (name.upper().endswith(SECRET_ENDINGS) and not name.startswith("RAY_"))
+
+
+def as_variable(value: Any) -> str:
+    """A setting as the environment holds it: lists and objects as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
 def _end(name: str, process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -10,7 +10,11 @@ import pytest
 from in_memory import MemoryFleet, MemoryLauncher, Service, running
 from test_errors import problem
 
+from circadian.specs import Recipe
 from services.settings import Settings
+from services.sleep_template import SleepTemplate
+from services.sleeping import begin
+from services.tables import Deployment
 
 URL = "http://judge.example/v1"
 CRON = {"any_of": [{"type": "cron", "expr": "30 2 * * *", "timezone": "Europe/Berlin"}]}
@@ -65,6 +69,17 @@ def test_unless_some_are_listed_no_endpoint_is_asked(service: Service) -> None:
     service.deploy()
     service.tell()
     problem(service.client.post("/v1/sleeps", json={"deployment": "toy", "recipe": judged(URL)}), 422, "judge_not_allowed")
+
+
+def test_nor_by_a_night_whose_recipe_is_older_than_the_list(service: Service) -> None:
+    id = service.deploy()["id"]
+    service.tell()
+    with service.controller.database.write() as tx:
+        template = SleepTemplate(recipe=Recipe.model_validate(judged(URL)))
+        sleep = begin(tx, tx.query(Deployment).filter(Deployment.id == id).one(), template).id
+    ended = service.ended(sleep)
+    assert (ended["status"], ended["error"]["code"], ended["error"]["retryable"]) == ("failed", "judge_not_allowed", False)
+    assert not service.launcher.jobs
 
 
 def test_no_other_secret_of_the_learner_is_sent_to_a_judge(closed: Service) -> None:

@@ -21,6 +21,7 @@ from services.settings import Settings
 from services.stack import Stack
 from services.states import ACTIVE, TERMINAL, SleepStatus
 from services.tables import ApiKey, Database, Deployment, Sleep
+from services.webhooks.reach import Reach
 
 
 @pytest.fixture
@@ -97,6 +98,22 @@ def test_ray_is_not_told_the_services_secrets(settings: Settings, monkeypatch: p
     assert ray["RAY_AUTH_TOKEN"] == controller["RAY_AUTH_TOKEN"] == "token"
     assert KEY not in ray.values()
     assert (controller["CIRCADIAN_API_KEY"], controller["HF_TOKEN"]) == (KEY, "from outside")
+
+
+def test_the_controller_reads_the_settings_that_its_stack_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lists: Any = {
+        "trusted_signing_keys": ("ab", "cd"),
+        "judge_urls": ("http://127.0.0.1:1/v1",),
+        "webhooks": Reach(allow_private=True),
+    }
+    given = Settings(home=tmp_path, database_migrates=False, port=9, **lists)
+    stack = Stack(given)
+    stack._token = "token"
+    for name, value in stack.environment().items():
+        if name.startswith("CIRCADIAN_"):
+            monkeypatch.setenv(name, value)
+    read = Settings()
+    assert [getattr(read, name) for name in ("database_migrates", "port", *lists)] == [False, 9, *lists.values()]
 
 
 def test_a_key_that_the_operator_gives_takes_the_place_of_the_first_one(database: Database, settings: Settings) -> None:
