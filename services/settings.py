@@ -13,6 +13,8 @@ from services.secret_files import SecretFiles
 from services.webhooks.reach import Reach
 
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Variables with which a base model or a teacher is fetched; only controllers have one, and hand it on with a request (workshop.py)."""
 HEARTBEAT_LIMIT = 15.0
 """Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
 
@@ -56,6 +58,8 @@ class Settings(BaseSettings):
     """Between two questions to Ray about a night's job."""
     heartbeat_seconds: Annotated[float, Field(gt=0.0, le=HEARTBEAT_LIMIT)] = 10.0
     """Between two comments on a silent event stream."""
+    workshop_seconds: Seconds = 1800.0
+    """Until a node must have looked into a model that a request names: it may have to start first, and to fetch the model."""
     longest_wait_seconds: Seconds = 60.0
     """Most that `?wait=` may ask for."""
     database_busy_seconds: Seconds = 15.0
