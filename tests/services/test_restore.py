@@ -1,7 +1,7 @@
 """A backup as docs/operating.md says it is made, and what is there after everything else was lost.
 
-The database first, then the home: whatever a row names is in the home by then. What happened after the backup is gone, and what ran while it
-was made goes on from its last sealed stage.
+The database first, then the home: whatever a row names is in the home by then. What happened after the backup is gone, and what ran while
+it was made goes on from its last sealed stage.
 """
 
 from __future__ import annotations
@@ -26,10 +26,7 @@ Restore = Callable[[], Settings]
 def backed_up(settings: Settings, folder: Path) -> Restore:
     """Dump the database, then pack the home; what puts both back, where nothing is left of them."""
     home, archive = settings.home_folder, folder / "home.tar"
-    if settings.database.startswith("postgresql"):
-        put_database = dumped(settings, folder)
-    else:
-        put_database = copied(settings, folder)
+    put_database = (dumped if settings.database.startswith("postgresql") else copied)(settings, folder)
     with tarfile.open(archive, "w") as tar:
         tar.add(home, arcname=".")
 
