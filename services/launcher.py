@@ -51,6 +51,12 @@ def driver_room() -> dict[str, Any]:
     return {"entrypoint_num_cpus": 0, "entrypoint_resources": role} if role else {}
 
 
+def asked_by_driver() -> str:
+    """What makes a driver wait, for people; nothing where it asks for nothing."""
+    offers = ", ".join(names.role("learner"))
+    return f": it asks for a node that offers {offers}; add one, or unset {names.ROLES_VARIABLE}" if offers else ""
+
+
 class LauncherUnavailable(Exception):
     """The cluster does not take jobs now."""
 
@@ -61,6 +67,8 @@ class JobReport:
 
     job: Job
     message: str = ""
+    pending: bool = False
+    """The cluster has taken it, and its driver has not begun."""
 
 
 class Launcher(Protocol):
@@ -114,7 +122,7 @@ class RayLauncher:
             return JobReport(Job.UNREACHABLE, str(error))
         except _NoSuchJob:
             return JobReport(Job.LOST, "the cluster does not know this job")
-        return JobReport(_STATES[info.status], info.message or "")
+        return JobReport(_STATES[info.status], info.message or "", pending=info.status is JobStatus.PENDING)
 
     async def stop(self, submission_id: str) -> None:
         try:
