@@ -28,6 +28,17 @@ def lacks(wanted: Room, nodes: Iterable[Room]) -> str:
     return ""
 
 
+def nights_apart() -> bool:
+    """Whether the living nodes that take nights take no replicas: what replicas lend is no help to a night then."""
+    return are_apart([node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+
+def are_apart(nodes: Iterable[Room]) -> bool:
+    """The same of these nodes. Where nodes have no roles every node takes everything."""
+    replica, night = names.role("wake"), names.role("rollout") | names.role("learner")
+    return bool(replica) and not any(replica.keys() & node.keys() and night.keys() & node.keys() for node in nodes)
+
+
 def told(room: Room) -> str:
     """For people."""
     return ", ".join(f"{name} {amount:g}" for name, amount in room.items())

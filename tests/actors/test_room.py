@@ -6,7 +6,7 @@ import pytest
 
 from actors import names
 from actors.learner import _scaling
-from actors.room import lacks
+from actors.room import are_apart, lacks
 from actors.wake import replica_options
 from circadian.specs import LearnerSpec, RolloutSpec
 from pipelines.rollouts import room_of
@@ -38,6 +38,13 @@ def test_where_nodes_have_no_roles_nothing_is_asked_for(no_roles: None) -> None:
     assert _scaling(LearnerSpec()).resources_per_worker == {"CPU": 1.0}
     assert room_of(RolloutSpec()) == {"CPU": 1.0, "GPU": 0.0}
     assert driver_room() == {}
+
+
+def test_replicas_lend_nothing_to_nights_that_have_nodes_of_their_own(roles: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert are_apart(NODES)
+    assert not are_apart([*NODES, {"CPU": 8.0, "circadian_wake": 1000.0, "circadian_rollout": 1000.0}]), "one machine for everything"
+    monkeypatch.delenv(names.ROLES_VARIABLE)
+    assert not are_apart(NODES)
 
 
 @pytest.mark.parametrize(
