@@ -40,7 +40,7 @@ __all__ = ["Deliveries", "LearnRequest", "LearnResult", "LearnerFailed", "learn"
 CHECKPOINTS_KEPT = 2
 DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() is paced by it, 2 s if unset
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs appear in the dashboard's Train tab
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs are told at the dashboard, /api/train/v2/runs/v1
 }
 PATHS = ("home", "storage", "version", "rows", "cues")
 
