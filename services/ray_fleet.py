@@ -235,7 +235,7 @@ class RayFleet:
             log.warning("%d of %d replicas of %s have come up", standing.running, least, deployment)
             return
         await self.stop(deployment)
-        why = standing.failed or f"none answers after {self.settings.replica_start_seconds} s"
+        why = standing.failed or f"none answers after {self.settings.replica_start_seconds} s. {standing.said}".rstrip(". ")
         raise FleetUnavailable(f"the replicas of {deployment} do not start: {why}")
 
     async def _ended(self, deployment: str) -> bool:
