@@ -15,7 +15,8 @@ from ray.exceptions import RayError
 from actors import names
 from actors.replies import Read
 from actors.rollout import RolloutHandle
-from circadian.memory.version import beginning_token, load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import beginning_token
 from circadian.phases import Phases
 from circadian.specs import NightJob, Recipe, RolloutSpec
 from pipelines.stages import Outputs
