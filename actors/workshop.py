@@ -81,7 +81,9 @@ def work(request: Request, hub_token: str | None = None) -> Answer:
 def work_ref(request: Request, hub_token: str | None = None) -> ObjectRef[str]:
     """Have it done on a node; an Answer as JSON comes of it. Raises NoWorkplace."""
     kind = FOUND if isinstance(request, FoundRequest) else TEACHERS
-    task = ray.remote(_task).options(name=f"workshop/{kind}", num_cpus=0, max_retries=RETRIES, **_place())
+    task = ray.remote(_task).options(
+        name=f"workshop/{kind}", num_cpus=0, max_retries=RETRIES, runtime_env={"env_vars": names.workshop_environment()}, **_place()
+    )
     return task.remote(kind, request.model_dump_json(), hub_token)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import ray
+from huggingface_hub import get_token
 from ray.exceptions import RayError
 
 from actors.workshop import Answer, FoundRequest, NoWorkplace, Request, TeachersRequest, work_ref
@@ -89,7 +90,7 @@ def checked(answer: Answer) -> None:
 
 
 def hub_token() -> str | None:
-    return next((os.environ[name] for name in HUB_TOKENS if os.environ.get(name)), None)
+    return next((os.environ[name] for name in HUB_TOKENS if os.environ.get(name)), None) or get_token()
 
 
 def _nobody(why: str) -> Problem:

@@ -89,8 +89,11 @@ def test_nobody_reaches_the_clouds_metadata(name: str) -> None:
 
 
 @every_file
-def test_only_controllers_go_out_into_the_world_and_never_home(name: str) -> None:
-    assert {source for source in _components(name) if gets_out(name, source, "1.1.1.1", 443)} == {"controller"}
+def test_only_controllers_and_what_fetches_models_go_out_into_the_world_and_never_home(name: str) -> None:
+    fetching = {"laptop-cpu": {"ray-all"}, "one-gpu": {"ray-gpu"}}.get(name, set())
+    assert {source for source in _components(name) if gets_out(name, source, "1.1.1.1", 443)} == {"controller"} | fetching
+    for source in fetching:
+        assert not gets_out(name, source, "10.0.0.9", 443)
     assert not gets_out(name, "controller", "10.0.0.9", 443)
     assert not gets_out(name, "controller", "1.1.1.1", 80)
 

@@ -45,6 +45,15 @@
     {{- include "circadian.rayPorts" . | nindent 4 }}
 {{- end -}}
 
+{{- define "circadian.internetEgress" -}}
+- to:
+    - ipBlock: {cidr: 0.0.0.0/0, except: {{ .Values.networkPolicy.internet.except | toJson }}}
+  ports:
+    {{- range .Values.networkPolicy.internet.ports }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end -}}
+
 {{- define "circadian.databaseEgress" -}}
 - to:
     {{- if .Values.postgres.dev.enabled }}
