@@ -17,8 +17,9 @@ from services import naming
 from services.api.app import create_app
 from services.controller import Controller
 from services.home import HomeLock, HomeRefused, private_folder
-from services.launcher import RayLauncher
+from services.launcher import Launcher, RayLauncher
 from services.learners import RayLearners
+from services.night_clusters import ClusterFileBroken, ClusterLauncher
 from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.settings import Settings
@@ -32,9 +33,7 @@ def main() -> None:
     settings = Settings()
     try:
         with _hold(settings), listening(settings.host, settings.port) as sock:
-            controller = Controller(
-                settings, RayFleet(settings, Signing(settings).trusted_hex), RayLauncher(settings), RayLearners()
-            )
+            controller = Controller(settings, RayFleet(settings, Signing(settings).trusted_hex), launcher(settings), RayLearners())
             if settings.metrics_port:
                 controller.metrics.listen(settings.metrics_host, settings.metrics_port)
             if key := controller.keys.provide():
@@ -47,10 +46,15 @@ def main() -> None:
             server = uvicorn.Server(config)
             server.run(sockets=[sock])
             controller.metrics.close()
-    except (HomeRefused, PortInUse) as error:
+    except (HomeRefused, PortInUse, ClusterFileBroken) as error:
         sys.exit(str(error))
     if not server.started:
         sys.exit("the service did not start; the reason is above")
+
+
+def launcher(settings: Settings) -> Launcher:
+    """Where nights run. Raises ClusterFileBroken."""
+    return ClusterLauncher(settings, settings.night_cluster_file) if settings.night_cluster_file else RayLauncher(settings)
 
 
 def _hold(settings: Settings) -> AbstractContextManager[object]:

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     """Of the durable workflows; empty means the registry's PostgreSQL, or a SQLite file in the home folder."""
     ray_address: str = "127.0.0.1:6379"
     ray_dashboard: str = "http://127.0.0.1:8265"
+    night_cluster_file: Path | None = None
+    """A RayJob (YAML) whose cluster KubeRay brings up for each night alone (night_clusters.py); None: nights run beside the replicas."""
+    kubernetes_api: str = "https://kubernetes.default.svc"
+    kubernetes_account: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Folder with the token, the namespace and the certificate with which the API is asked for RayJobs."""
 
     poll_seconds: Seconds = 0.25
     """Between two looks at a night, and at a sleep somebody waits for."""

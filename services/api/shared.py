@@ -98,7 +98,8 @@ def deployment_view(tx: Session, row: Deployment) -> views.View:
 
 
 def sleep_view(control: Controller, row: Sleep) -> views.View:
-    return views.sleep(row, control.settings.ray_dashboard)
+    dashboard = None if control.settings.night_cluster_file else control.settings.ray_dashboard  # its own goes with its cluster
+    return views.sleep(row, dashboard)
 
 
 def all_lent(sleep: Sleep | None) -> bool:
