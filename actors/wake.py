@@ -70,6 +70,13 @@ def again(call: Callable[P, T]) -> Callable[P, T]:
     return tried
 
 
+def replica_options(num_cpus: float, num_gpus: float) -> dict[str, Any]:
+    """What a replica asks Ray for. Without roles there is no word of them: an option more would replace every replica that runs."""
+    role = names.role("wake")
+    room: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus} | ({"resources": role} if role else {})
+    return room | {"runtime_env": {"env_vars": names.vllm_environment()}}
+
+
 @dataclass(frozen=True)
 class Standing:
     """What Serve says of an application."""
@@ -119,11 +126,7 @@ class WakeHandle:
             scale = {"autoscaling_config": bounds | {"target_ongoing_requests": replicas.target_ongoing_requests}}
         replica = serve.deployment(
             name=names.WAKE_REPLICA,
-            ray_actor_options={
-                "num_cpus": num_cpus,
-                "num_gpus": num_gpus,
-                "runtime_env": {"env_vars": names.vllm_environment()},
-            },
+            ray_actor_options=replica_options(num_cpus, num_gpus),
             max_ongoing_requests=MOST_REQUESTS,
             max_queued_requests=MOST_WAITING,
             graceful_shutdown_timeout_s=drain_seconds,

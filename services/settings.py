@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     """Between two looks at a night, and at a sleep somebody waits for."""
     job_poll_seconds: Seconds = 1.0
     """Between two questions to Ray about a night's job."""
+    job_pending_seconds: Seconds = 30.0
+    """A night whose driver has not begun after so long says what it waits for. Ray fails a job that is pending for longer than its own
+    RAY_JOB_START_TIMEOUT_SECONDS (900 s, in the environment of the cluster's head), and the next attempt begins."""
     heartbeat_seconds: Annotated[float, Field(gt=0.0, le=HEARTBEAT_LIMIT)] = 10.0
     """Between two comments on a silent event stream."""
     longest_wait_seconds: Seconds = 60.0
