@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.job_submission import JobSubmissionClient
 
 from services.kubernetes import Json, KubernetesRefused, NoObject, ObjectExists, Objects
-from services.launcher import PASSED_ON, THREADS, JobReport, LauncherUnavailable
+from services.launcher import PASSED_ON, THREADS, JobReport, LauncherUnavailable, driver_room
 from services.plan import Job
 from services.settings import Settings
 
@@ -49,7 +49,8 @@ SUBMISSION, SLEEP = "circadian/submission", "circadian/sleep"
 """Annotations: an id may have signs that no label has."""
 KEPT_SECONDS = 7 * 86_400.0
 """RayJobs that have ended are kept so long, to be looked at; their clusters go at once."""
-ENDS_BY_ITSELF = {"Complete", "Failed", "ValidationFailed"}
+OVER = {"Complete", "Failed", "ValidationFailed"}
+RUNS = "Running"
 _ENDED = {"SUCCEEDED": Job.SUCCEEDED, "STOPPED": Job.STOPPED, "FAILED": Job.FAILED}
 
 
@@ -144,7 +145,7 @@ class ClusterLauncher:
             return ""
         status = found.get("status") or {}
         address = status.get("dashboardURL")
-        if not address or status.get("jobDeploymentStatus") in ENDS_BY_ITSELF:
+        if not address or status.get("jobDeploymentStatus") in OVER:
             return ""
         return await self._call(lambda: _logs(f"http://{address}", submission_id))
 
@@ -169,6 +170,7 @@ class ClusterLauncher:
 def ray_job(file: ClusterFile, submission_id: str, job_file: Path, metadata: dict[str, str]) -> Json:
     """The object for one attempt."""
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    room = driver_room()
     night = {
         "entrypoint": shlex.join([sys.executable, "-m", "pipelines.night", str(job_file)]),
         "jobId": submission_id,
@@ -178,6 +180,8 @@ def ray_job(file: ClusterFile, submission_id: str, job_file: Path, metadata: dic
         "shutdownAfterJobFinishes": True,
         "backoffLimit": 0,
     }
+    if room:
+        night |= {"entrypointNumCpus": room["entrypoint_num_cpus"], "entrypointResources": json.dumps(room["entrypoint_resources"])}
     annotations = file.metadata.annotations | {SUBMISSION: submission_id, SLEEP: metadata["sleep_id"]}
     return {
         "apiVersion": file.apiVersion,
@@ -204,8 +208,8 @@ def report_of(found: Json) -> JobReport:
     status = found.get("status") or {}
     deployment, job = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     message = ": ".join(text for text in (status.get("reason"), status.get("message")) if text)
-    if "deletionTimestamp" in found["metadata"] or deployment not in ENDS_BY_ITSELF:
-        return JobReport(Job.ALIVE, message)
+    if "deletionTimestamp" in found["metadata"] or deployment not in OVER:
+        return JobReport(Job.ALIVE, message, pending=deployment != RUNS)
     return JobReport(_ENDED.get(job, Job.FAILED) if deployment == "Complete" else Job.FAILED, message)
 
 
