@@ -40,7 +40,7 @@ __all__ = ["Deliveries", "LearnRequest", "LearnResult", "LearnerFailed", "learn"
 CHECKPOINTS_KEPT = 2
 DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() is paced by it, 2 s if unset
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs appear in the dashboard's Train tab
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs are told at the dashboard, /api/train/v2/runs/v1
 }
 PATHS = ("home", "storage", "version", "rows", "cues")
 
@@ -88,7 +88,7 @@ def learn_in_process(config: dict[str, Any]) -> str:
     """The train loop of one process; returns an Outcome as JSON."""
     from actors.learn_engine import LearningDiverged  # DeepSpeed, which the driver needs not
     from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
-    from circadian.memory.version import VersionBroken
+    from circadian.memory.folder import VersionBroken
     from circadian.teachers.other import TeacherUnusable
 
     request = LearnRequest.model_validate_json(config["request"])

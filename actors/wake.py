@@ -87,6 +87,8 @@ class Standing:
     """Replicas that start."""
     failed: str = ""
     """Why none came up, and Serve has given up."""
+    said: str = ""
+    """What Serve says of replicas that start: which room they wait for, once that takes long."""
 
 
 class WakeHandle:
@@ -167,9 +169,9 @@ class WakeHandle:
         for replica in found.deployments.values():
             counts |= replica.replica_states
         failed = found.status is ApplicationStatus.DEPLOY_FAILED
-        why = " ".join([found.message, *(replica.message for replica in found.deployments.values())]) or "it does not say why"
+        said = " ".join([found.message, *(replica.message for replica in found.deployments.values())]).strip()
         coming = sum(counts.get(state, 0) for state in ("STARTING", "UPDATING", "RECOVERING"))
-        return Standing(counts.get("RUNNING", 0), coming, why if failed else "")
+        return Standing(counts.get("RUNNING", 0), coming, (said or "it does not say why") if failed else "", said)
 
     @staticmethod
     @again

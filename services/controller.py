@@ -6,11 +6,9 @@ import asyncio
 from functools import lru_cache
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from circadian.experience import experience_ids
-from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
+from circadian.tokenizer import PlainTokenizer
 from services import registry
 from services.background import Background
 from services.batches import Batches
@@ -38,9 +36,13 @@ from services.settings import Settings
 from services.signing import Signing
 from services.states import ServingState
 from services.tables import Database, Deployment
+from services.traces import Traces
+from services.tracing import Tracing
 from services.traffic import Counter
+from services.workshop import Workshop
 
 LEADING = (
+    "tell traces",
     "erase",
     "expire experiences",
     "take in batches",
@@ -57,9 +59,9 @@ LEADING = (
 class Controller:
     """Owns the database and the background tasks; `open` before the first request, `close` after the last."""
 
-    def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher, learners: Learners) -> None:
+    def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher, learners: Learners, workshop: Workshop) -> None:
         private_folder(settings.home_folder)
-        self.settings, self.fleet, self.launcher = settings, fleet, launcher
+        self.settings, self.fleet, self.launcher, self.workshop = settings, fleet, launcher, workshop
         self.database = Database(settings.database, settings.database_busy_seconds, migrates=settings.database_migrates)
         self.ray = RayProbe(settings)
         self.keys = Keys(settings, self.database)
@@ -78,6 +80,7 @@ class Controller:
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.batches, self.retention = Batches(settings, self.lease, self), Retention(settings, self.lease)
         self.erasures = Erasures(settings, self.lease, fleet, self.nights)
+        self.tracing = Tracing.from_environment(self.lease.holder)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
@@ -92,6 +95,8 @@ class Controller:
         await self.leader.close()
         await asyncio.to_thread(self.traffic.flush)
         self.outbox.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close, self.settings.controller_stop_seconds / 3)
         self.database.close()
 
     async def _lead(self) -> None:
@@ -110,6 +115,8 @@ class Controller:
         self.tasks.start("take in batches", self.batches.run)
         self.tasks.start("expire experiences", self.retention.run)
         self.tasks.start("erase", self.erasures.run)
+        if self.tracing is not None:
+            self.tasks.start("tell traces", Traces(self.settings, self.lease, self.tracing).run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""
@@ -158,5 +165,5 @@ class Controller:
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(folder)
+def _tokenizer(folder: Path) -> PlainTokenizer:
+    return PlainTokenizer.read(folder)

@@ -42,7 +42,9 @@ def test_where_nodes_have_no_roles_nothing_is_asked_for(no_roles: None) -> None:
 
 def test_replicas_lend_nothing_to_nights_that_have_nodes_of_their_own(roles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert are_apart(NODES)
-    assert not are_apart([*NODES, {"CPU": 8.0, "circadian_wake": 1000.0, "circadian_rollout": 1000.0}]), "one machine for everything"
+    assert not are_apart([*NODES, {"CPU": 8.0, "circadian_wake": 1000.0, "circadian_rollout": 1000.0}]), (
+        "one machine for everything"
+    )
     monkeypatch.delenv(names.ROLES_VARIABLE)
     assert not are_apart(NODES)
 
