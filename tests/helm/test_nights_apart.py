@@ -34,8 +34,9 @@ def test_it_has_the_groups_of_nights_and_none_that_answers(file: Path) -> None:
     assert {group["groupName"] for group in spec["workerGroupSpecs"]} == {name for name in roles if roles[name] != ["wake"]}
     assert all(group["replicas"] >= 1 for group in spec["workerGroupSpecs"])
     assert not {"suspend", "gcsFaultToleranceOptions"} & set(spec)
-    day = one(NAME, "RayCluster")["spec"]
-    assert spec["headGroupSpec"] == day["headGroupSpec"]
+    head, day = spec["headGroupSpec"], one(NAME, "RayCluster")["spec"]["headGroupSpec"]
+    assert head["template"]["metadata"]["labels"].pop("circadian/night") == "true", "no budget of the day's head counts it"
+    assert head == day
 
 
 def test_the_controller_finds_it_and_its_account_and_may_touch_rayjobs_alone() -> None:
