@@ -124,7 +124,7 @@ class _Night:
                 self._begin_attempt(event)
             self.implied = False
             assert self.attempt is not None
-            number = {"circadian.attempt": int(event.data.get("attempt", self.attempts))}
+            number: dict[str, Value] = {"circadian.attempt": int(event.data.get("attempt", self.attempts))}
             self.attempt = replace(self.attempt, attributes=number)
         elif event.type == "sleep.stage_started":
             self._begin_stage(event, stage)
@@ -145,6 +145,8 @@ class _Night:
         elif self.attempt is None:
             self._begin_attempt(event)
             self.implied = True
+        elif event.created_at < self.attempt.start:  # of the same moment as the cluster's word, or by another clock
+            self.attempt = replace(self.attempt, start=event.created_at)
         if stage in self.stages:
             self.done.append(_left(self.stages.pop(stage), event.created_at, calm=False))
         above = self.attempt.context if self.attempt else self.root
@@ -230,8 +232,10 @@ def _left(stage: Told, at: float, calm: bool) -> Told:
 
 
 def _moment(event: Event) -> Moment:
-    data = {f"circadian.{name}": value for name in KEPT if isinstance(value := event.data.get(name), str | int)}
-    return Moment(event.type, event.created_at, data | ({"error.type": code} if (code := _code(event.data, "")) else {}))
+    data: dict[str, Value] = {f"circadian.{name}": value for name in KEPT if isinstance(value := event.data.get(name), str | int)}
+    if code := _code(event.data, ""):
+        data["error.type"] = code
+    return Moment(event.type, event.created_at, data)
 
 
 def _code(data: Json, otherwise: str = "unknown") -> str:
