@@ -17,7 +17,8 @@ from actors.replies import Read
 from actors.rollout import RolloutHandle
 from actors.room import lacking, told
 from circadian.events import EventLog
-from circadian.memory.version import beginning_token, load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import beginning_token
 from circadian.phases import Phases
 from circadian.specs import NightJob, Recipe, RolloutSpec
 from pipelines.stages import Outputs
