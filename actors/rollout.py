@@ -22,7 +22,7 @@ from actors import names
 from actors.replies import Read
 from actors.telling import tell
 from circadian import metrics
-from circadian.memory.delivery import Receipt
+from circadian.memory.envelope import Receipt
 from circadian.specs import EngineSpec
 
 STOP_SECONDS = 60.0
@@ -116,6 +116,7 @@ class RolloutHandle:
                 namespace=names.NAMESPACE,
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
+                resources=names.role("rollout"),
                 runtime_env={"env_vars": names.vllm_environment()},
             )
             .remote(str(version_folder), engine)

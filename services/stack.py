@@ -34,7 +34,7 @@ from services import child
 from services.home import HomeLock
 from services.keys import Keys, owned_secret
 from services.ports import RANGE, RAY_SWITCHES, PortInUse, free_ports, is_free, listens
-from services.settings import Settings
+from services.settings import HUB_TOKENS, Settings
 from services.tables import Database
 
 log = logging.getLogger(__name__)
@@ -55,14 +55,12 @@ RAY_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 """Workers at Ray's default niceness of 15 starve beside anything else that runs. A training run's reports are paced by the health
-check; state tracking shows runs in the dashboard's Train tab; a cluster of one node has nobody to drain to. The last switch
+check; state tracking tells of runs at the dashboard (/api/train/v2/runs/v1); a cluster of one node has nobody to drain to. The last switch
 ("no other machines", on any system) makes 127.0.0.1 mean itself: without it Ray puts the machine's outward address in its place
 and listens there."""
 SECRET_ENDINGS = ("TOKEN", "SECRET", "KEY", "PASSWORD", "PASSWD", "CREDENTIALS")
 SECRET_SETTINGS = {"api_key", "key_pepper"}
 """Which a dump of the settings shows as stars."""
-HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""With which the controller fetches a base model when a deployment is founded; the rest finds it in the local cache."""
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Only deliveries and answers travel through it: megabytes."""
 

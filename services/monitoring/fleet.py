@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from actors.wake_state import WakeState
 from circadian import metrics
+from circadian.memory.folder import version_state
 from circadian.memory.state import ExpertState
-from circadian.memory.version import version_state
 from circadian.specs import Autoscale
 from services import promotion, registry
 from services.fleet import ServingSpec
