@@ -9,10 +9,10 @@ from typing import Literal
 import pytest
 
 from tests.helm.kube_api import KubeApi, kube_api
-from tests.helm.releases import NEWEST, OLDEST, Helm, prepare
+from tests.helm.releases import HELMS, Helm, prepare
 
 
-@pytest.fixture(params=[(3, OLDEST), (4, NEWEST)], ids=lambda both: f"helm{both[0]}-kubernetes{both[1]}")
+@pytest.fixture(params=HELMS, ids=lambda both: f"helm{both[0]}-kubernetes{both[1]}")
 def both(request: pytest.FixtureRequest) -> tuple[Literal[3, 4], str]:
     """Versions of helm and of Kubernetes."""
     return request.param

@@ -17,9 +17,10 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "circadian"
 OLDEST, NEWEST = "1.31", "1.37"
 """The releases of Kubernetes that the chart supports."""
+HELMS: list[tuple[Literal[3, 4], str]] = [(3, OLDEST), (4, NEWEST)]
 NAMESPACE = "models"
 COMMAND_SECONDS = 120.0
-TIMEOUT = "30s"
+TIMEOUT = "60s"
 """Of helm's own waiting, where it has something to wait for."""
 SECRETS = {
     "circadian": ("key_pepper", "signing_key", "api_key"),
