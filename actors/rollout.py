@@ -22,7 +22,7 @@ from actors import names
 from actors.replies import Read
 from actors.telling import tell
 from circadian import metrics
-from circadian.memory.delivery import Receipt
+from circadian.memory.envelope import Receipt
 from circadian.specs import EngineSpec
 
 STOP_SECONDS = 60.0

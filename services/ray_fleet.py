@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
@@ -23,7 +24,7 @@ from actors import names
 from actors.replies import Proof, StreamHead
 from actors.wake import Standing, WakeHandle, cluster_id
 from actors.wake_state import WakeBroken, read_wake
-from circadian.memory.delivery import DeliveryRefused
+from circadian.memory.envelope import DeliveryRefused
 from circadian.specs import Autoscale, EngineSpec
 from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight, gpu_memory
 from services.settings import Settings
@@ -248,6 +249,15 @@ class RayFleet:
                 return await self._in_thread(WakeHandle.standing, deployment)
         except (TimeoutError, *NOT_ANSWERED) as error:
             raise FleetUnavailable(f"Ray does not say how the replicas of {deployment} are: {error!r}") from error
+
+    async def put(self, question: Callable[[], ObjectRef[T]]) -> ObjectRef[T]:
+        """Ask this cluster something that blocks no longer than the asking. Raises FleetUnavailable."""
+        await self._connect()
+        return await self._in_thread(question)
+
+    async def answered(self, ref: ObjectRef[T]) -> T:
+        """What comes of it. Raises FleetUnavailable where the cluster goes meanwhile, and RayError."""
+        return await self._while_there(ref)
 
     async def _connect(self) -> None:
         """Be in the cluster that answers now. Raises FleetUnavailable.
