@@ -108,12 +108,20 @@ class KubeApi:
         value["spec"]["replicas"] = replicas
         self.store.update(kube_control.key_of(value), value, kube_control.MANAGER)
 
+    def scale_group(self, namespace: str, name: str, group: str, replicas: int) -> None:
+        """As Ray's autoscaler does with a RayCluster."""
+        value = self.get("RayCluster", name, namespace)
+        for each in value["spec"]["workerGroupSpecs"]:
+            if each["groupName"] == group:
+                each["replicas"] = replicas
+        self.store.update(kube_control.key_of(value), value, "ray-autoscaler", "patch")
+
     def create(self, value: Object) -> Object:
         """What is there before a chart comes."""
         return self.store.create(kube_control.key_of(value), value, "tests")
 
     def waiting(self) -> list[str]:
-        """Which pods have not begun, and why."""
+        """What has not begun, and why."""
         return kube_control.waiting(self.store)
 
     @property

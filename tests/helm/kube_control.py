@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tests.helm import kube_ray
 from tests.helm.kube_kinds import Kind, Object, named
 from tests.helm.kube_store import CLUSTER, Key, Refused, Store
 
@@ -101,7 +102,7 @@ def _pod(store: Store, key: Key, pod: Object, fails: Fails) -> None:
     if waits and phase != "Running":
         state: Object = {"waiting": {"reason": "CreateContainerConfigError", "message": "; ".join(waits)}}
         store.set_status(key, _pod_status(pod, "Pending", False, state))
-    elif spec.get("restartPolicy", "Always") == "Always":
+    elif spec.get("restartPolicy", "Always") == "Always" or "ray.io/cluster" in pod["metadata"].get("labels", {}):
         store.set_status(
             key, _pod_status(pod, "Running", not fails(pod), {"running": {"startedAt": pod["metadata"]["creationTimestamp"]}})
         )
@@ -125,8 +126,11 @@ def conditions(says: dict[str, bool], reason: str = "Settled") -> list[Object]:
 
 
 def waiting(store: Store) -> list[str]:
-    """Which pods have not begun, and why."""
+    """What has not begun, and why."""
     said = []
+    for cluster in store.list(named("RayCluster")):
+        if "reason" in cluster.get("status", {}):
+            said.append(f"KubeRay refuses {cluster['metadata']['name']}: {cluster['status']['reason']}")
     for pod in store.list(POD):
         for container in pod.get("status", {}).get("containerStatuses", []):
             if "waiting" in container["state"]:
@@ -323,6 +327,9 @@ def _claim(store: Store, key: Key, value: Object) -> None:
 def _ray_cluster(store: Store, key: Key, value: Object) -> None:
     """As much of KubeRay as makes its pods and its token; it adds containers and variables of its own, which are not here."""
     spec = value["spec"]
+    if refused := list(kube_ray.refusals(value)):
+        store.set_status(key, {"observedGeneration": value["metadata"]["generation"], "reason": "; ".join(refused)})
+        return
     auth = spec.get("authOptions", {})
     token = Key(named("Secret"), key.namespace, key.name)
     if auth.get("mode") == "token" and not auth.get("secretName") and store.find(token) is None:
@@ -332,7 +339,13 @@ def _ray_cluster(store: Store, key: Key, value: Object) -> None:
         for index in range(group.get("replicas", 0)):
             name = f"{key.name}-{group['groupName']}-worker-{index}"
             _ray_pod(store, key, value, name, group["template"], "worker", group["groupName"])
-    ready = all(map(_ready, _owned(store, POD, value)))
+    pods = _owned(store, POD, value)
+    wanted = {group["groupName"]: group.get("replicas", 0) for group in spec.get("workerGroupSpecs") or []}
+    for pod in pods:
+        group, _, index = pod["metadata"]["name"].removeprefix(f"{key.name}-").rpartition("-worker-")
+        if group and int(index) >= wanted.get(group, 0):
+            store.delete(key_of(pod), MANAGER)
+    ready = all(map(_ready, pods))
     store.set_status(key, {"observedGeneration": value["metadata"]["generation"], **({"state": "ready"} if ready else {})})
 
 

@@ -82,6 +82,41 @@ def test_what_the_autoscaler_decided_survives_an_upgrade(api: KubeApi, helm: Hel
     assert image(controller(api)).endswith(NEXT_DIGEST)
 
 
+def test_what_rays_autoscaler_decided_survives_an_upgrade_that_is_made_on_the_clients_side(api: KubeApi, helm: Helm) -> None:
+    """To Kubernetes `workerGroupSpecs` is one value: who scales a group owns all groups, and helm 4 asks before it takes them back."""
+    helm.install("-f", PRODUCTION)
+    api.scale_group(NAMESPACE, "night-circadian", "learner", 2)
+    assert replicas(api)["learner"] == 2
+    upgrade = ["-f", PRODUCTION, "--set", f"images.controller.digest={NEXT_DIGEST}"]
+    if helm.version == 4:
+        assert "workerGroupSpecs" in helm.upgrade(*upgrade, fails=True)
+        upgrade.append("--server-side=false")
+    helm.upgrade(*upgrade)
+    assert image(controller(api)).endswith(NEXT_DIGEST)
+    assert replicas(api)["learner"] == 2
+    if helm.version == 4:
+        helm.upgrade(*upgrade[:-1], "--server-side=true", "--force-conflicts")
+        assert replicas(api)["learner"] == 0
+
+
+def replicas(api: KubeApi) -> dict[str, int]:
+    """Of the groups of the only RayCluster; as many pods are there."""
+    (cluster,) = api.list("RayCluster", NAMESPACE)
+    said = {each["groupName"]: each["replicas"] for each in cluster["spec"]["workerGroupSpecs"]}
+    groups = [each["metadata"]["labels"].get("ray.io/group") for each in api.list("Pod", NAMESPACE)]
+    assert said == {group: groups.count(group) for group in said}
+    return said
+
+
+@pytest.mark.parametrize("name", ["a" * 53, "night-circadian"])
+def test_any_name_that_helm_takes_can_be_installed(name: str, tmp_path: Path) -> None:
+    with kube_api(NEWEST) as api:
+        prepare(api)
+        helm = Helm(4, api, tmp_path, name)
+        helm.install("-f", EXTERNAL)
+        assert [each["status"].get("state") for each in api.list("RayCluster", NAMESPACE)] == ["ready"], api.waiting()
+
+
 def test_helm_test_tells_whether_the_release_works(api: KubeApi, helm: Helm) -> None:
     helm.install("-f", EXTERNAL)
     assert "Phase:          Succeeded" in helm("test", helm.release, "--timeout", "20s")
