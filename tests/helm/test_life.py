@@ -62,7 +62,7 @@ def _installed(helm: Helm, api: KubeApi, values: Path) -> str:
     manifest = helm.manifest()
     assert {each["kind"] for each in manifest} >= {"Deployment", "RayCluster", "Service", "NetworkPolicy", "ServiceAccount"}
     assert [each["metadata"]["name"] for each in manifest if not holds(found(api, each), each)] == []
-    (cluster,) = api.list("RayCluster", NAMESPACE)
+    (cluster,) = api.all("RayCluster", NAMESPACE)
     assert cluster["status"].get("state") == "ready", api.waiting()
     return image(controller(api))
 
