@@ -32,7 +32,8 @@ from circadian.memory.fast import fast_delivery
 from circadian.memory.folder import version_state
 from circadian.memory.state import FAST_LEVEL
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors
-from circadian.memory.version import load_tokenizer, load_version
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import load_version
 from circadian.objectives.fast_learning import chunks, collate, fast_learning_loss
 from circadian.objectives.schedule import lr_at
 from circadian.specs import ChunkJob, ChunkRecord, OnlineLearningSpec

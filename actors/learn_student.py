@@ -33,7 +33,8 @@ from circadian.experience import Reader
 from circadian.memory.delivery import pack_tensors
 from circadian.memory.envelope import Receipt
 from circadian.memory.state import MemoryState
-from circadian.memory.version import beginning_token, load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import beginning_token
 from circadian.objectives.knowledge_seeding import shares, teacher_of
 from circadian.objectives.rows import Imitated, Kind, TaughtRow, Teacher
 from circadian.phases import Phases, Seconds

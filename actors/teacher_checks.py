@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from actors.founding import model_folder
 from actors.models import Refused
 from actors.workshop import TeachersRequest
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.specs import BaseModelRef, TeacherSpec
 from circadian.teachers.match import vocabularies_differ
 from circadian.teachers.other import TeacherUnusable, load_other_tokenizer

@@ -12,7 +12,8 @@ import ray
 
 from actors import names
 from circadian.experience import Reader
-from circadian.memory.version import load_tokenizer, weights_sha256
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import weights_sha256
 from circadian.specs import LearnerSpec, SeedingSpec, Spec, TeacherSpec
 from circadian.teachers.lecture import Audience, Lecture, lecture
 from circadian.teachers.other import TeacherUnusable, load_other, load_other_tokenizer
@@ -42,6 +43,7 @@ def hold(request: LectureRequest, learner: LearnerSpec) -> tuple[Lecture, str]:
     task = ray.remote(give_in_process).options(
         num_cpus=learner.cpus_per_worker,
         num_gpus=learner.gpus_per_worker,
+        resources=names.role("learner"),
         max_retries=learner.max_failures,
         runtime_env={"env_vars": names.learner_environment()},
     )

@@ -48,7 +48,8 @@ class WakeReplica:
         listen_where_ray_does()
         from actors.answering import OpenAIAnswering  # vLLM takes seconds to import, and callers need only the handle
         from actors.engine import MemoryEngine
-        from circadian.memory.version import beginning_token, load_tokenizer
+        from circadian.memory.tokenizer_files import load_tokenizer
+        from circadian.memory.version import beginning_token
 
         self._file, self._turn = Path(wake_file), asyncio.Lock()
         self._is: WakeState | None = None

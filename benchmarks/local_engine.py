@@ -23,7 +23,8 @@ from circadian.dreaming.peft_files import CONFIG_FILE, read_adapter
 from circadian.memory.delivery import receive
 from circadian.memory.envelope import Receipt
 from circadian.memory.graft import Grafted
-from circadian.memory.version import beginning_token, load_tokenizer, load_version
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import beginning_token, load_version
 from circadian.specs.dreaming import AdapterSpec
 
 READ_AT_ONCE = 64

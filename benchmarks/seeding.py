@@ -32,7 +32,8 @@ from benchmarks.in_process import alone, seed_from_others
 from benchmarks.page import DOCS, put
 from benchmarks.specialists import FACTS, Speech, lessons_of, specialist
 from circadian.experience import chat_ids
-from circadian.memory.version import found_version, load_tokenizer, load_version
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version, load_version
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import Day, Probe, World
 from circadian.specs import MemorySpec, NightJob, Recipe, TeacherSpec

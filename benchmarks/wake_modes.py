@@ -37,7 +37,8 @@ from actors.learn_chunk import FastLevel
 from benchmarks.page import DOCS, put
 from circadian.experience import Reader, Row, experience_ids
 from circadian.memory.tensors import write_tensors
-from circadian.memory.version import found_version, load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.train import accuracy
 from circadian.nursery.world import Day, Probe, World

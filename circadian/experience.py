@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jinja2 import TemplateError
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from circadian.tokenizer import PlainTokenizer
 
-    Reading = PreTrainedTokenizerBase | PlainTokenizer
+Reading: TypeAlias = "PreTrainedTokenizerBase | PlainTokenizer"
+"""Whatever reads texts and chats."""
 
 Tokens = tuple[int, ...]
 HELD_OUT = "held out"

@@ -24,8 +24,9 @@ from circadian.memory.folder import MEMORY_FILE, read_record, version_state
 from circadian.memory.raw import parse_name
 from circadian.memory.state import ExpertId, MemoryState, written_experts
 from circadian.memory.tensors import checksum
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.memory.transfer import Place, Transfer
-from circadian.memory.version import load_tokenizer, served_dtype
+from circadian.memory.version import served_dtype
 from circadian.objectives.knowledge_seeding import for_load, teacher_of
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob

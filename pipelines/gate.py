@@ -34,7 +34,7 @@ from circadian.canaries import Canary
 from circadian.events import EventLog
 from circadian.memory.cues import Cue
 from circadian.memory.state import Mask
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.objectives.rows import read_rows
 from circadian.probing import mean, wilson
 from circadian.specs import NightJob

@@ -30,7 +30,7 @@ from circadian.memory.fast import fast_delivery, rest_delivery
 from circadian.memory.folder import check_files, read_record, version_state
 from circadian.memory.state import FAST_LEVEL
 from circadian.memory.tensors import checksum
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.specs import Experience, FastStart, NightJob
 from pipelines.moves import moves
 from pipelines.stages import Outputs, write_lines

@@ -32,7 +32,8 @@ from benchmarks.dreaming.rounds import PACK_TOKENS, common, weighed
 from benchmarks.in_process import alone
 from circadian.memory.graft import Grafted
 from circadian.memory.tensors import write_tensors
-from circadian.memory.version import found_version, load_tokenizer, load_version
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version, load_version
 from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.train import accuracy

@@ -33,7 +33,8 @@ from benchmarks.local_hands import LocalHands
 from benchmarks.nights.meter import Meter, metered
 from circadian.dreaming.lessons import lessons
 from circadian.experience import Reader
-from circadian.memory.version import found_version, load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version
 from circadian.nursery.school import Lesson, School, conclusion
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS, STATEMENT_FORMS, Fact

@@ -26,7 +26,7 @@ from benchmarks.seal.words import ARC, EDIT
 from circadian.dreaming.prompts import plain_ids, prompt_ids
 from circadian.dreaming.selection import CHANCE, TOP
 from circadian.dreaming.tasks import Task
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from pipelines import dreaming as stages
 from pipelines.dream_tasks import read_tasks
 from pipelines.dreaming import Dream

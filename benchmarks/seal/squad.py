@@ -19,7 +19,7 @@ from benchmarks.seal.rounds import Scores, Side, World, selection
 from benchmarks.seal.words import IMPLICATIONS, SQUAD, TOPIC
 from circadian.dreaming.prompts import plain_ids, prompt_ids
 from circadian.dreaming.tasks import Task
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.specs.dreaming import TARGETS
 from pipelines import dreaming as stages
 from pipelines.dream_tasks import read_tasks

@@ -23,25 +23,15 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from circadian.files import sha256, to_disk
 from circadian.memory.folder import CONFIG_FILE, MEMORY_FILE, RECORD_FILE, VersionBroken, read_record
 from circadian.memory.graft import Grafted, graft_class, memory_config
 from circadian.memory.state import written_experts
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors
+from circadian.memory.tokenizer_files import copy_tokenizer
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
 
 
 def base_folder(base: BaseModelRef, hub_token: str | None = None) -> Path:
@@ -87,6 +77,8 @@ def found_version(
     """
     ref = BaseModelRef(model=str(Path(base_model).resolve()) if Path(base_model).is_dir() else base_model, revision=revision)
     source = source or base_folder(ref)
+    for left in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a process that was killed here
+        shutil.rmtree(left, ignore_errors=True)
     config = memory_config(AutoConfig.from_pretrained(source), spec)
     ref = ref.model_copy(update={"sha256": weights_sha256(source)})
     record = VersionRecord(id=folder.name, base=ref, created_at=time.time())
@@ -129,11 +121,6 @@ def save_version(
     return _write(folder, config, tensors, record, parent, extra or {}, folders or {})
 
 
-def load_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
-    """The tokenizer of a version or base folder; code from the folder is never run."""
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-
-
 def beginning_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that a text written from nothing begins with: the beginning of a sequence, or the end where there is none."""
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -158,9 +145,7 @@ def _write(
     staging = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     staging.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(staging)
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            (staging / name).write_bytes((source / name).read_bytes())
+    copy_tokenizer(source, staging)
     for name, text in extra.items():
         (staging / name).write_text(text)
     for name, copied in folders.items():

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from circadian.memory.version import load_tokenizer, weights_sha256
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import weights_sha256
 from circadian.objectives.divergence import Head
 from circadian.objectives.rows import TaughtRow, pad
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from circadian.memory.folder import read_record
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.version import found_version, load_tokenizer, load_version, save_version
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version, load_version, save_version
 from circadian.specs import Level, MemorySpec
 
 T = TypeVar("T")

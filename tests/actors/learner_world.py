@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from actors.learn_request import LearnRequest, OtherModel
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import expert_tensors
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.memory.transfer import Transfer
-from circadian.memory.version import found_version, load_tokenizer, load_version, weights_sha256
+from circadian.memory.version import found_version, load_version, weights_sha256
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import FastLearningSpec, LearnerSpec, Level, MemorySpec, SeedingSpec
 

@@ -29,7 +29,7 @@ from circadian.events import EventLog
 from circadian.memory.envelope import Receipt
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.objectives.rows import read_rows
 from circadian.objectives.schedule import lr_at
 from circadian.phases import ASKED, LOOP

@@ -38,7 +38,7 @@ from benchmarks.seal.votes import attempts, queries, right
 from circadian.dreaming.lessons import headed, headed_pieces
 from circadian.dreaming.prompts import plain_ids
 from circadian.dreaming.tasks import Task
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.nursery.school import School
 from circadian.nursery.ship import SCHOOL
 from circadian.specs.dreaming import DreamingSpec, ProbeSpec, RewardSpec

@@ -7,15 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from jinja2 import TemplateError
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer, Qwen3Config
 
 from circadian.experience import Unreadable, chat_ids, experience_ids
 from circadian.memory.folder import VersionBroken
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version
 from circadian.nursery.ship import SCHOOL, WEIGHTS
-from circadian.specs import Experience, Message
+from circadian.specs import Experience, MemorySpec, Message
 from circadian.tokenizer import PlainTokenizer
 
 SHIPPED = {"nursery": WEIGHTS, "school": SCHOOL}
@@ -115,3 +118,41 @@ def test_a_folder_without_a_tokenizer_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(VersionBroken, match="restore it"):
         PlainTokenizer.read(tmp_path)
+
+
+def founded(base: Path, folder: Path) -> Path:
+    config = Qwen3Config(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, head_dim=16)
+    config.architectures = ["Qwen3ForCausalLM"]
+    config.save_pretrained(base)
+    save_file({"x": torch.zeros(1)}, base / "model.safetensors")
+    found_version(str(base), None, MemorySpec(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("file", ["as it is", "missing", "of another class"])
+def test_a_version_is_founded_with_files_that_say_what_transformers_reads(tmp_path: Path, file: str) -> None:
+    base = of_a_class("qwen", tmp_path / "base")
+    whole, written = load_tokenizer(base), (base / "tokenizer.json").read_bytes()
+    if file == "missing":
+        whole._tokenizer.model.save(str(base))  # vocab.json and merges.txt
+        (base / "tokenizer.json").unlink()
+    elif file == "of another class":
+        said = json.loads(written)
+        said["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+        said["normalizer"] = {"type": "Lowercase"}
+        (base / "tokenizer.json").write_text(json.dumps(said))
+        assert PlainTokenizer.read(base)(TEXTS[1]) != whole(TEXTS[1])
+    version = founded(base, tmp_path / "ver_1")
+    test_texts_and_chats_have_the_same_ids(version)
+    for text in TEXTS:
+        assert PlainTokenizer.read(version)(text)["input_ids"] == load_tokenizer(base)(text)["input_ids"]
+    if file == "as it is":
+        assert (version / "tokenizer.json").read_bytes() == written, "what says it already is copied"
+
+
+def test_a_base_whose_tokenizer_cannot_be_loaded_founds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    with pytest.raises(VersionBroken, match="put its tokenizer files there"):
+        founded(tmp_path / "base", tmp_path / "versions" / "ver_1")
+    assert not (tmp_path / "versions" / "ver_1").exists()

@@ -21,7 +21,8 @@ from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, digest
 from circadian.experience import Reader
 from circadian.files import sha256
 from circadian.memory.folder import RECORD_FILE, read_record
-from circadian.memory.version import found_version, load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version
 from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS

@@ -19,12 +19,13 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from in_memory import KEY, MemoryFleet, MemoryLauncher, running
 from postgres import new_database
 
 from services.ports import RANGE, free_ports
+from services.settings import Settings
 
 pytestmark = pytest.mark.engine
-KEY = "two-controllers"
 WAIT_SECONDS = 120.0
 LEASE_SECONDS = 4.0
 MINUTE = 60
@@ -100,9 +101,11 @@ def leader_and_other(controllers: list[Running]) -> tuple[Running, Running]:
     return leader, other
 
 
-def founded(controller: Running, name: str, base: Path) -> None:
-    made = controller.client.post("/v1/deployments", json={"name": name, "base_model": {"model": str(base)}})
-    assert made.status_code == 201, made.text
+def found(settings: Settings, base: Path, *names: str) -> None:
+    """By a controller that has ended before the two begin: without a cluster nobody looks into a model."""
+    with running(settings, base, MemoryFleet(), MemoryLauncher()) as service:
+        for name in names:
+            service.deploy(name)
 
 
 def told(controller: Running, deployment: str, numbers: Iterable[int]) -> None:
@@ -160,9 +163,10 @@ class Followed:
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory, postgres_server: str, base: Path) -> Iterator[Followed]:
     url = new_database(postgres_server, "two_controllers")
-    with two_controllers(tmp_path_factory.mktemp("two"), url) as controllers:
+    folder = tmp_path_factory.mktemp("two")
+    found(Settings(home=folder / "home", database_url=url, api_key=KEY), base, "toy", "cron", "experience-count")
+    with two_controllers(folder, url) as controllers:
         leader, other = leader_and_other(controllers)
-        founded(other, "toy", base)
         told(other, "toy", range(3))
         sleep = other.client.post("/v1/sleeps", json={"deployment": "toy"}).json()["id"]
         assert leader.client.get(f"/v1/sleeps/{sleep}").json()["status"] == "queued"
@@ -172,7 +176,6 @@ def followed(tmp_path_factory: pytest.TempPathFactory, postgres_server: str, bas
         schedules = {}
         for trigger in (cron, {"type": "experience_count", "count": COUNT}):
             name = str(trigger["type"]).replace("_", "-")
-            founded(other, name, base)
             schedules[str(trigger["type"])] = scheduled(other, name, trigger)
             told(other, name, range(COUNT - 1))
         until(lambda: "cluster" in (leader.client.get(f"/v1/sleeps/{sleep}").json()["waiting"] or ""))

@@ -28,7 +28,8 @@ from circadian.memory.signature import (
     verify,
 )
 from circadian.memory.signing_keys import key_id, private_key, public_hex, public_key, public_keys, write_public_keys
-from circadian.memory.version import found_version, load_tokenizer, load_version, save_version
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import found_version, load_version, save_version
 from circadian.specs import Level, MemorySpec
 from services.keys import owned_secret
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from circadian.memory.version import load_tokenizer
+from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.nursery.ship import REPORT, SCHOOL, SHIPPED, TRACED_STEPS, WEIGHTS, documents_sha256, measure
 from circadian.nursery.train import build_model, pretrain
 from circadian.specs import NurserySpec

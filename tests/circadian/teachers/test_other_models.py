@@ -10,7 +10,8 @@ from random_base import write_base
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from circadian.experience import Reader
-from circadian.memory.version import load_tokenizer, weights_sha256
+from circadian.memory.tokenizer_files import load_tokenizer
+from circadian.memory.version import weights_sha256
 from circadian.nursery.specialists import SPECIALIST, SpecialistCurriculum, build_other_tokenizer
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import QUESTION_FORMS, RELATIONS, World
