@@ -1,0 +1,37 @@
+"""What `helm test` asks of a Circadian that was just installed. Ends with a sentence where an answer is not what it should be.
+
+The service must be ready, and refuse whoever has no key. With the operator's key (a file; without it that is all) it lists its models, and
+of its first deployment, where there is one, what a night would do: a dry run, which begins nothing.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import httpx
+
+KEY = Path(os.environ.get("CIRCADIAN_SECRETS_FOLDER", "/etc/circadian/secrets")) / "api_key"
+WITHOUT_EXPERIENCES = 409
+"""A deployment that has lived nothing has nothing to sleep on."""
+
+
+def main() -> None:
+    with httpx.Client(base_url=os.environ["CIRCADIAN_URL"], timeout=30.0) as client:
+        expect(client.get("/readyz"), 200)
+        expect(client.get("/v1/models"), 401)
+        if not KEY.exists():
+            return
+        client.headers["Authorization"] = f"Bearer {KEY.read_text().strip()}"
+        expect(client.get("/v1/models"), 200)
+        deployments = expect(client.get("/v1/deployments"), 200).json()["data"]
+        if deployments:
+            expect(client.post("/v1/sleeps", json={"deployment": deployments[0]["id"], "dry_run": True}), 200, WITHOUT_EXPERIENCES)
+
+
+def expect(response: httpx.Response, *statuses: int) -> httpx.Response:
+    if response.status_code not in statuses:
+        sys.exit(f"{response.request.method} {response.request.url.path}: {response.status_code}, not {statuses}: {response.text[:2000]}")
+    return response
+
+
+main()
