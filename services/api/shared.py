@@ -98,7 +98,7 @@ def deployment_view(tx: Session, row: Deployment) -> views.View:
 
 
 def sleep_view(control: Controller, row: Sleep) -> views.View:
-    return views.sleep(row, control.settings.ray_dashboard)
+    return views.sleep(row, control.settings.linked_dashboard)
 
 
 def all_lent(sleep: Sleep | None) -> bool:
