@@ -35,8 +35,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from actors.replies import EngineLost, Read
 from circadian.dreaming.peft_files import WEIGHTS_FILE
 from circadian.files import sha256
-from circadian.memory.delivery import DeliveryRefused, Receipt
-from circadian.memory.version import read_record
+from circadian.memory.envelope import DeliveryRefused, Receipt
+from circadian.memory.folder import read_record
 from circadian.memory.vllm_worker import EXTENSION
 from circadian.specs import EngineSpec
 from circadian.specs.dreaming import TARGETS

@@ -8,11 +8,7 @@ from the chunk. Of each step's rows a share is drawn from the chunks since the f
 alone is learned over those before it. Adam begins anew with each chunk, and rows are drawn from (seed, chunk, step): the expert after a
 chunk depends on nothing but the files of its day, so a learner that was killed makes the same one.
 
-    day/chunk-0003/  job.json              what is to be learned (ChunkJob), written by whoever planned it
-                     rows.jsonl            its rows, for later chunks to repeat
-                     expert.safetensors    the expert after it, fp32
-                     wake.delivery         the same, for the serving replicas
-                     chunk.json            ChunkRecord: appears last and whole, and commits the chunk
+Its files: `chunk_files.py`.
 """
 
 from __future__ import annotations
@@ -29,39 +25,20 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from actors.chunk_files import DELIVERY_FILE, EXPERT_FILE, RECORD_FILE, ROWS_FILE, ChunkFailed, chunk_folder, read_chunk
 from circadian.experience import Reader, Row, day_rows
 from circadian.files import write_whole
-from circadian.memory.fast import FAST_LEVEL, fast_delivery
+from circadian.memory.fast import fast_delivery
+from circadian.memory.folder import version_state
+from circadian.memory.state import FAST_LEVEL
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors
-from circadian.memory.version import load_tokenizer, load_version, version_state
+from circadian.memory.version import load_tokenizer, load_version
 from circadian.objectives.fast_learning import chunks, collate, fast_learning_loss
 from circadian.objectives.schedule import lr_at
 from circadian.specs import ChunkJob, ChunkRecord, OnlineLearningSpec
 
-JOB_FILE, ROWS_FILE, EXPERT_FILE, DELIVERY_FILE, RECORD_FILE = (
-    "job.json",
-    "rows.jsonl",
-    "expert.safetensors",
-    "wake.delivery",
-    "chunk.json",
-)
 Expert = dict[str, Tensor]
 """Named tensors, fp32."""
-
-
-class ChunkFailed(Exception):
-    """The chunk cannot be learned; learning it again would fail again."""
-
-
-def chunk_folder(day: Path, number: int) -> Path:
-    """Where a chunk's files are."""
-    return day / f"chunk-{number:04d}"
-
-
-def read_chunk(day: Path, number: int) -> ChunkRecord | None:
-    """The record of a committed chunk; None where it is not committed."""
-    path = chunk_folder(day, number) / RECORD_FILE
-    return ChunkRecord.model_validate_json(path.read_text()) if path.exists() else None
 
 
 def read_expert(day: Path, number: int) -> Expert:

@@ -30,7 +30,8 @@ from actors.learn_tasks import Seeding
 from actors.replies import Read
 from circadian.events import EventLog
 from circadian.experience import Reader
-from circadian.memory.delivery import Receipt, pack_tensors
+from circadian.memory.delivery import pack_tensors
+from circadian.memory.envelope import Receipt
 from circadian.memory.state import MemoryState
 from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.objectives.knowledge_seeding import shares, teacher_of

@@ -88,7 +88,7 @@ def learn_in_process(config: dict[str, Any]) -> str:
     """The train loop of one process; returns an Outcome as JSON."""
     from actors.learn_engine import LearningDiverged  # DeepSpeed, which the driver needs not
     from actors.learn_loop import OtherRequest, OutOfTime, learn_loop
-    from circadian.memory.version import VersionBroken
+    from circadian.memory.folder import VersionBroken
     from circadian.teachers.other import TeacherUnusable
 
     request = LearnRequest.model_validate_json(config["request"])

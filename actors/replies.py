@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from circadian.memory.delivery import Receipt
+from circadian.memory.envelope import Receipt
 
 Endpoint = Literal["chat", "completion"]
 CLEAR_NATS = 0.25

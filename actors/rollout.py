@@ -19,7 +19,7 @@ import ray
 
 from actors import names
 from actors.replies import Read
-from circadian.memory.delivery import Receipt
+from circadian.memory.envelope import Receipt
 from circadian.specs import EngineSpec
 
 STOP_SECONDS = 60.0

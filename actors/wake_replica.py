@@ -27,10 +27,9 @@ import ray
 
 from actors.replies import EngineLost, Proof, Reply, StreamHead
 from actors.wake_state import Memory, WakeBroken, WakeState, payloads, promised_memory, read_wake
-from circadian.memory.delivery import DeliveryRefused, Receipt
+from circadian.memory.envelope import DeliveryRefused, Receipt
 from circadian.memory.signature import verify
 from circadian.memory.signing_keys import public_key
-from circadian.memory.version import beginning_token, load_tokenizer
 from circadian.specs import EngineSpec
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ class WakeReplica:
         listen_where_ray_does()
         from actors.answering import OpenAIAnswering  # vLLM takes seconds to import, and callers need only the handle
         from actors.engine import MemoryEngine
+        from circadian.memory.version import beginning_token, load_tokenizer
 
         self._file, self._turn = Path(wake_file), asyncio.Lock()
         self._is: WakeState | None = None

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from circadian.files import write_whole
-from circadian.memory.version import VersionBroken, read_record, version_state
+from circadian.memory.folder import VersionBroken, read_record, version_state
+from circadian.memory.raw import read_meta
 from circadian.memory.whole import whole_delivery
 from circadian.specs import Spec
 
@@ -92,8 +93,7 @@ def promised_memory(state: WakeState) -> Memory:
         if state.delivery is None:
             folder = Path(state.folder)
             return Memory.of(read_record(folder).memory_sha256, version_state(folder).names())
-        with safe_open(state.delivery.path, framework="np") as file:
-            meta = file.metadata() or {}
+        meta = read_meta(Path(state.delivery.path))
         if (meta["version"], meta["checksum"]) != (state.delivery.version, state.delivery.checksum):
             raise ValueError(f"it makes {meta['version']} with checksum {meta['checksum'][:12]}")
         return Memory.of(meta["memory_sha256"], json.loads(meta["experts"]))

@@ -20,7 +20,8 @@ from actors.replies import Read
 from benchmarks.generate import Tokens, complete
 from circadian.dreaming.instances import Pack
 from circadian.dreaming.peft_files import CONFIG_FILE, read_adapter
-from circadian.memory.delivery import Receipt, receive
+from circadian.memory.delivery import receive
+from circadian.memory.envelope import Receipt
 from circadian.memory.graft import Grafted
 from circadian.memory.version import beginning_token, load_tokenizer, load_version
 from circadian.specs.dreaming import AdapterSpec

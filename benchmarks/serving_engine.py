@@ -54,7 +54,7 @@ class Bench:
     def __init__(self, folder: Path, dtype: Any) -> None:
         from vllm import LLM
 
-        from circadian.memory.version import RECORD_FILE
+        from circadian.memory.folder import RECORD_FILE
         from circadian.memory.vllm_worker import EXTENSION
 
         self.dtype, self.asked = getattr(torch, dtype), 0

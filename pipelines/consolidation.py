@@ -20,16 +20,19 @@ from actors.learn_request import OtherModel
 from actors.learner import LearnRequest, learn
 from circadian.experience import Reader
 from circadian.memory.delivery import pack_tensors
-from circadian.memory.state import ExpertId, MemoryState
-from circadian.memory.tensors import checksum, parse_name, written_experts
+from circadian.memory.folder import MEMORY_FILE, read_record, version_state
+from circadian.memory.raw import parse_name
+from circadian.memory.state import ExpertId, MemoryState, written_experts
+from circadian.memory.tensors import checksum
 from circadian.memory.transfer import Place, Transfer
-from circadian.memory.version import MEMORY_FILE, load_tokenizer, read_record, served_dtype, version_state
+from circadian.memory.version import load_tokenizer, served_dtype
 from circadian.objectives.knowledge_seeding import for_load, teacher_of
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob
+from pipelines.moves import Move
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
 from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
-from pipelines.wake import TRANSFERS, Move, NothingToLearn, hold_back
+from pipelines.wake import TRANSFERS, NothingToLearn, hold_back
 
 SHORTEST_DOCUMENT = 3
 """Tokens; what is written from nothing and is shorter teaches nothing."""

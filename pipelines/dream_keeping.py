@@ -21,8 +21,7 @@ from circadian.dreaming.remembered import digest_of
 from circadian.dreaming.tasks import Task
 from circadian.experience import Row
 from circadian.memory.cues import Cue, stored
-from circadian.memory.fast import FAST_LEVEL
-from circadian.memory.state import MemoryState
+from circadian.memory.state import FAST_LEVEL, MemoryState
 from circadian.specs import NightJob
 from circadian.specs.experience import lowest
 from pipelines.consolidation import Memory

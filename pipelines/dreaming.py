@@ -39,7 +39,8 @@ from circadian.dreaming.selection import CHANCE, TOP, select
 from circadian.dreaming.tasks import Task
 from circadian.experience import Row
 from circadian.memory.delivery import pack_tensors
-from circadian.memory.version import read_record, served_dtype
+from circadian.memory.folder import read_record
+from circadian.memory.version import served_dtype
 from circadian.specs.experience import Trust, lowest
 from pipelines.dream_tasks import Dreamer, read_tasks, scores, tasks
 from pipelines.stages import Outputs, read_lines, write_lines

@@ -41,9 +41,10 @@ from actors.dreamwork import RayHands
 from actors.learner import LearnerFailed
 from circadian.experience import Reader
 from circadian.files import write_whole
+from circadian.memory.folder import VersionBroken
 from circadian.memory.state import LevelFull
 from circadian.memory.transfer import Transfer
-from circadian.memory.version import VersionBroken, load_tokenizer
+from circadian.memory.version import load_tokenizer
 from circadian.specs import NightJob
 from circadian.teachers.other import TeacherUnusable
 from pipelines import wake

@@ -12,12 +12,12 @@ from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, dreame
 from circadian.files import sha256, write_whole
 from circadian.memory.cues import cues_json, join_cues, read_store, stored
 from circadian.memory.delivery import pack
-from circadian.memory.fast import FAST_LEVEL
+from circadian.memory.folder import CUES_FILE, read_record
 from circadian.memory.graft import Grafted
-from circadian.memory.state import ExpertId
-from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
+from circadian.memory.state import FAST_LEVEL, ExpertId, written_experts
+from circadian.memory.tensors import checksum, expert_tensors, write_tensors
 from circadian.memory.transfer import Place
-from circadian.memory.version import CUES_FILE, load_version, read_record, save_version
+from circadian.memory.version import load_version, save_version
 from circadian.specs import BaseModelRef, Experience, ExpertRecord, NightJob
 from circadian.specs.experience import Trust, lowest
 from pipelines.consolidation import Moved

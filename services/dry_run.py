@@ -6,9 +6,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from circadian.memory.folder import memory_spec, version_state
 from circadian.memory.state import ExpertState, LevelFull
-from circadian.memory.version import memory_spec, version_state
 from circadian.specs import NightJob, Recipe
+from pipelines.moves import moves
 from services import forecast
 from services.budget import gpus
 from services.forecast import Move, Took
@@ -62,8 +63,6 @@ def plan(
 
 def _moves(parent: Path, recipe: Recipe, chosen: Chosen) -> tuple[list[Move], list[Move], Json | None]:
     """What the night would move, or why it would fail before any work."""
-    from pipelines.wake import moves  # brings Ray Train with it: only who asks waits for that
-
     job = NightJob(sleep="slp_dry_run", deployment="", parent=str(parent), child="", home="", experiences="", recipe=recipe)
     try:
         planned, dreams = moves(job, chosen.tokens, met=bool(chosen.ids))

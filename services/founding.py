@@ -8,8 +8,9 @@ from pathlib import Path
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoConfig
 
+from circadian.memory.folder import VersionBroken
 from circadian.memory.graft import NoGraft, graft_class
-from circadian.memory.version import VersionBroken, base_folder, found_version, weights_sha256
+from circadian.memory.version import base_folder, found_version, weights_sha256
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 from services.errors import Problem
 from services.outside import is_path

@@ -12,9 +12,9 @@ from typing import Protocol
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from actors.chunk_files import ChunkFailed
 from actors.fast_learner import FastLearnerHandle
-from actors.learn_chunk import ChunkFailed
-from circadian.memory.version import VersionBroken
+from circadian.memory.folder import VersionBroken
 from circadian.specs import ChunkRecord, OnlineLearningSpec
 
 log = logging.getLogger(__name__)

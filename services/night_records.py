@@ -14,7 +14,7 @@ from typing import cast
 from sqlalchemy.orm import Session
 
 from actors import names
-from circadian.memory.version import read_record
+from circadian.memory.folder import read_record
 from circadian.specs import Autoscale, Recipe
 from services import dawn, registry, tail
 from services.attempts import backoff

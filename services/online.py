@@ -18,7 +18,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.learn_chunk import DELIVERY_FILE, EXPERT_FILE, JOB_FILE, chunk_folder
+from actors.chunk_files import DELIVERY_FILE, EXPERT_FILE, JOB_FILE, chunk_folder
 from circadian.files import write_whole
 from circadian.specs import ChunkJob, ChunkRecord, Experience, FastStart, MemorySpec, Recipe
 from services import fast_registry, registry

@@ -25,7 +25,7 @@ from actors.replies import Proof, StreamHead
 from actors.room import nights_apart
 from actors.wake import Standing, WakeHandle, cluster_id
 from actors.wake_state import WakeBroken, read_wake
-from circadian.memory.delivery import DeliveryRefused
+from circadian.memory.envelope import DeliveryRefused
 from circadian.specs import Autoscale, EngineSpec
 from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight, gpu_memory
 from services.settings import Settings

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from actors.wake_state import WakeState, write_wake
 from circadian.files import write_whole
-from circadian.memory.version import VersionBroken
+from circadian.memory.folder import VersionBroken
 from circadian.memory.whole import whole_delivery
 from circadian.specs import CanarySpec
 from services import outbox, promotion, registry

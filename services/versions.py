@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import numpy as np
+from safetensors import SafetensorError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from circadian.memory.tensors import parse_name
-from circadian.memory.version import MEMORY_FILE, VersionBroken
+from circadian.memory.folder import MEMORY_FILE, VersionBroken
+from circadian.memory.raw import parse_name, read_raw
 from services import lineage, promotion
 from services.errors import Problem
 from services.settings import Settings
@@ -116,11 +117,11 @@ def _norms(folder: Path) -> dict[str, float] | None:
     """Frobenius norm of every written expert, over its layers; None where the files are gone."""
     squares: dict[str, float] = {}
     try:
-        with safe_open(folder / MEMORY_FILE, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # no dict
-                where = parse_name(name)[1]
-                place = f"level-{where.level}/expert-{where.expert}"
-                squares[place] = squares.get(place, 0.0) + float(file.get_tensor(name).float().square().sum())
+        _, tensors = read_raw((folder / MEMORY_FILE).read_bytes())
     except (OSError, SafetensorError):
         return None
+    for name, tensor in tensors.items():
+        where = parse_name(name)[1]
+        place = f"level-{where.level}/expert-{where.expert}"
+        squares[place] = squares.get(place, 0.0) + float(np.square(tensor.floats(), dtype=np.float64).sum())
     return {place: round(total**0.5, 6) for place, total in sorted(squares.items())}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from actors.wake_state import Delivered, WakeBroken, WakeState, read_wake, write_wake
+from circadian.memory.raw import read_meta
 from services.care import Known
 from services.fleet import DeliveryFailed
 from services.online_plan import is_label
@@ -80,8 +81,7 @@ class WakeFiles:
 def promised(path: Path) -> tuple[str, str]:
     """Version and checksum that a delivery promises. Raises DeliveryFailed for a file that is none."""
     try:
-        with safe_open(path, framework="np") as file:
-            meta = file.metadata() or {}
+        meta = read_meta(path)
         return meta["version"], meta["checksum"]
     except (OSError, SafetensorError, KeyError) as error:
         raise DeliveryFailed(f"{path} is not a delivery: {error!r}") from error

@@ -26,7 +26,8 @@ from actors.learner import LearnerFailed, LearnRequest, LearnResult, Outcome
 from actors.replies import Read
 from actors.rollout import RolloutHandle
 from circadian.events import EventLog
-from circadian.memory.delivery import Receipt, receive
+from circadian.memory.delivery import receive
+from circadian.memory.envelope import Receipt
 from circadian.memory.version import load_version
 from circadian.specs import NightJob
 from pipelines import consolidation, wake

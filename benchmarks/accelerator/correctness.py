@@ -16,10 +16,11 @@ from benchmarks.accelerator.learner import Ours
 from benchmarks.accelerator.models import base_model, fill, grafted, packed
 from benchmarks.accelerator.plan import Plan
 from benchmarks.learner.points import Point
-from circadian.memory.delivery import DeliveryRefused, pack, receive
+from circadian.memory.delivery import pack, receive
+from circadian.memory.envelope import DeliveryRefused
 from circadian.memory.graft import Grafted
-from circadian.memory.state import ExpertId, ViewName
-from circadian.memory.tensors import checksum, expert_tensors, written_experts
+from circadian.memory.state import ExpertId, ViewName, written_experts
+from circadian.memory.tensors import checksum, expert_tensors
 
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 """How far results may be apart, as a share, where the kernels differ: of a whole model in float32, of one layer in either."""

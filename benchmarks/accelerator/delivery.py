@@ -29,8 +29,8 @@ from benchmarks.accelerator.plan import Plan
 from circadian.memory.delivery import pack, receive
 from circadian.memory.folder import CONFIG_FILE, MEMORY_FILE, RECORD_FILE
 from circadian.memory.graft import Grafted
-from circadian.memory.state import ExpertId
-from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
+from circadian.memory.state import ExpertId, written_experts
+from circadian.memory.tensors import checksum, expert_tensors, write_tensors
 from circadian.memory.whole import whole_delivery
 from circadian.specs import BaseModelRef, VersionRecord
 

@@ -32,10 +32,11 @@ from circadian.nursery.ship import WEIGHTS
 from circadian.specs import Experience, NightJob
 from pipelines import consolidation, wake
 from pipelines.consolidation import Memory, Moved, dream_corpus, knowledge_seeding, planned, prune, snapshot_teacher
+from pipelines.moves import Move
 from pipelines.publish import publish
 from pipelines.rollouts import RolloutPool
 from pipelines.stages import Outputs
-from pipelines.wake import Move, collect
+from pipelines.wake import collect
 
 Chats = Sequence[Sequence[dict[str, str]]]
 

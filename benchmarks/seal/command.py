@@ -26,8 +26,8 @@ from benchmarks.seal.ground import Bar, Ground, Unfit, founded, length_of, write
 from benchmarks.seal.requests import ArcRequest, Arm, Request, SquadRequest, options_of, read_request
 from benchmarks.seal.rounds import World, live, selection, stages_of
 from benchmarks.seal.tables import table
+from circadian.memory.folder import read_record
 from circadian.memory.graft import NoGraft
-from circadian.memory.version import read_record
 from pipelines.stages import StageBroken
 
 REQUESTS: dict[str, type[SquadRequest] | type[ArcRequest]] = {"squad": SquadRequest, "arc": ArcRequest}

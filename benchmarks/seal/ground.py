@@ -23,7 +23,8 @@ from benchmarks.seal.engines import Engine
 from benchmarks.seal.requests import Request
 from circadian.experience import Reader
 from circadian.files import write_whole
-from circadian.memory.version import found_version, load_tokenizer, read_record
+from circadian.memory.folder import read_record
+from circadian.memory.version import found_version, load_tokenizer
 from circadian.specs import MemorySpec, NightJob, Recipe
 from pipelines.consolidation import Memory
 from pipelines.dream_tasks import Dreamer, tasks

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from circadian.dreaming.peft_files import CONFIG_FILE
-from circadian.memory.version import check_files, read_record
+from circadian.memory.folder import check_files, read_record
 from circadian.specs.dreaming import AdapterSpec
 
 DREAMER_FOLDER, STANDINGS_FILE = "dreamer", "standings.json"

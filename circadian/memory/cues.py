@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from circadian.memory.version import CUES_FILE
+from circadian.memory.folder import CUES_FILE
 
 SHORTEST_CUT = 2
 """Tokens; less of a text than that is not worth remembering."""

@@ -17,31 +17,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from circadian.memory.state import ExpertId, MemoryState
-from circadian.memory.tensors import MemoryLayers, checksum, expert_tensors, parse_name, write_tensors, written_experts
-
-FORMAT = "circadian-delivery-1"
-
-
-class DeliveryRefused(Exception):
-    """The delivery does not check out; the receiver is unchanged."""
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What the receiver proves: the version it now is and the checksum of the experts it read back."""
-
-    version: str
-    checksum: str
-    bytes: int
-    milliseconds: float
+from circadian.memory.envelope import DeliveryRefused, Receipt, opened, pack_raw
+from circadian.memory.raw import parse_name
+from circadian.memory.state import ExpertId, MemoryState, written_experts
+from circadian.memory.tensors import MemoryLayers, as_raw, checksum, expert_tensors, from_raw, write_tensors
 
 
 def pack(
@@ -63,10 +46,7 @@ def pack(
 
 def pack_tensors(tensors: dict[str, Tensor], state: MemoryState, version: str, *, whole: str | None = None) -> bytes:
     """The same from tensors that are at hand already. The same arguments make the same bytes."""
-    meta = {"format": FORMAT, "version": version, "experts": json.dumps(state.names()), "checksum": checksum(tensors)}
-    if whole is not None:
-        meta["memory_sha256"] = whole
-    return _ordered(save(tensors, meta))
+    return pack_raw(as_raw(tensors), state, version, whole=whole)
 
 
 def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]:
@@ -75,7 +55,8 @@ def receive(layers: MemoryLayers, payload: bytes) -> tuple[Receipt, MemoryState]
     Returns the receipt and the state of every expert after the delivery, which the caller makes the receiver's. Raises DeliveryRefused.
     """
     started = time.perf_counter()
-    meta, tensors = _open(payload)
+    meta, found = opened(payload)
+    tensors = from_raw(found)
     try:
         state = MemoryState.parse(json.loads(meta["experts"]))
     except (ValueError, TypeError) as error:
@@ -140,24 +121,3 @@ def _objection(layers: MemoryLayers, meta: Mapping[str, str], tensors: Mapping[s
         if tensor.shape != held[name].shape:
             return f"{name} has shape {tuple(tensor.shape)}, expected {tuple(held[name].shape)}"
     return ""
-
-
-def _ordered(payload: bytes) -> bytes:
-    """The same delivery with its header in the order of names: safetensors writes metadata in another order each time."""
-    size = int.from_bytes(payload[:8], "little")
-    header = json.dumps(json.loads(payload[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # so that tensors begin where the format wants them to
-    return b"".join((len(header).to_bytes(8, "little"), header, memoryview(payload)[8 + size :]))
-
-
-def _open(payload: bytes) -> tuple[Mapping[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a delivery."""
-    try:
-        tensors = load(payload)
-        size = int.from_bytes(payload[:8], "little")
-        meta = json.loads(payload[8 : 8 + size]).get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
-        raise DeliveryRefused(f"not a safetensors delivery: {error}") from error
-    if meta.get("format") != FORMAT or not {"version", "experts", "checksum"} <= meta.keys():
-        raise DeliveryRefused(f"delivery format {meta.get('format')!r} with {sorted(meta)}, expected {FORMAT!r}")
-    return meta, tensors

@@ -9,11 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from circadian.memory.delivery import pack_tensors
+from circadian.memory.folder import MEMORY_FILE, version_state
 from circadian.memory.state import MemoryState
 from circadian.memory.tensors import checksum
-from circadian.memory.version import MEMORY_FILE, served_dtype, version_state
-
-FAST_LEVEL = 0
+from circadian.memory.version import served_dtype
 
 
 def fast_delivery(version: Path, tensors: Mapping[str, Tensor], state: MemoryState, label: str) -> bytes:

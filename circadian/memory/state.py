@@ -28,6 +28,7 @@ from circadian.specs import MemorySpec
 Mask = tuple[bool, ...]
 """[sum of experts over levels]: True where the expert is heard."""
 ViewName = Literal["base", "awake", "rested", "student"]
+FAST_LEVEL = 0
 FIRST_SLOW_LEVEL = 1
 
 
@@ -135,3 +136,8 @@ class MemoryState:
     def _with(self, where: ExpertId, state: ExpertState) -> MemoryState:
         row = tuple(state if i == where.expert else old for i, old in enumerate(self.experts[where.level]))
         return replace(self, experts=(*self.experts[: where.level], row, *self.experts[where.level + 1 :]))
+
+
+def written_experts(state: MemoryState) -> list[ExpertId]:
+    """The experts that hold something: open or sealed."""
+    return [where for where in state.ids() if state[where] in (ExpertState.OPEN, ExpertState.SEALED)]

@@ -1,26 +1,20 @@
-"""Experts as named tensors: the one format of version files and deliveries, with its checksum.
-
-Names are `layers.<i>.levels.<l>.experts.<e>.<part>`, parts A [R, D], B [D, R], W [1, D], b [1]; safetensors on disk and on the wire.
-"""
+"""Experts as named tensors: the one format of version files and deliveries, with its checksum. raw.py has their names, and the same without
+torch."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from circadian.memory import raw
 from circadian.memory.layer import MemoryLayer
-from circadian.memory.state import ExpertId, ExpertState, MemoryState
+from circadian.memory.raw import RawTensor, parse_name, tensor_name
+from circadian.memory.state import ExpertId
 
 MemoryLayers = Mapping[int, MemoryLayer]
 """The memory of a model by decoder layer: a Hugging Face model's or a vLLM model's, they are the same modules."""
-
-
-def written_experts(state: MemoryState) -> list[ExpertId]:
-    """The experts that hold something: open or sealed."""
-    return [where for where in state.ids() if state[where] in (ExpertState.OPEN, ExpertState.SEALED)]
 
 
 def expert_tensors(layers: MemoryLayers, experts: Iterable[ExpertId], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -29,7 +23,7 @@ def expert_tensors(layers: MemoryLayers, experts: Iterable[ExpertId], dtype: tor
     for where in experts:
         for i, layer in layers.items():
             for part, tensor in _current(layer, where).items():
-                tensors[_name(i, where, part)] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+                tensors[tensor_name(i, where, part)] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
     return tensors
 
 
@@ -51,27 +45,32 @@ def write_tensors(layers: MemoryLayers, tensors: Mapping[str, Tensor]) -> None:
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in the order of names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().to("cpu").contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return raw.checksum(as_raw(tensors))
 
 
-def parse_name(name: str) -> tuple[int, ExpertId, str]:
-    """The inverse of the naming scheme: decoder layer, expert, part."""
-    words = name.split(".")
-    if len(words) != 7 or words[0::2][:3] != ["layers", "levels", "experts"]:
-        raise KeyError(f"{name!r} is not the name of an expert's tensor")
-    return int(words[1]), ExpertId(int(words[3]), int(words[5])), words[6]
-
-
-def _name(layer: int, where: ExpertId, part: str) -> str:
-    return f"layers.{layer}.levels.{where.level}.experts.{where.expert}.{part}"
+def as_raw(tensors: Mapping[str, Tensor]) -> dict[str, RawTensor]:
+    """Their bytes; those of tensors on the CPU are not copied."""
+    return {name: _raw(tensor.detach().to("cpu").contiguous()) for name, tensor in tensors.items()}
 
 
 def _current(layer: MemoryLayer, where: ExpertId) -> dict[str, Tensor]:
     if layer.written == where and layer.writing is not None:
         return dict(layer.writing.named_parameters())
     return layer.bank(where.level).slices(where.expert)
+
+
+def from_raw(tensors: Mapping[str, RawTensor]) -> dict[str, Tensor]:
+    """The inverse of `as_raw`."""
+    return {name: _tensor(raw_tensor) for name, raw_tensor in tensors.items()}
+
+
+def _tensor(given: RawTensor) -> Tensor:
+    dtype = getattr(torch, given.dtype)
+    if not given.data:
+        return torch.empty(given.shape, dtype=dtype)
+    return torch.frombuffer(bytearray(given.data), dtype=dtype).reshape(given.shape)
+
+
+def _raw(tensor: Tensor) -> RawTensor:
+    data = tensor.view(-1).view(torch.uint8).numpy().data
+    return RawTensor(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data)

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,13 +26,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from circadian.files import sha256, to_disk
-from circadian.memory.folder import MEMORY_FILE, RECORD_FILE, VersionBroken
+from circadian.memory.folder import CONFIG_FILE, MEMORY_FILE, RECORD_FILE, VersionBroken, read_record
 from circadian.memory.graft import Grafted, graft_class, memory_config
-from circadian.memory.state import MemoryState
-from circadian.memory.tensors import checksum, expert_tensors, write_tensors, written_experts
+from circadian.memory.state import written_experts
+from circadian.memory.tensors import checksum, expert_tensors, write_tensors
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 
-CUES_FILE = "cues.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -90,14 +89,6 @@ def found_version(base_model: str, revision: str | None, spec: MemorySpec, folde
     return record
 
 
-def read_record(folder: Path) -> VersionRecord:
-    """What version.json says."""
-    path = folder / RECORD_FILE
-    if not path.is_file():
-        raise VersionBroken(f"{folder} is not a version folder: it has no {RECORD_FILE}")
-    return VersionRecord.model_validate_json(path.read_text())
-
-
 def load_version(folder: Path, dtype: torch.dtype | None = None) -> Grafted:
     """The model of a version, on the CPU, in evaluation mode, nothing requiring gradients.
 
@@ -133,16 +124,6 @@ def save_version(
     return _write(folder, config, tensors, record, parent, extra or {}, folders or {})
 
 
-def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Raises VersionBroken unless these files, which lie beside the memory, are what the record says."""
-    files = read_record(folder).files
-    for name in names:
-        if not (folder / name).is_file() or sha256(folder / name) != files.get(name):
-            raise VersionBroken(
-                f"{folder / name} does not match the checksum in {RECORD_FILE}; restore it from a copy of the version"
-            )
-
-
 def load_tokenizer(folder: Path):  # type: ignore[no-untyped-def]
     """The tokenizer of a version or base folder; code from the folder is never run."""
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -153,19 +134,9 @@ def beginning_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
 
-def memory_spec(folder: Path) -> MemorySpec:
-    """The levels of a version, without loading it."""
-    return MemorySpec.model_validate(json.loads((folder / "config.json").read_text())["memory"]["spec"])
-
-
 def served_dtype(folder: Path) -> torch.dtype:
     """What a version is served in, hence what every worker that takes its deliveries holds."""
-    return getattr(torch, json.loads((folder / "config.json").read_text())["dtype"])
-
-
-def version_state(folder: Path) -> MemoryState:
-    """The state of every expert of a version, without loading it."""
-    return MemoryState.parse(json.loads((folder / "config.json").read_text())["memory"]["experts"])
+    return getattr(torch, json.loads((folder / CONFIG_FILE).read_text())["dtype"])
 
 
 def _write(

@@ -24,11 +24,13 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.models.llama import LlamaForCausalLM, LlamaMLP
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM, Qwen3MLP
 
+from circadian.memory.folder import MEMORY_FILE, RECORD_FILE, VersionBroken, read_record
 from circadian.memory.graft import NoGraft, grafted_layers
 from circadian.memory.layer import MemoryLayer
+from circadian.memory.raw import parse_name
 from circadian.memory.state import MemoryState
-from circadian.memory.tensors import checksum, parse_name, write_tensors
-from circadian.memory.version import MEMORY_FILE, RECORD_FILE, VersionBroken, base_folder, read_record, weights_sha256
+from circadian.memory.tensors import checksum, write_tensors
+from circadian.memory.version import base_folder, weights_sha256
 from circadian.memory.vllm_heard import HeardExperts
 from circadian.specs import MemorySpec
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from circadian.memory.delivery import DeliveryRefused, receive
-from circadian.memory.tensors import checksum, expert_tensors, written_experts
+from circadian.memory.delivery import receive
+from circadian.memory.envelope import DeliveryRefused
+from circadian.memory.state import written_experts
+from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.vllm_graft import VllmGraft
 
 EXTENSION = f"{__name__}.MemoryWorkerExtension"

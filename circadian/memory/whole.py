@@ -15,16 +15,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import Tensor
 
-from circadian.memory.delivery import pack_tensors
+from circadian.memory.envelope import pack_raw
 from circadian.memory.folder import CONFIG_FILE, MEMORY_FILE, RECORD_FILE, VersionBroken
+from circadian.memory.raw import RawTensor, checksum, parse_name, read_raw
 from circadian.memory.signature import Signature
-from circadian.memory.state import MemoryState
-from circadian.memory.tensors import checksum, parse_name, written_experts
+from circadian.memory.state import MemoryState, written_experts
 from circadian.specs import VersionRecord
 
 
@@ -42,14 +39,13 @@ def whole_delivery(folder: Path, signature: Signature | None = None) -> bytes:
         raise VersionBroken(
             f"{folder / MEMORY_FILE} does not hold the experts that {CONFIG_FILE} calls written; restore both from a copy of the version"
         )
-    dtype = getattr(torch, config["dtype"])
-    serving = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    return pack_tensors(serving, state, record.id, whole=checksum(serving))
+    serving = {name: tensor.to(config["dtype"]) for name, tensor in tensors.items()}
+    return pack_raw(serving, state, record.id, whole=checksum(serving))
 
 
-def _memory(folder: Path, record: VersionRecord, signature: Signature | None) -> dict[str, Tensor]:
+def _memory(folder: Path, record: VersionRecord, signature: Signature | None) -> dict[str, RawTensor]:
     try:
-        tensors = load(_read(folder, MEMORY_FILE, signature))
+        _, tensors = read_raw(_read(folder, MEMORY_FILE, signature))
     except SafetensorError as error:
         raise VersionBroken(f"{folder / MEMORY_FILE} cannot be read ({error}); restore it from a copy of the version") from error
     if checksum(tensors) != record.memory_sha256:

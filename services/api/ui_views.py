@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from circadian.memory.folder import version_state
 from circadian.memory.state import ExpertState
-from circadian.memory.version import version_state
 from services import registry
 from services.api import views
 from services.api.views import View

@@ -11,9 +11,10 @@ import torch
 from random_base import Family, write_base
 from transformers import PreTrainedTokenizerFast
 
+from circadian.memory.folder import read_record
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.version import found_version, load_tokenizer, load_version, read_record, save_version
+from circadian.memory.version import found_version, load_tokenizer, load_version, save_version
 from circadian.specs import Level, MemorySpec
 
 T = TypeVar("T")

@@ -13,7 +13,8 @@ import torch
 from actors.learn_engine import learning_model
 from actors.learn_request import LearnRequest, LearnResult
 from actors.replies import Read
-from circadian.memory.delivery import Receipt, receive
+from circadian.memory.delivery import receive
+from circadian.memory.envelope import Receipt
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId
 from circadian.memory.tensors import expert_tensors

@@ -11,10 +11,11 @@ from engine_world import EXPERTS, FAST, LONG, SEALED, STUDENT, VIEWS, EngineWorl
 from random_base import FAMILIES
 
 from actors.replies import EngineLost
-from circadian.memory.delivery import DeliveryRefused, Receipt, pack, pack_tensors
+from circadian.memory.delivery import pack, pack_tensors
+from circadian.memory.envelope import DeliveryRefused, Receipt
 from circadian.memory.graft import Grafted
-from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.tensors import checksum, expert_tensors, written_experts
+from circadian.memory.state import ExpertId, ExpertState, MemoryState, written_experts
+from circadian.memory.tensors import checksum, expert_tensors
 from circadian.memory.version import load_version
 from circadian.specs import EngineSpec
 

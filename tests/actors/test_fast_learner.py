@@ -14,8 +14,8 @@ from random_base import write_base
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors import names
+from actors.chunk_files import JOB_FILE, ROWS_FILE, ChunkFailed, chunk_folder, read_chunk
 from actors.fast_learner import FastLearnerHandle
-from actors.learn_chunk import JOB_FILE, ROWS_FILE, ChunkFailed, chunk_folder, read_chunk
 from circadian.memory.version import found_version
 from circadian.specs import ChunkJob, Experience, Level, MemorySpec, Message, OnlineLearningSpec
 

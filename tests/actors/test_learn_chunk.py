@@ -12,7 +12,8 @@ from random_base import write_base
 from safetensors.torch import load_file, save_file
 
 from actors import learn_chunk as module
-from actors.learn_chunk import ChunkFailed, FastLevel, chunk_folder, learn_chunk, mixed, read_chunk, read_expert
+from actors.chunk_files import ChunkFailed, chunk_folder, read_chunk
+from actors.learn_chunk import FastLevel, learn_chunk, mixed, read_expert
 from circadian.experience import Row
 from circadian.memory.delivery import receive
 from circadian.memory.state import ExpertId

@@ -26,7 +26,7 @@ from actors.learn_student import StudentWriter
 from actors.learn_tasks import Group, Seeding, build_task
 from actors.replies import EngineLost
 from circadian.events import EventLog
-from circadian.memory.delivery import Receipt
+from circadian.memory.envelope import Receipt
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import checksum
 from circadian.memory.version import load_tokenizer

@@ -15,7 +15,8 @@ import torch
 from engine_world import EXPERTS, EngineWorld
 
 from actors import names
-from circadian.memory.delivery import DeliveryRefused, pack
+from circadian.memory.delivery import pack
+from circadian.memory.envelope import DeliveryRefused
 from circadian.memory.graft import Grafted
 
 pytestmark = pytest.mark.engine

@@ -28,14 +28,15 @@ from ray import serve
 from actors import names
 from actors.replies import StreamHead
 from actors.wake_state import Delivered, WakeState, write_wake
-from circadian.memory.delivery import DeliveryRefused, pack
+from circadian.memory.delivery import pack
+from circadian.memory.envelope import DeliveryRefused
 from circadian.memory.fast import fast_delivery
-from circadian.memory.folder import MEMORY_FILE
+from circadian.memory.folder import MEMORY_FILE, read_record
 from circadian.memory.graft import Grafted
 from circadian.memory.signature import sign
 from circadian.memory.signing_keys import key_id, public_hex
 from circadian.memory.tensors import checksum, expert_tensors
-from circadian.memory.version import load_version, read_record, save_version
+from circadian.memory.version import load_version, save_version
 from services.fleet import FleetUnavailable, ServingSpec
 from services.ray_fleet import RayFleet
 from services.settings import Settings

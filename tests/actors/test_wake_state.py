@@ -10,11 +10,14 @@ from engine_world import EXPERTS, FAST, EngineWorld, grow
 
 from actors.replies import Said, agree
 from actors.wake_state import Delivered, Memory, WakeBroken, WakeState, payloads, promised_memory, read_wake, write_wake
-from circadian.memory.delivery import DeliveryRefused, pack, receive
+from circadian.memory.delivery import pack, receive
+from circadian.memory.envelope import DeliveryRefused
 from circadian.memory.fast import fast_delivery
+from circadian.memory.folder import read_record
 from circadian.memory.graft import Grafted
-from circadian.memory.tensors import checksum, expert_tensors, written_experts
-from circadian.memory.version import load_version, read_record, save_version
+from circadian.memory.state import written_experts
+from circadian.memory.tensors import checksum, expert_tensors
+from circadian.memory.version import load_version, save_version
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ from safetensors.torch import load_file
 from steady import Steady
 from supervised import until
 
-from circadian.memory.version import load_version, read_record
+from circadian.memory.folder import read_record
+from circadian.memory.version import load_version
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import QUESTION_FORMS, Day, World
 from services.client import ApiError, Circadian

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from circadian.memory.folder import version_state
 from circadian.memory.state import MemoryState
-from circadian.memory.version import version_state
 from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import Day, World
 from circadian.specs import MemorySpec

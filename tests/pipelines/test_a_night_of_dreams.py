@@ -12,7 +12,8 @@ import torch
 from circadian.dreaming.remembered import STANDINGS_FILE, dreamer_of
 from circadian.events import EventLog
 from circadian.memory.cues import read_cues
-from circadian.memory.version import found_version, load_tokenizer, load_version, read_record, version_state
+from circadian.memory.folder import read_record, version_state
+from circadian.memory.version import found_version, load_tokenizer, load_version
 from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.train import accuracy

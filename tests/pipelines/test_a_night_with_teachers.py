@@ -12,8 +12,9 @@ from random_base import write_base
 from safetensors.torch import load_file
 
 from circadian.events import EventLog
+from circadian.memory.folder import read_record, version_state
 from circadian.memory.state import MemoryState
-from circadian.memory.version import found_version, load_version, read_record, version_state
+from circadian.memory.version import found_version, load_version
 from circadian.nursery.specialists import build_other_tokenizer
 from circadian.nursery.train import build_model
 from circadian.nursery.world import World

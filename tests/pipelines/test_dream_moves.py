@@ -11,7 +11,7 @@ from night_world import grown, make_job
 from circadian.memory.state import LevelFull, MemoryState
 from circadian.memory.transfer import Transfer
 from circadian.specs import Level
-from pipelines.wake import moves
+from pipelines.moves import moves
 
 TWO = (Level(period=64, experts=1, rank=4), Level(period=512, experts=3, rank=4))
 THREE = (*TWO, Level(period=4096, experts=2, rank=4))

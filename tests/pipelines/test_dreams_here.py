@@ -20,7 +20,8 @@ from circadian.dreaming.prompts import PROMPTS
 from circadian.dreaming.remembered import DREAMER_FOLDER, STANDINGS_FILE, digest_of, standings_json
 from circadian.experience import Reader
 from circadian.files import sha256
-from circadian.memory.version import RECORD_FILE, found_version, load_tokenizer, read_record
+from circadian.memory.folder import RECORD_FILE, read_record
+from circadian.memory.version import found_version, load_tokenizer
 from circadian.nursery.school import Lesson, School
 from circadian.nursery.ship import SCHOOL
 from circadian.nursery.world import QUESTION_FORMS

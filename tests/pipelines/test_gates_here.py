@@ -19,8 +19,9 @@ from test_night import TINY, dusk_of, seeded
 from actors.learn_chunk import FastLevel
 from benchmarks.local_engine import LocalEngine, LocalPool
 from circadian.experience import Row, chat_ids
+from circadian.memory.folder import read_record
 from circadian.memory.state import ExpertId
-from circadian.memory.version import found_version, load_tokenizer, load_version, read_record
+from circadian.memory.version import found_version, load_tokenizer, load_version
 from circadian.nursery.ship import WEIGHTS
 from circadian.specs import Level, MemorySpec, NightJob, OnlineLearningSpec
 from pipelines.consolidation import Memory, Moved, dream_corpus, planned, snapshot_teacher

@@ -18,11 +18,13 @@ from actors.learner import LearnerFailed
 from actors.replies import Read
 from circadian.memory.cues import Cue, read_cues
 from circadian.memory.delivery import receive
+from circadian.memory.folder import read_record, version_state
 from circadian.memory.graft import Grafted
+from circadian.memory.raw import parse_name
 from circadian.memory.state import ExpertId, LevelFull, MemoryState
-from circadian.memory.tensors import checksum, parse_name
+from circadian.memory.tensors import checksum
 from circadian.memory.transfer import Transfer
-from circadian.memory.version import found_version, load_version, read_record, save_version, version_state, weights_sha256
+from circadian.memory.version import found_version, load_version, save_version, weights_sha256
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
 from circadian.objectives.rows import TaughtRow, read_rows

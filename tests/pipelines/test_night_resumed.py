@@ -14,7 +14,8 @@ from night_world import OPEN_GATE, SAID, chat, grown, make_job
 
 from circadian.events import EventLog
 from circadian.memory.delivery import receive
-from circadian.memory.version import load_version, read_record, version_state
+from circadian.memory.folder import read_record, version_state
+from circadian.memory.version import load_version
 from circadian.specs import Level, NightJob
 from pipelines.stages import Outputs
 

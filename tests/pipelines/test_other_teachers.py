@@ -18,9 +18,10 @@ from test_night import TINY, dusk_of, parent, seeded  # noqa: F401
 from actors.teaching import LectureRequest, give, give_in_process
 from circadian.memory.cues import read_cues
 from circadian.memory.delivery import receive
+from circadian.memory.folder import read_record, version_state
 from circadian.memory.state import LevelFull, MemoryState
 from circadian.memory.transfer import SEED, Transfer
-from circadian.memory.version import load_tokenizer, load_version, read_record, version_state, weights_sha256
+from circadian.memory.version import load_tokenizer, load_version, weights_sha256
 from circadian.nursery.world import World
 from circadian.objectives.rows import read_rows
 from circadian.specs import Level, NightJob, Recipe

@@ -14,13 +14,15 @@ from typing import Any, Literal
 from fastapi.testclient import TestClient
 from migrated import new_home
 
-from actors.learn_chunk import ChunkFailed, FastLevel, learn_chunk
+from actors.chunk_files import ChunkFailed
+from actors.learn_chunk import FastLevel, learn_chunk
 from actors.replies import Proof
 from actors.wake_state import read_wake
 from circadian.events import EventLog
 from circadian.memory.delivery import pack_tensors
+from circadian.memory.folder import read_record, version_state
 from circadian.memory.state import MemoryState
-from circadian.memory.version import found_version, read_record, version_state
+from circadian.memory.version import found_version
 from circadian.specs import Autoscale, ChunkJob, ChunkRecord, MemorySpec, NightJob, OnlineLearningSpec
 from services.api.app import create_app
 from services.controller import Controller

@@ -21,7 +21,7 @@ from ray.serve.exceptions import RayServeException
 from actors.replies import Proof, Reply
 from actors.wake import Standing, WakeHandle
 from actors.wake_state import WakeState, write_wake
-from circadian.memory.delivery import DeliveryRefused
+from circadian.memory.envelope import DeliveryRefused
 from circadian.specs import Autoscale
 from services import ray_fleet
 from services.fleet import DeliveryFailed, FleetUnavailable, ServingSpec, Sight

@@ -19,8 +19,9 @@ from sqlalchemy import select, update
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from circadian.memory.folder import read_record, version_state
 from circadian.memory.state import ExpertId, MemoryState
-from circadian.memory.version import load_version, read_record, save_version, version_state
+from circadian.memory.version import load_version, save_version
 from circadian.specs import ExpertRecord
 from services.api.app import create_app
 from services.controller import Controller

@@ -21,7 +21,7 @@ from circadian.dreaming.remembered import (
     standings_json,
 )
 from circadian.files import sha256
-from circadian.memory.version import RECORD_FILE, VersionBroken
+from circadian.memory.folder import RECORD_FILE, VersionBroken
 from circadian.specs import BaseModelRef, VersionRecord
 from tests.circadian.dreaming.small import DREAMS, SPEC, small_model
 

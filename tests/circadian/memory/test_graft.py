@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen3Config
 
 from circadian.memory import delivery
+from circadian.memory.folder import VersionBroken, read_record
 from circadian.memory.graft import Grafted, NoGraft, memory_config
-from circadian.memory.state import ExpertId
-from circadian.memory.tensors import checksum, expert_tensors, written_experts
-from circadian.memory.version import VersionBroken, found_version, load_version, read_record, save_version
+from circadian.memory.state import ExpertId, written_experts
+from circadian.memory.tensors import checksum, expert_tensors
+from circadian.memory.version import found_version, load_version, save_version
 from circadian.specs import Level, MemorySpec
 
 SPEC = MemorySpec(levels=(Level(period=4, experts=1, rank=8), Level(period=8, experts=3, rank=8)))

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from random_base import write_base
 
-from circadian.memory.folder import VersionBroken
+from circadian.memory.folder import VersionBroken, read_record
 from circadian.memory.graft import Grafted
 from circadian.memory.signature import (
     MOST_BYTES,
@@ -28,7 +28,7 @@ from circadian.memory.signature import (
     verify,
 )
 from circadian.memory.signing_keys import key_id, private_key, public_hex, public_key, public_keys, write_public_keys
-from circadian.memory.version import found_version, load_tokenizer, load_version, read_record, save_version
+from circadian.memory.version import found_version, load_tokenizer, load_version, save_version
 from circadian.specs import Level, MemorySpec
 from services.keys import owned_secret
 

@@ -23,9 +23,10 @@ from random_base import write_base
 from safetensors.torch import load_file, save_file
 
 from actors.names import vllm_environment
+from circadian.memory.folder import MEMORY_FILE, read_record
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, ExpertState, MemoryState
-from circadian.memory.version import MEMORY_FILE, found_version, load_version, read_record, save_version
+from circadian.memory.version import found_version, load_version, save_version
 from circadian.specs import Level, MemorySpec
 
 pytestmark = pytest.mark.engine

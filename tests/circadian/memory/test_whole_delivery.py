@@ -16,13 +16,14 @@ from random_base import write_base
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from circadian.memory.delivery import DeliveryRefused, Receipt, pack, receive
-from circadian.memory.folder import VersionBroken
+from circadian.memory.delivery import pack, receive
+from circadian.memory.envelope import DeliveryRefused, Receipt
+from circadian.memory.folder import VersionBroken, read_record
 from circadian.memory.graft import Grafted
 from circadian.memory.signature import sign, verify
-from circadian.memory.state import ExpertId
-from circadian.memory.tensors import checksum, expert_tensors, written_experts
-from circadian.memory.version import found_version, load_version, read_record, save_version
+from circadian.memory.state import ExpertId, written_experts
+from circadian.memory.tensors import checksum, expert_tensors
+from circadian.memory.version import found_version, load_version, save_version
 from circadian.memory.whole import whole_delivery
 from circadian.specs import Level, MemorySpec
 

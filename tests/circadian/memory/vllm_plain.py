@@ -24,7 +24,7 @@ def likeliest(llm: LLM, prompt: list[int], adapter: LoRARequest | None) -> dict[
 
 def failure(folder: str) -> str:
     """How loading fails. Only here is Circadian imported, for the name of its error."""
-    from circadian.memory.version import VersionBroken
+    from circadian.memory.folder import VersionBroken
 
     try:
         LLM(folder, **OPTIONS)
