@@ -123,10 +123,19 @@ class Pod:
 class Store:
     """Secrets and config maps by namespace and name, and one folder for each claim of storage."""
 
-    def __init__(self, objects: Iterable[Object], claims: Path, namespace: str) -> None:
-        self._maps = {_key(item, namespace): _content(item) for item in objects if item["kind"] in ("Secret", "ConfigMap")}
-        self._claimed = {_key(item, namespace) for item in objects if item["kind"] == "PersistentVolumeClaim"}
-        self._claims = claims
+    def __init__(self, claims: Path, namespace: str) -> None:
+        """claims: a folder for theirs. namespace: of objects that name none."""
+        self._claims, self._namespace = claims, namespace
+        self._maps: dict[tuple[str, str, str], dict[str, bytes]] = {}
+        self._claimed: set[tuple[str, str, str]] = set()
+
+    def add(self, objects: Iterable[Object]) -> None:
+        for item in objects:
+            key = (item["kind"], item["metadata"].get("namespace", self._namespace), item["metadata"]["name"])
+            if item["kind"] in ("Secret", "ConfigMap"):
+                self._maps[key] = _content(item)
+            elif item["kind"] == "PersistentVolumeClaim":
+                self._claimed.add(key)
 
     def map(self, kind: str, namespace: str, name: str, optional: bool = False) -> dict[str, bytes]:
         found = self._maps.get((kind, namespace, name))
@@ -309,10 +318,6 @@ def _field(pod: Pod, path: str) -> str:
 def _known(item: Object, fields: set[str], name: str) -> None:
     if unknown := sorted(set(item) - fields):
         raise NotInManifest(f"{name}: {unknown} is not understood by these tests")
-
-
-def _key(item: Object, namespace: str) -> tuple[str, str, str]:
-    return item["kind"], item["metadata"].get("namespace", namespace), item["metadata"]["name"]
 
 
 def _content(item: Object) -> dict[str, bytes]:

@@ -39,17 +39,18 @@ def why_not() -> str | None:
 
 
 class Machine:
-    """Where pods run. Objects are all that there are: pods find secrets, claims and services in them."""
+    """Where pods run. Pods find the objects that are there when they are started."""
 
     def __init__(self, folder: Path, images: Callable[[str], Image], objects: Sequence[Object], namespace: str) -> None:
         self.folder, self.image, self.namespace = folder, images, namespace
         claims = folder / "claims"
         claims.mkdir(parents=True)
-        self.store = Store(objects, claims, namespace)
+        self.store = Store(claims, namespace)
         self.network = Network()
         self.pods: dict[str, Pod] = {}
         self.running: dict[str, RunningPod] = {}
-        self._services = [item for item in objects if item["kind"] == "Service"]
+        self._services: list[Object] = []
+        self.add(objects)
 
     def __enter__(self) -> Self:
         self.network.open()
@@ -58,6 +59,12 @@ class Machine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.end(list(self.running))
         self.network.close()
+
+    def add(self, objects: Iterable[Object]) -> None:
+        """From now on these are there, too."""
+        objects = list(objects)
+        self.store.add(objects)
+        self._services += [item for item in objects if item["kind"] == "Service"]
 
     def plan(self, name: str, template: Object, namespace: str | None = None) -> Pod:
         """A pod of a template, with its address. Plan all before the first is started: they find each other by these."""
