@@ -12,7 +12,7 @@ RIVALS  = $(VENV)/.rivals
 HELM    = $(VENV)/.helm
 IMAGES  = $(VENV)/.images
 
-.PHONY: demo test test-helm lint nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test test-helm lint dashboards nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
@@ -28,6 +28,9 @@ lint: $(READY)  ## style, types, and the four floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dashboards: $(READY)  ## dashboards, alerts and docs/metrics.md, made again from the metrics (circadian/metrics.py)
+	$(BIN)/python -m services.monitoring
 
 nursery: $(READY)  ## train the small models that ship again, about fifteen minutes each on one core
 	$(BIN)/circadian nursery train

@@ -69,6 +69,7 @@ class LearnEngine:
             config=deepspeed_config(learner.zero_stage, max_grad_norm, model.dtype),
         )
         self.deepspeed.train()
+        self._norm: Tensor | None = None
         model.eval()  # a base with dropout must not drop anything; the engine itself stays in training
 
     def prepare(self) -> None:
@@ -91,8 +92,16 @@ class LearnEngine:
         if not math.isfinite(value):
             raise LearningDiverged(f"the loss is {value}; lower the task's lr or max_grad_norm, or look for broken rows")
         self.deepspeed.backward(loss)
+        whole = [parameter.grad for parameter in self.written if parameter.grad is not None]
+        self._norm = nn.utils.get_total_norm(whole) if whole else None
         self.deepspeed.step()
         return value
+
+    def gradient_norm(self) -> float | None:
+        """2-norm of the expert's gradient in the last step, before it was clipped; only who asks waits for it."""
+        sharded = self.deepspeed.get_global_grad_norm()  # from ZeRO's stage 1 on, where no process has all of it
+        norm = self._norm if sharded is None else sharded
+        return None if norm is None else float(norm)
 
     def expert(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """The written expert's named tensors as they stand. Raises LearningDiverged."""

@@ -1,4 +1,4 @@
-"""What every learner process does, from the version's folder to the learned expert. No Ray here: `learner.py` runs it in Ray Train.
+"""What every learner process does, from the version's folder to the learned expert. It needs no Ray: `learner.py` runs it in Ray Train.
 
     resume -> [ rows arrive -> the next are ordered -> lessons -> checkpoint ] -> step -> step -> ... -> [ rows arrive -> ... -> result
 
@@ -31,6 +31,8 @@ from actors.learn_engine import LearnEngine, broadcast, learning_model
 from actors.learn_request import Deliveries, LearnRequest, LearnResult, Staleness
 from actors.learn_student import Rollouts, StudentWriter
 from actors.learn_tasks import Seeding, build_task, by_kind
+from actors.telling import tell
+from circadian import metrics
 from circadian.events import EventLog
 from circadian.files import write_whole
 from circadian.memory.state import ExpertId
@@ -123,10 +125,13 @@ class _Loop:
         self.phases = Phases()
         self.facts = Facts(request=request.fingerprint)
         self.told, self.deadline = 0.0, deadline
+        self.counted = 0
+        """Steps that the metrics have been told of."""
 
     def run(self, asked: float) -> LearnResult | None:
         started, resumed = time.monotonic(), self._resume()
         start, loss = self.facts.step, self.facts.loss
+        self.counted = start
         if not resumed:
             self.phases.add({"start": max(0.0, time.time() - asked)})
         self._tell_start(start)
@@ -256,6 +261,7 @@ class _Loop:
         last = done == self.recipe.steps
         if self.group.rank == 0 and (last or time.monotonic() - self.told >= PROGRESS_SECONDS):
             self.told, name = time.monotonic(), self.request.task.replace("_", " ")
+            self._tell_metrics(done, loss)
             text = f"{name}: step {done} of {self.recipe.steps}, loss {loss:.3f}"
             self.events.emit(
                 PROGRESS,
@@ -267,6 +273,16 @@ class _Loop:
                 loss=loss,
                 staleness_steps=self._staleness(done - 1),
             )
+
+    def _tell_metrics(self, done: int, loss: float) -> None:
+        task, age = self.request.task, self._staleness(done - 1)
+        tell(metrics.LEARNER_LOSS, loss, task=task)
+        tell(metrics.LEARNER_STEPS, done - self.counted, task=task)
+        if (norm := self.engine.gradient_norm()) is not None:
+            tell(metrics.LEARNER_GRADIENT, norm, task=task)
+        if age is not None:
+            tell(metrics.LEARNER_STALENESS, age, task=task)
+        self.counted = done
 
     def _result(self, loss: float | None, seconds: float) -> LearnResult | None:
         """The learned expert on disk, and what there is to say about it."""

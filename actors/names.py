@@ -47,6 +47,10 @@ def learner_run(sleep: str, stage: str) -> str:
     return f"{sleep}-{stage}"
 
 
+WHOSE = ("CIRCADIAN_NIGHT_TENANT", "CIRCADIAN_NIGHT_DEPLOYMENT")
+"""Variables in which a night's processes find the tenant and the name of their deployment, which is what their metrics are told under."""
+
+
 def night_job(sleep: str, attempt: int) -> str:
     """The Ray job's submission id: the fence against running one attempt twice."""
     return f"{sleep}-a{attempt}"

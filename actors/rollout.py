@@ -11,6 +11,7 @@ A batch is therefore written wholly in one view by one version, and concurrent c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import ray
 
 from actors import names
 from actors.replies import Read
+from actors.telling import tell
+from circadian import metrics
 from circadian.memory.envelope import Receipt
 from circadian.specs import EngineSpec
 
@@ -59,9 +62,13 @@ class RolloutWorker:
         engine = await self._engine.get()
         async with self._turn:
             await engine.set_view(view)
-            return await engine.sample(
+            started = time.perf_counter()
+            written = await engine.sample(
                 prompts, samples=samples, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop, adapters=adapters
             )
+        tell(metrics.ROLLOUT_TOKENS, sum(map(len, written)))
+        tell(metrics.ROLLOUT_SECONDS, time.perf_counter() - started)
+        return written
 
     async def read(self, view: Sequence[float] | None, tokens: Tokens) -> list[list[Read]]:
         """How this view expects texts; see MemoryEngine.read."""

@@ -23,13 +23,13 @@ from services.tables import Database, Sleep
 JOB_FILE, EXPERIENCES_FILE = "job.json", "experiences.jsonl"
 
 
-def write_job(settings: Settings, database: Database, sleep: Sleep, attempt: int) -> tuple[Path, str]:
-    """The attempt's files; returns the job's, and the name of the deployment. Safe to take twice."""
+def write_job(settings: Settings, database: Database, sleep: Sleep, attempt: int) -> tuple[Path, tuple[str, str]]:
+    """The attempt's files; returns the job's, and tenant and name of the deployment. Safe to take twice."""
     home = settings.sleep_folder(sleep.deployment, sleep.id)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with database.read() as tx:
         experiences = registry.taken_experiences(tx, sleep.id)
-        name = registry.deployment(tx, sleep.deployment).name
+        deployment = registry.deployment(tx, sleep.deployment)
     path = home / JOB_FILE
     if path.exists():
         job = NightJob.model_validate_json(path.read_text()).model_copy(update={"attempt": attempt})
@@ -37,7 +37,7 @@ def write_job(settings: Settings, database: Database, sleep: Sleep, attempt: int
         job = _first_job(settings, database, sleep, attempt)
     _write(home / EXPERIENCES_FILE, "".join(json.dumps(row.body) + "\n" for row in experiences))
     _write(path, job.model_dump_json(indent=2))
-    return path, name
+    return path, (deployment.tenant, deployment.name)
 
 
 def _first_job(settings: Settings, database: Database, sleep: Sleep, attempt: int) -> NightJob:

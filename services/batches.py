@@ -130,7 +130,7 @@ class Batches:
         allowed = None if row.allowed is None else frozenset(row.allowed)
         caller = Caller(row.sender, row.tenant, frozenset({"experiences:write"}), allowed)
         experience, said = said_by(body, row.sender)
-        said = replace(said, dedupe_key=said.dedupe_key or f"{row.id}/{line.number}")
+        said = replace(said, dedupe_key=said.dedupe_key or f"{row.id}/{line.number}", trace=row.trace)
         try:
             with self.lease.database.read() as tx:
                 deployment = the_deployment(tx, caller, body.deployment)

@@ -46,6 +46,11 @@ def gpus(recipe: Json) -> float:
     return sum(part["workers"] * part["gpus_per_worker"] for part in (recipe["learner"], recipe["rollouts"]))
 
 
+def cpus(recipe: Json) -> float:
+    """The same of CPUs of the cluster."""
+    return sum(part["workers"] * part["cpus_per_worker"] for part in (recipe["learner"], recipe["rollouts"]))
+
+
 def spent(sleep: Sleep, now: float) -> Spent:
     """By a sleep, until it ended or now."""
     if sleep.began_at is None:

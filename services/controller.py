@@ -38,9 +38,12 @@ from services.settings import Settings
 from services.signing import Signing
 from services.states import ServingState
 from services.tables import Database, Deployment
+from services.traces import Traces
+from services.tracing import Tracing
 from services.traffic import Counter
 
 LEADING = (
+    "tell traces",
     "erase",
     "expire experiences",
     "take in batches",
@@ -78,6 +81,7 @@ class Controller:
         self.outbox = Outbox(settings, self.lease, self.sealer)
         self.batches, self.retention = Batches(settings, self.lease, self), Retention(settings, self.lease)
         self.erasures = Erasures(settings, self.lease, fleet, self.nights)
+        self.tracing = Tracing.from_environment(self.lease.holder)
         self.tasks = Background(settings)
 
     async def open(self) -> None:
@@ -92,6 +96,8 @@ class Controller:
         await self.leader.close()
         await asyncio.to_thread(self.traffic.flush)
         self.outbox.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close, self.settings.controller_stop_seconds / 3)
         self.database.close()
 
     async def _lead(self) -> None:
@@ -110,6 +116,8 @@ class Controller:
         self.tasks.start("take in batches", self.batches.run)
         self.tasks.start("expire experiences", self.retention.run)
         self.tasks.start("erase", self.erasures.run)
+        if self.tracing is not None:
+            self.tasks.start("tell traces", Traces(self.settings, self.lease, self.tracing).run)
 
     async def _step_down(self) -> None:
         """Leave everything to the next leader."""

@@ -21,6 +21,7 @@ from services import audit, lineage, outbox, promotion, registry
 from services.outcome import NightOutcome
 from services.states import SleepStatus
 from services.tables import Deployment, ExperienceRow, Json, Sleep, Version
+from services.trace_context import parse
 
 UNDER_WAY = (SleepStatus.PREPARING, SleepStatus.RUNNING, SleepStatus.EVALUATING)
 
@@ -104,7 +105,9 @@ def keep(tx: Session, sleep: Sleep, made: Made, spec: PromotionSpec) -> None:
 def _add(tx: Session, sleep: Sleep, made: Made, status: str) -> None:
     """The version's row, and what it was made from."""
     outcome, id = made.outcome, made.record.id
-    registry.add_version(tx, sleep.deployment, made.record, made.folder, status, sleep.id, outcome.judged, made.signature)
+    night = parse(sleep.trace)
+    trace = str(night.child(id)) if night else None
+    registry.add_version(tx, sleep.deployment, made.record, made.folder, status, sleep.id, outcome.judged, made.signature, trace)
     taken = tx.scalars(select(ExperienceRow.id).where(ExperienceRow.sleep == sleep.id)).all()
     elsewhere = {*outcome.left_out, *outcome.returned}
     left_out = {name: outcome.left_out[name] for name in taken if name in outcome.left_out}

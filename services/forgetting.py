@@ -22,7 +22,7 @@ from services.tables import Deployment, ExperienceBand, ExperienceRow, Feedback,
 
 GONE = ("expired", "erased")
 """Statuses of one whose body is gone."""
-NO_BODY: dict[str, Any] = {"body": {}, "signature": None, "findings": {}, "reasons": []}
+NO_BODY: dict[str, Any] = {"body": {}, "signature": None, "findings": {}, "reasons": [], "trace": None}
 NOBODY: dict[str, Any] = {"subject": None, "session": None, "uri": None, "occurred_at": None, "dedupe_key": None, "meta": {}}
 
 ANSWER_GONE: dict[str, Any] = {"status": 410, "headers": {}, "body": None}

@@ -17,6 +17,10 @@ import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors import names
+<<<<<<< HEAD
+=======
+from circadian.metrics import DEPLOYMENT
+>>>>>>> main
 from services.plan import Job
 from services.settings import Settings
 
@@ -100,6 +104,7 @@ class RayLauncher:
             log.info("job %s is there already, adopted", submission_id)
             return
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {variable: metadata[of] for variable, of in zip(names.WHOSE, DEPLOYMENT, strict=True) if of in metadata}
         try:
             await self._call(
                 lambda client: client.submit_job(

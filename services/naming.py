@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 from contextvars import ContextVar
 
+from services.trace_context import here, trace_id
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s%(asked)s %(message)s"
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-"""Version, trace, span, flags; a version ff, and a trace or a span of zeros, are none."""
 _asked: ContextVar[str] = ContextVar("asked", default="")
 
 
 def begin(request_id: str, traceparent: str) -> None:
-    """What is logged from here on, in this task and in threads and tasks that it starts, is for this request."""
-    trace = TRACEPARENT.fullmatch(traceparent)
-    _asked.set(f" [{request_id}{f' trace={trace[1]}' if trace else ''}]")
+    """What is logged from here on, in this task and in threads and tasks that it starts, is for this request: of the trace that is
+    recorded, or, where none is, of the client's own."""
+    trace = trace_id(here()) or trace_id(traceparent)
+    _asked.set(f" [{request_id}{f' trace={trace}' if trace else ''}]")
 
 
 class Named(logging.Filter):

@@ -83,8 +83,8 @@ class Steps(Records):
         if attempt is None:
             return
         self._report, self._asked_at = JobReport(Job.LOST), -math.inf
-        job_file, name = await asyncio.to_thread(write_job, self.settings, self.database, sleep, attempt)
-        metadata = {"sleep_id": sleep.id, "deployment": name, "phase": "night"}
+        job_file, (tenant, name) = await asyncio.to_thread(write_job, self.settings, self.database, sleep, attempt)
+        metadata = {"sleep_id": sleep.id, "tenant": tenant, "deployment": name, "phase": "night"}
         try:
             await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)
         except LauncherUnavailable as error:

@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 from circadian.specs import CanarySpec
 from services import audit, lineage, outbox, registry
 from services.errors import Problem, not_found
-from services.tables import Deployment, Json, Rollout, Sleep, Version, new_id
+from services.tables import Deployment, Json, Rollout, Sleep, UntoldTrace, Version, new_id
+from services.trace_context import begun, here
 
 RUNNING = "running"
 GONE = ("revoked", "deleted")
@@ -142,6 +143,8 @@ def begin(
         started_by=will.by,
         overridden=overridden or [],
         canary=canary.model_dump(mode="json") if canary else None,
+        trace=begun(),
+        asked_trace=here(),
     )
     try:
         with tx.begin_nested():
@@ -179,6 +182,8 @@ def put_back(tx: Session, rollout: Rollout, why: str) -> None:
 
 def end(tx: Session, rollout: Rollout, status: str, error: str | None = None) -> None:
     rollout.status, rollout.error, rollout.finished_at = status, error, time.time()
+    if rollout.trace is not None:
+        tx.merge(UntoldTrace(object=rollout.id, deployment=rollout.deployment))
     tx.flush()
 
 

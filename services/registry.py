@@ -18,7 +18,7 @@ from services.errors import Problem, not_found
 from services.plan import InLine
 from services.schedules.cooling import IN_A_ROW, JUDGED
 from services.states import ACTIVE, FastState, ServingState, SleepStatus, moved
-from services.tables import Deployment, Event, ExperienceRow, Json, Row, Schedule, Sleep, StrayJob, Version, new_id
+from services.tables import Deployment, Event, ExperienceRow, Json, Row, Schedule, Sleep, StrayJob, UntoldTrace, Version, new_id
 
 R = TypeVar("R", bound=Row)
 
@@ -103,6 +103,7 @@ def add_version(
     sleep: str | None,
     gates: list[Json] | None = None,
     signature: Json | None = None,
+    trace: str | None = None,
 ) -> Version:
     row = Version(
         id=record.id,
@@ -114,6 +115,7 @@ def add_version(
         status=status,
         gates=gates or [],
         signature=signature,
+        trace=trace,
         created_at=record.created_at,
     )
     tx.add(row)
@@ -294,3 +296,5 @@ def end_sleep(tx: Session, sleep: Sleep, status: SleepStatus, message: str, data
     tx.execute(update(ExperienceRow).where(*free).values(sleep=None))
     level = "error" if status is SleepStatus.FAILED else "info"
     append_event(tx, sleep, f"sleep.{status.value}", message, data, level=level)
+    if sleep.trace is not None:
+        tx.merge(UntoldTrace(object=sleep.id, life=sleep.life, deployment=sleep.deployment))

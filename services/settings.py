@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     """Between two looks at what has been kept for long enough."""
     batch_upload_seconds: Seconds = 600.0
     """Until a batch of experiences must have arrived."""
+    trace_seconds: Seconds = 5.0
+    """Between two looks at nights and rollouts that have ended and whose traces are to be sent, where a collector is named
+    (OTEL_EXPORTER_OTLP_ENDPOINT)."""
+    trace_patience_seconds: Seconds = 24 * 3600.0
+    """A trace of a night or a rollout that the collector does not take is given up after so long."""
     traffic_seconds: Seconds = 5.0
     """Between two times that what was counted of the traffic is written down."""
     nights_at_once: Annotated[int, Field(ge=1)] = 1

@@ -12,6 +12,7 @@ from services.probing import for_night
 from services.selection import Chosen, choose, take
 from services.sleep_template import SleepTemplate
 from services.tables import Deployment, Sleep, new_id
+from services.trace_context import begun, here
 
 
 def recipe_of(deployment: Deployment, template: SleepTemplate) -> Recipe:
@@ -53,6 +54,8 @@ def begin(
         parent_version=deployment.active_version,
         child_version=new_id("ver"),
         meta=template.metadata,
+        trace=begun(),
+        asked_trace=here(),
     )
     tx.add(row)
     tx.flush()

@@ -24,6 +24,7 @@ from circadian.specs.screening import ScreeningSpec
 from services import audit, outbox, screening
 from services.errors import Problem
 from services.tables import Database, Deployment, ExperienceBand, ExperienceRow
+from services.trace_context import here, span
 
 MINUTE = 60.0
 QUARANTINED = "quarantined"
@@ -43,6 +44,8 @@ class Said:
     consent: bool | None = None
     occurred_at: float | None = None
     dedupe_key: str | None = None
+    trace: str | None = None
+    """Where it came in, where that is not here: of a batch's line."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,22 @@ def take_in(
     also: Callable[[Session, ExperienceRow], None] | None = None,
 ) -> Taken:
     """Screen an experience and keep it; `also` is written with it. Raises Problem (422) where the tokenizer cannot read it."""
+    with span("take in experience", {"circadian.deployment.id": deployment.id}) as part:
+        taken = _take_in(intake, deployment, experience, said, metadata, also)
+        part.set_attribute("circadian.experience.outcome", taken.status)
+        if taken.row is not None:
+            part.set_attributes({"circadian.experience.id": taken.row.id, "circadian.experience.tokens": taken.row.tokens})
+        return taken
+
+
+def _take_in(
+    intake: Intake,
+    deployment: Deployment,
+    experience: Experience,
+    said: Said,
+    metadata: dict[str, str],
+    also: Callable[[Session, ExperienceRow], None] | None,
+) -> Taken:
     read = look_at(intake, deployment, experience, said, metadata)
     if isinstance(read, Taken):
         intake.took_in(read.status)
@@ -189,6 +208,7 @@ def _row(
         occurred_at=said.occurred_at,
         dedupe_key=said.dedupe_key,
         signature=verdict.signature or None,
+        trace=said.trace or here(),
         meta=metadata,
     )
 

@@ -37,6 +37,7 @@ from services.api.limits import BodyCheck, RequestId
 from services.api.openapi import describe
 from services.api.repeats import Repeats
 from services.api.shared import authenticated
+from services.api.traced import Traced
 from services.controller import Controller
 from services.ui.page import Page
 
@@ -56,6 +57,8 @@ def create_app(controller: Controller) -> FastAPI:
     most, seconds = controller.settings.most_body_bytes, controller.settings.client_seconds
     app.add_middleware(BodyCheck, most=most, seconds=seconds, streamed=(batches.PATH,))
     app.add_middleware(RequestId, metrics=controller.metrics, seconds=seconds)
+    if controller.tracing is not None:
+        app.add_middleware(Traced, tracing=controller.tracing)
     errors.install(app)
     for module in (
         health,

@@ -22,6 +22,7 @@ from services.controller import Controller
 from services.errors import Problem, not_found
 from services.owned import of_tenant
 from services.tables import BatchError, ExperienceBatch, new_id
+from services.trace_context import here
 
 PATH = "/v1/experiences/batches"
 router = APIRouter(prefix=PATH, tags=["experiences"])
@@ -59,6 +60,7 @@ async def create(
             sha256=spool.sha256,
             bytes=spool.bytes,
             lines=spool.lines,
+            trace=here(),
         )
         row = await run_in_threadpool(_keep, control, caller, row, spool)
     control.batches.look()

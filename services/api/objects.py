@@ -23,21 +23,21 @@ OBJECTS = {
     "Model": "id:string object:string created:integer owned_by:string root:string parent:string? version:string",
     "Experience": HEAD + " deployment:string source:string trust:string tokens:integer status:string reasons:array findings:object"
     " subject_id:string? session_id:string? uri:string? consent:boolean? occurred_at:number? dedupe_key:string? left_out:string?"
-    " sleep:string? version:string?",
+    " sleep:string? version:string? trace_id:string?",
     "Feedback": HEAD + " experience:string reward:number? label:string? comment:string? given_by:string",
     "Sleep": HEAD + " deployment:string finished_at:integer? status:string queue_state:string? waiting:string? placement:object?"
     " phase:string? outcome:string? error:object? attempt:integer seed:integer recipe:object parent_version:string result_version:string?"
-    " left_out:object progress:object links:object",
+    " left_out:object progress:object links:object trace_id:string?",
     "SleepPlan": "object:string",
     "SleepReport": "object:string sleep:string outcome:string? version:string? left_out:object",
     "Event": "object:string id:string created_at:number type:string seq:integer level:string message:string data:object",
     "Dream": "object:string id:string",
     "DreamContext": "object:string id:string",
     "Version": HEAD + " deployment:string parent:string? sleep:string? kind:string status:string digest:string base_model:object"
-    " lineage:array tokens:integer kept:object gates:array signature:object?",
+    " lineage:array tokens:integer kept:object gates:array signature:object? trace_id:string?",
     "VersionDiff": "object:string",
     "Rollout": HEAD + " deployment:string kind:string strategy:string from_version:string to_version:string status:string"
-    " reason:string? by:string overridden_gates:array canary:object? finished_at:integer? error:string?",
+    " reason:string? by:string overridden_gates:array canary:object? finished_at:integer? error:string? trace_id:string?",
     "Schedule": HEAD
     + " deployment:string trigger:object sleep_template:object next_at:number? cooling_until:number? queued:object?"
     " fired:integer last_fired_at:number? owner:string",
@@ -69,6 +69,13 @@ OBJECTS = {
     " n:integer per_item:array error:object?",
     "Object": "object:string",
 }
+FIELDS: dict[str, Schema] = {
+    "trace_id": {
+        "description": "Under which a collector of traces has it (OpenTelemetry); null where the service sends none",
+        "examples": ["4bf92f3577b34da6a3ce929d0e0e4736"],
+    }
+}
+"""What is said of a field beside its type, wherever it is."""
 OF_PATHS = {
     "deployments": "Deployment",
     "deployments/status": "DeploymentStatus",
@@ -156,7 +163,8 @@ def answer(path: str, method: str, status: str) -> Schema:
 
 def _object(fields: str) -> Schema:
     pairs = dict(field.split(":") for field in fields.split())
-    return {"type": "object", "required": list(pairs), "properties": {name: _type(kind) for name, kind in pairs.items()}}
+    properties = {name: _type(kind) | FIELDS.get(name, {}) for name, kind in pairs.items()}
+    return {"type": "object", "required": list(pairs), "properties": properties}
 
 
 def _type(kind: str) -> Schema:

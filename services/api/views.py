@@ -28,6 +28,7 @@ from services.tables import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from services.trace_context import trace_id
 
 View = dict[str, Any]
 LINKS = ("events", "report", "dreams", "curriculum", "checkpoints", "artifacts", "metrics", "logs")
@@ -96,6 +97,7 @@ def experience(row: ExperienceRow) -> View:
         "sleep": row.sleep,
         "version": row.consolidated_in,
         "erasure": row.erased_by,
+        "trace_id": trace_id(row.trace),
     }
 
 
@@ -143,6 +145,7 @@ def sleep(row: Sleep, ray_dashboard: str | None = None) -> View:
         "left_out": row.left_out,
         "progress": {"fraction": None, "step": None, "total_steps": None} | row.progress,
         "links": links,
+        "trace_id": trace_id(row.trace),
     }
 
 
@@ -160,6 +163,7 @@ def version(row: Version) -> View:
         "kept": row.record.get("kept", {}),
         "gates": row.gates,
         "signature": row.signature,
+        "trace_id": trace_id(row.trace),
     }
 
 
@@ -177,6 +181,7 @@ def rollout(row: Rollout) -> View:
         "canary": None if row.canary is None else _canary(row, CanarySpec.model_validate(row.canary)),
         "finished_at": int(row.finished_at) if row.finished_at else None,
         "error": row.error,
+        "trace_id": trace_id(row.trace),
     }
 
 

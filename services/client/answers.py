@@ -107,6 +107,8 @@ class Experience(Object):
     tokens: int = 0
     version: str | None = None
     """That keeps it."""
+    trace_id: str | None = None
+    """Under which a collector of traces has it; None where the service sends none."""
 
 
 class Feedback(Object):
@@ -158,6 +160,8 @@ class Sleep(Object):
     progress: Progress = Progress()
     links: dict[str, str] = {}
     """Paths of what there is to see of it; `ray_dashboard` is the page of its job."""
+    trace_id: str | None = None
+    """Under which a collector of traces has it; None where the service sends none."""
 
     @property
     def ended(self) -> bool:
@@ -232,6 +236,8 @@ class Version(Object):
     signature: Any = None
     rollout: str | None = None
     """Of a revocation, where the version served."""
+    trace_id: str | None = None
+    """Under which a collector of traces has it; None where the service sends none."""
 
 
 class Canary(Answer):
@@ -260,6 +266,8 @@ class Rollout(Object):
     error: Any = None
     canary: Canary | None = None
     finished_at: Time | None = None
+    trace_id: str | None = None
+    """Under which a collector of traces has it; None where the service sends none."""
 
     @property
     def ended(self) -> bool:

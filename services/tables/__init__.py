@@ -1,5 +1,5 @@
 """Tables of the registry: deployments and their lives in life.py, what becomes of versions in rollouts.py, what comes in and goes in
-data.py, keys and audit in access.py; database.py opens it."""
+data.py, keys and audit in access.py, traces in traces.py; database.py opens it."""
 
 from services.tables.access import ApiKey, AuditEvent, Leadership, Repeatable
 from services.tables.automatic import Schedule, ScheduleRun, Traffic, WebhookDelivery, WebhookEndpoint
@@ -21,6 +21,7 @@ from services.tables.life import (
 )
 from services.tables.probes import Probe, ProbeRun
 from services.tables.rollouts import Lineage, Rollout
+from services.tables.traces import UntoldTrace
 
 __all__ = [
     "ApiKey",
@@ -53,6 +54,7 @@ __all__ = [
     "StrayJob",
     "Taken",
     "Traffic",
+    "UntoldTrace",
     "Version",
     "WebhookDelivery",
     "WebhookEndpoint",

@@ -21,6 +21,8 @@ class ExperienceBatch(Row):
     """Deployments that this key might touch when it did; None: all of its tenant."""
     request: Mapped[str | None] = mapped_column(unique=True, default=None)
     """HMAC of the key and its Idempotency-Key."""
+    trace: Mapped[str | None] = mapped_column(default=None)
+    """Of the request that sent it."""
     sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     lines: Mapped[int]

@@ -75,6 +75,8 @@ class ExperienceRow(Row):
     """The sender's name for it: the same one is kept once."""
     signature: Mapped[bytes | None] = mapped_column(default=None)
     """Of its words; see services/screening/duplicates.py."""
+    trace: Mapped[str | None] = mapped_column(default=None)
+    """Where it came in, as a `traceparent`; None where nobody collects traces."""
     erased_by: Mapped[str | None] = mapped_column(default=None, index=True)
     """The erasure that took its body."""
     __table_args__ = (
@@ -195,6 +197,10 @@ class Sleep(Row):
     fast_delivery: Mapped[str | None] = mapped_column(default=None)
     rest_delivery: Mapped[str | None] = mapped_column(default=None)
     report: Mapped[Json | None] = mapped_column(default=None)
+    trace: Mapped[str | None] = mapped_column(default=None)
+    """Its own first span, as a `traceparent`: one trace, however often it is tried. None where nobody collects traces."""
+    asked_trace: Mapped[str | None] = mapped_column(default=None)
+    """Of the request that asked for it."""
 
     __table_args__ = (
         Index(
@@ -240,6 +246,8 @@ class Version(Row):
     """What the night measured of it: names, whether passed, values and limits."""
     signature: Mapped[Json | None] = mapped_column(JSON(none_as_null=True), default=None)
     """Of its manifest; None of versions from before there were signatures."""
+    trace: Mapped[str | None] = mapped_column(default=None)
+    """Its span, in the trace of its night."""
 
 
 class Event(Base):

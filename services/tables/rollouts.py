@@ -54,6 +54,10 @@ class Rollout(Row):
     """Why somebody wants it to end."""
     finished_at: Mapped[float | None] = mapped_column(default=None)
     error: Mapped[str | None] = mapped_column(default=None)
+    trace: Mapped[str | None] = mapped_column(default=None)
+    """Its own first span, as a `traceparent`; None where nobody collects traces."""
+    asked_trace: Mapped[str | None] = mapped_column(default=None)
+    """Of the request that asked for it."""
     __table_args__ = (
         Index(
             "one_running_rollout_per_deployment",

@@ -97,11 +97,24 @@ class KubeApi:
         return self.store.get(Key(named(kind), namespace, name))
 
     def names(self, kind: str, namespace: str | None = None) -> list[str]:
-        return [each["metadata"]["name"] for each in self.store.list(named(kind), namespace)]
+        return [each["metadata"]["name"] for each in self.list(kind, namespace)]
+
+    def list(self, kind: str, namespace: str | None = None) -> list[Object]:
+        return self.store.list(named(kind), namespace)
+
+    def scale(self, kind: str, namespace: str, name: str, replicas: int) -> None:
+        """As an autoscaler does."""
+        value = self.get(kind, name, namespace)
+        value["spec"]["replicas"] = replicas
+        self.store.update(kube_control.key_of(value), value, kube_control.MANAGER)
 
     def create(self, value: Object) -> Object:
         """What is there before a chart comes."""
         return self.store.create(kube_control.key_of(value), value, "tests")
+
+    def waiting(self) -> list[str]:
+        """Which pods have not begun, and why."""
+        return kube_control.waiting(self.store)
 
     @property
     def writes(self) -> list[Write]:
@@ -203,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _patch(self) -> tuple[int, Object]:
         asked, store, manager = self._asked(), self.api.store, self._manager()
         type = self.headers.get("Content-Type", "").partition(";")[0]
-        change = yaml.safe_load(self._raw()) if type == "application/apply-patch+yaml" else json.loads(self._raw())
+        change = yaml.load(self._raw(), Loader=kube_schemas.FAST) if type == "application/apply-patch+yaml" else json.loads(self._raw())
         if asked.part == "scale":
             return 200, self._rescale(asked, change)
         if type == "application/apply-patch+yaml":

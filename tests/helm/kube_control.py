@@ -124,6 +124,16 @@ def conditions(says: dict[str, bool], reason: str = "Settled") -> list[Object]:
     return [{"type": type, "status": str(holds), "reason": reason, "message": ""} for type, holds in says.items()]
 
 
+def waiting(store: Store) -> list[str]:
+    """Which pods have not begun, and why."""
+    said = []
+    for pod in store.list(POD):
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            if "waiting" in container["state"]:
+                said.append(f"{pod['metadata']['name']} waits: {container['state']['waiting']['message']}")
+    return sorted(set(said))
+
+
 def _ready(pod: Object) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in pod.get("status", {}).get("conditions", []))
 
@@ -311,8 +321,12 @@ def _claim(store: Store, key: Key, value: Object) -> None:
 
 
 def _ray_cluster(store: Store, key: Key, value: Object) -> None:
-    """As much of KubeRay as makes its pods; it adds containers and variables of its own, which are not here."""
+    """As much of KubeRay as makes its pods and its token; it adds containers and variables of its own, which are not here."""
     spec = value["spec"]
+    auth = spec.get("authOptions", {})
+    token = Key(named("Secret"), key.namespace, key.name)
+    if auth.get("mode") == "token" and not auth.get("secretName") and store.find(token) is None:
+        _create(store, key, value, token.kind, token.name, {"stringData": {"auth_token": "made-by-the-operator"}}, {})
     _ray_pod(store, key, value, f"{key.name}-head", spec["headGroupSpec"]["template"], "head", "headgroup")
     for group in spec.get("workerGroupSpecs") or []:
         for index in range(group.get("replicas", 0)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -172,10 +172,12 @@ def _template(kind: Kind, spec: Object) -> Iterator[Fault]:
         yield "spec.selector", "Invalid value: empty selector is invalid"
     if any(of_template.get(key) != each for key, each in (selector.get("matchLabels") or {}).items()):
         yield "spec.template.metadata.labels", "Invalid value: `selector` does not match template `labels`"
-    yield from pod(template.get("spec") or {}, "spec.template.spec", TEMPLATES[kind.kind])
+    claims = [each["metadata"]["name"] for each in spec.get("volumeClaimTemplates") or []]
+    yield from pod(template.get("spec") or {}, "spec.template.spec", TEMPLATES[kind.kind], claims)
 
 
-def pod(spec: Object, path: str, restarts: str) -> Iterator[Fault]:
+def pod(spec: Object, path: str, restarts: str, claims: Sequence[str] = ()) -> Iterator[Fault]:
+    """restarts: the policies that it may have. claims: volumes that a StatefulSet gives it."""
     if spec.get("restartPolicy", "Always") not in restarts.split():
         yield f"{path}.restartPolicy", f"Unsupported value: {spec.get('restartPolicy', 'Always')!r}: supported values: {restarts}"
     volumes = [each["name"] for each in spec.get("volumes") or []]
@@ -188,7 +190,7 @@ def pod(spec: Object, path: str, restarts: str) -> Iterator[Fault]:
         yield f"{path}.containers", "Required value"
     yield from _twice([each["name"] for each in containers], f"{path}.containers[].name")
     for each in containers:
-        yield from _container(each, f"{path}.containers[{each['name']}]", volumes)
+        yield from _container(each, f"{path}.containers[{each['name']}]", [*volumes, *claims])
 
 
 def _container(value: Object, path: str, volumes: list[str]) -> Iterator[Fault]:

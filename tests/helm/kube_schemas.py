@@ -20,6 +20,8 @@ from tests.helm.kube_kinds import CUSTOM, Kind, Object
 
 CRDS = Path(__file__).parents[2].parent / "shared" / "crds"
 REF = "#/$defs/"
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""A megabyte of YAML takes seconds otherwise."""
 METADATA = {"$ref": "/api/_definitions.json#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
 
 
@@ -77,7 +79,7 @@ def _custom(kind: Kind) -> Object | None:
     """Of a custom kind, with what an API server adds to it: fields that it does not name are refused."""
     crd, plain = CRDS / f"{kind.group}_{kind.plural}.yaml", CRDS / f"{kind.kind.lower()}_{kind.version}.json"
     if crd.exists():
-        versions = yaml.safe_load(crd.read_text())["spec"]["versions"]
+        versions = yaml.load(crd.read_text(), Loader=FAST)["spec"]["versions"]
         schema = next(each["schema"]["openAPIV3Schema"] for each in versions if each["name"] == kind.version)
     elif plain.exists():
         schema = json.loads(plain.read_text())

@@ -15,6 +15,7 @@ from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text, update
 
+from circadian.metrics import METRICS
 from services import naming
 from services.ports import RANGE, PortInUse, free_ports
 from services.settings import Settings
@@ -185,11 +186,5 @@ def test_a_follower_tells_nothing_that_its_leader_tells(settings: Settings, base
         service.controller.leader._leads = False
         left = {family.name for family in service.controller.metrics.registry.collect()}
         service.controller.leader._leads = True
-    assert families - left == {
-        "circadian_replicas",
-        "circadian_sleeps",
-        "circadian_webhook_deliveries",
-        "circadian_active_version_age_seconds",
-        "circadian_pending_experiences",
-        "circadian_pending_tokens",
-    }
+    assert families - left == {metric.name for metric in METRICS.values() if metric.by == "leader"}
+    assert left == {metric.name for metric in METRICS.values() if metric.by == "each"}
