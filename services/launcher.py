@@ -17,10 +17,7 @@ import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors import names
-<<<<<<< HEAD
-=======
 from circadian.metrics import DEPLOYMENT
->>>>>>> main
 from services.plan import Job
 from services.settings import Settings
 
