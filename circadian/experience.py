@@ -11,13 +11,19 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from circadian.pieces import SHORTEST, Split, pieces, words
 from circadian.specs import Experience, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from circadian.tokenizer import PlainTokenizer
+
+    Reading = PreTrainedTokenizerBase | PlainTokenizer
 
 Tokens = tuple[int, ...]
 HELD_OUT = "held out"
@@ -165,16 +171,14 @@ def day_rows(
     return rows, left_out, cut
 
 
-def experience_ids(tokenizer: PreTrainedTokenizerBase, experience: Experience) -> Tokens:
+def experience_ids(tokenizer: Reading, experience: Experience) -> Tokens:
     """A whole experience as its tokenizer reads it. Raises Unreadable."""
     if experience.text:
         return tuple(tokenizer(experience.text)["input_ids"])
     return chat_ids(tokenizer, [message.model_dump() for message in experience.messages])
 
 
-def chat_ids(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False, thinking: bool = True
-) -> Tokens:
+def chat_ids(tokenizer: Reading, messages: Sequence[dict[str, str]], answering: bool = False, thinking: bool = True) -> Tokens:
     """A chat by the tokenizer's template, or, where it has none, as plain lines; `answering` ends it where the assistant is to speak.
 
     thinking: False asks a template that knows `enable_thinking` (Qwen3's) for an answer without thoughts before it. Raises Unreadable.
@@ -191,7 +195,7 @@ def chat_ids(
     return tuple(encoded["input_ids"])
 
 
-def plain_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], answering: bool = False) -> str:
+def plain_chat(tokenizer: Reading, messages: Sequence[dict[str, str]], answering: bool = False) -> str:
     """A chat for a base model that has no template: one `role: content` a message, answers closed by the end-of-sequence token."""
     end = tokenizer.eos_token or ""
     lines = [f"{m['role']}: {m['content']}{end if m['role'] == 'assistant' else ''}\n" for m in messages]

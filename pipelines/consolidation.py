@@ -29,10 +29,10 @@ from circadian.memory.version import load_tokenizer, served_dtype
 from circadian.objectives.knowledge_seeding import for_load, teacher_of
 from circadian.objectives.rows import Kind, TaughtRow, read_rows, write_rows
 from circadian.specs import NightJob
-from pipelines.moves import Move
+from pipelines.moves import TRANSFERS, Move
 from pipelines.rollouts import RolloutPool, Sampler, Tokens
 from pipelines.stages import Outputs, StageBroken, read_lines, write_lines
-from pipelines.wake import TRANSFERS, NothingToLearn, hold_back
+from pipelines.wake import NothingToLearn, hold_back
 
 SHORTEST_DOCUMENT = 3
 """Tokens; what is written from nothing and is shorter teaches nothing."""

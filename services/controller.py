@@ -6,11 +6,9 @@ import asyncio
 from functools import lru_cache
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from circadian.experience import experience_ids
-from circadian.memory.version import load_tokenizer
 from circadian.specs import Experience
+from circadian.tokenizer import PlainTokenizer
 from services import registry
 from services.background import Background
 from services.batches import Batches
@@ -41,6 +39,7 @@ from services.tables import Database, Deployment
 from services.traces import Traces
 from services.tracing import Tracing
 from services.traffic import Counter
+from services.workshop import Workshop
 
 LEADING = (
     "tell traces",
@@ -60,9 +59,9 @@ LEADING = (
 class Controller:
     """Owns the database and the background tasks; `open` before the first request, `close` after the last."""
 
-    def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher, learners: Learners) -> None:
+    def __init__(self, settings: Settings, fleet: Fleet, launcher: Launcher, learners: Learners, workshop: Workshop) -> None:
         private_folder(settings.home_folder)
-        self.settings, self.fleet, self.launcher = settings, fleet, launcher
+        self.settings, self.fleet, self.launcher, self.workshop = settings, fleet, launcher, workshop
         self.database = Database(settings.database, settings.database_busy_seconds, migrates=settings.database_migrates)
         self.ray = RayProbe(settings)
         self.keys = Keys(settings, self.database)
@@ -166,5 +165,5 @@ class Controller:
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(folder)
+def _tokenizer(folder: Path) -> PlainTokenizer:
+    return PlainTokenizer.read(folder)

@@ -8,20 +8,24 @@ Checked when a deployment, a sleep or a schedule is asked for or changed, and of
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from pathlib import Path
-
+from actors import models
 from circadian.specs import EndpointJudge, Recipe
 from services.errors import Problem
 from services.settings import Settings
 
 
 def check_model(settings: Settings, model: str, where: str) -> None:
-    """Raises Problem (422) where no pattern fits. where: the field that names it."""
-    named = str(Path(model).expanduser().resolve()) if is_path(model) else model
-    if settings.allowed_models and not any(fnmatchcase(named, pattern) for pattern in settings.allowed_models):
-        detail = f"{where}: {named} is none of the models that this service may load; ask its operator (CIRCADIAN_ALLOWED_MODELS)"
-        raise Problem(422, "model_not_allowed", detail, param=where)
+    """Raises Problem (422) where no pattern fits. where: the field that names it. The node that reads the model asks once more: links of
+    its machine are not those of this one."""
+    try:
+        models.check_model(model, settings.allowed_models, where)
+    except models.Refused as refused:
+        raise problem_of(refused.refusal) from refused
+
+
+def problem_of(refusal: models.Refusal) -> Problem:
+    """As an answer (422)."""
+    return Problem(422, refusal.code, refusal.detail, param=refusal.param)
 
 
 def check_recipe(settings: Settings, recipe: Recipe, where: str = "recipe") -> None:
@@ -33,8 +37,3 @@ def check_recipe(settings: Settings, recipe: Recipe, where: str = "recipe") -> N
         field = f"{where}.seeding.imitation.judge.url"
         detail = f"{field}: {judge.url} is no judge that this service may ask; ask its operator to name it (CIRCADIAN_JUDGE_URLS)"
         raise Problem(422, "judge_not_allowed", detail, param=field)
-
-
-def is_path(model: str) -> bool:
-    """A folder, and no hub id."""
-    return Path(model).is_dir() or model.startswith(("/", ".", "~"))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
@@ -252,6 +253,15 @@ class RayFleet:
                 return await self._in_thread(WakeHandle.standing, deployment)
         except (TimeoutError, *NOT_ANSWERED) as error:
             raise FleetUnavailable(f"Ray does not say how the replicas of {deployment} are: {error!r}") from error
+
+    async def put(self, question: Callable[[], ObjectRef[T]]) -> ObjectRef[T]:
+        """Ask this cluster something that blocks no longer than the asking. Raises FleetUnavailable."""
+        await self._connect()
+        return await self._in_thread(question)
+
+    async def answered(self, ref: ObjectRef[T]) -> T:
+        """What comes of it. Raises FleetUnavailable where the cluster goes meanwhile, and RayError."""
+        return await self._while_there(ref)
 
     async def _connect(self) -> None:
         """Be in the cluster that answers now. Raises FleetUnavailable.

@@ -23,6 +23,7 @@ from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.settings import Settings
 from services.signing import Signing
+from services.workshop import RayWorkshop
 
 
 def main() -> None:
@@ -32,9 +33,8 @@ def main() -> None:
     settings = Settings()
     try:
         with _hold(settings), listening(settings.host, settings.port) as sock:
-            controller = Controller(
-                settings, RayFleet(settings, Signing(settings).trusted_hex), RayLauncher(settings), RayLearners()
-            )
+            fleet = RayFleet(settings, Signing(settings).trusted_hex)
+            controller = Controller(settings, fleet, RayLauncher(settings), RayLearners(), RayWorkshop(settings, fleet))
             if settings.metrics_port:
                 controller.metrics.listen(settings.metrics_host, settings.metrics_port)
             if key := controller.keys.provide():

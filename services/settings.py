@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.webhooks.reach import Reach
 
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Variables with which a base model or a teacher is fetched; only controllers have one, and hand it on with a request (workshop.py)."""
 HEARTBEAT_LIMIT = 15.0
 """Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
 
@@ -60,6 +62,8 @@ class Settings(BaseSettings):
     RAY_JOB_START_TIMEOUT_SECONDS (900 s, in the environment of the cluster's head), and the next attempt begins."""
     heartbeat_seconds: Annotated[float, Field(gt=0.0, le=HEARTBEAT_LIMIT)] = 10.0
     """Between two comments on a silent event stream."""
+    workshop_seconds: Seconds = 1800.0
+    """Until a node must have looked into a model that a request names: it may have to start first, and to fetch the model."""
     longest_wait_seconds: Seconds = 60.0
     """Most that `?wait=` may ask for."""
     database_busy_seconds: Seconds = 15.0

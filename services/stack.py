@@ -34,7 +34,7 @@ from services import child
 from services.home import HomeLock
 from services.keys import Keys, owned_secret
 from services.ports import RANGE, RAY_SWITCHES, PortInUse, free_ports, is_free, listens
-from services.settings import Settings
+from services.settings import HUB_TOKENS, Settings
 from services.tables import Database
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,6 @@ and listens there."""
 SECRET_ENDINGS = ("TOKEN", "SECRET", "KEY", "PASSWORD", "PASSWD", "CREDENTIALS")
 SECRET_SETTINGS = {"api_key", "key_pepper"}
 """Which a dump of the settings shows as stars."""
-HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""With which the controller fetches a base model when a deployment is founded; the rest finds it in the local cache."""
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Only deliveries and answers travel through it: megabytes."""
 

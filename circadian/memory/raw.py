@@ -52,12 +52,11 @@ class RawTensor:
         """As another floating-point type, rounded to the nearest, ties to even, as torch does. Raises ValueError for what is none."""
         if dtype == self.dtype:
             return self
-        if dtype == "bfloat16":
-            return RawTensor(dtype, self.shape, _shortened(self.floats().astype("<f4")).tobytes())
-        if dtype not in FLOATS:
+        if dtype != "bfloat16" and dtype not in FLOATS:
             raise ValueError(f"{dtype} is no floating-point type that a memory can have")
         with np.errstate(over="ignore"):  # what is too large is infinite there, in torch too
-            return RawTensor(dtype, self.shape, self.floats().astype(FLOATS[dtype]).tobytes())
+            numbers = self.floats().astype(FLOATS.get(dtype, "<f4"))
+        return RawTensor(dtype, self.shape, (numbers if dtype in FLOATS else _shortened(numbers)).tobytes())
 
     def floats(self) -> np.ndarray:
         """Its numbers, as a row; bfloat16 as float32. Raises ValueError for what is no floating-point type."""

@@ -44,13 +44,16 @@ TOKENIZER_FILES = (
 )
 
 
-def base_folder(base: BaseModelRef) -> Path:
+def base_folder(base: BaseModelRef, hub_token: str | None = None) -> Path:
     """The local folder with the base's weights; a hub id is looked up in the local cache (and fetched where the network allows)."""
     if Path(base.model).is_dir():
         return Path(base.model).resolve()
     return Path(
         snapshot_download(
-            base.model, revision=base.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+            base.model,
+            revision=base.revision,
+            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+            token=hub_token,
         )
     )
 
@@ -75,13 +78,15 @@ def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def found_version(base_model: str, revision: str | None, spec: MemorySpec, folder: Path) -> VersionRecord:
+def found_version(
+    base_model: str, revision: str | None, spec: MemorySpec, folder: Path, source: Path | None = None
+) -> VersionRecord:
     """Write the first version of a deployment: the base with a fresh, empty memory. Reads no weights, only hashes them.
 
-    Raises NoGraft for an architecture without a graft.
+    source: the base's folder, where it is known. Raises NoGraft for an architecture without a graft.
     """
     ref = BaseModelRef(model=str(Path(base_model).resolve()) if Path(base_model).is_dir() else base_model, revision=revision)
-    source = base_folder(ref)
+    source = source or base_folder(ref)
     config = memory_config(AutoConfig.from_pretrained(source), spec)
     ref = ref.model_copy(update={"sha256": weights_sha256(source)})
     record = VersionRecord(id=folder.name, base=ref, created_at=time.time())

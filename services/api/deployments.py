@@ -35,11 +35,10 @@ from services.api.shared import (
 from services.controller import Controller
 from services.errors import Problem, faults
 from services.fleet import ServingSpec
-from services.founding import found
 from services.online import period
 from services.outside import check_model, check_recipe
 from services.states import ServingState, deployment_state
-from services.tables import Deployment, FastMemory, Json, new_id
+from services.tables import Deployment, FastMemory, new_id
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 Reads = Annotated[Caller, needs("deployments:read")]
@@ -49,13 +48,24 @@ Admin = Annotated[Caller, needs("deployments:admin")]
 @router.post("", status_code=201)
 async def create(body: DeploymentCreate, control: ControllerDep, caller: Admin, response: Response) -> views.View:
     """Found a deployment and start its replicas in the background."""
-    row = await run_in_threadpool(_create, control, caller, body)
+    await run_in_threadpool(_check, control, caller, body)
+    deployment_id, version_id = new_id("dep"), new_id("ver")
+    folder = control.settings.version_folder(deployment_id, version_id)
+    try:
+        record = await control.workshop.found(body.base_model, body.memory, folder)
+        row = await run_in_threadpool(_insert, control, caller, body, deployment_id, record, folder)
+    except (Problem, IntegrityError) as error:
+        await run_in_threadpool(shutil.rmtree, control.settings.deployment_folder(deployment_id), ignore_errors=True)
+        if isinstance(error, IntegrityError):  # another request took the name since we looked
+            raise _name_taken(body.name) from error
+        raise
     control.begin(row)
     response.headers.update({"Location": f"/v1/deployments/{row.id}"} | etags.told(row))
     return views.deployment(row, deployment_state(row.state, None, None))
 
 
-def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Deployment:
+def _check(control: Controller, caller: Caller, body: DeploymentCreate) -> None:
+    """What can be known before the model is looked into. Raises Problem."""
     if caller.deployments is not None:
         raise Problem(403, "deployment_not_allowed", "This key is for some deployments; make new ones with a key for all.")
     with control.database.read() as tx:
@@ -63,15 +73,6 @@ def _create(control: Controller, caller: Caller, body: DeploymentCreate) -> Depl
             raise _name_taken(body.name)
     check_model(control.settings, body.base_model.model, "base_model.model")
     check_recipe(control.settings, body.recipe)
-    deployment_id, version_id = new_id("dep"), new_id("ver")
-    folder = control.settings.version_folder(deployment_id, version_id)
-    record = found(body.base_model, body.memory, folder)
-    try:
-        return _insert(control, caller, body, deployment_id, record, folder, control.signing.sign(folder))
-    except IntegrityError as error:
-        # Another request took the name since we looked.
-        shutil.rmtree(control.settings.deployment_folder(deployment_id))
-        raise _name_taken(body.name) from error
 
 
 def _insert(
@@ -81,8 +82,8 @@ def _insert(
     deployment_id: str,
     record: VersionRecord,
     folder: Path,
-    signature: Json,
 ) -> Deployment:
+    signature = control.signing.sign(folder)
     row = Deployment(
         id=deployment_id,
         tenant=caller.tenant,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from pydantic import ValidationError, model_validator
 from sqlalchemy import delete
+from starlette.concurrency import run_in_threadpool
 
 from services import allowance, audit, registry, sleeping
 from services.access import Caller
@@ -19,6 +20,7 @@ from services.api.shared import (
     After,
     ControllerDep,
     Limit,
+    check_teachers_of,
     needs,
     of_caller,
     of_deployment,
@@ -33,7 +35,6 @@ from services.schedules.spec import ScheduleSpec
 from services.sleep_template import SleepTemplate
 from services.sleeping import begin, recipe_of
 from services.tables import Deployment, Schedule, ScheduleRun, new_id
-from services.teachers import check_teachers_of
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 Writes = Annotated[Caller, needs("schedules:write")]
@@ -67,11 +68,19 @@ class SchedulePatch(Body):
 
 
 @router.post("", status_code=201)
-def create(body: ScheduleCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
+async def create(body: ScheduleCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
     """Let a deployment fall asleep by itself. What its sleeps are asked for is checked as of a sleep that begins now."""
+    deployment = await run_in_threadpool(_deployment, control, caller, body.deployment)
+    loosened = await _check(control, caller, deployment, body.sleep_template)
+    return _told(await run_in_threadpool(_create, control, caller, body, loosened), response)
+
+
+def _deployment(control: Controller, caller: Caller, id_or_name: str) -> Deployment:
     with control.database.read() as tx:
-        deployment = the_deployment(tx, caller, body.deployment)
-    loosened = _check(control, caller, deployment, body.sleep_template)
+        return the_deployment(tx, caller, id_or_name)
+
+
+def _create(control: Controller, caller: Caller, body: ScheduleCreate, loosened: list[str]) -> Schedule:
     with control.database.write() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
         row = Schedule(
@@ -85,7 +94,7 @@ def create(body: ScheduleCreate, control: ControllerDep, caller: Writes, respons
         tx.add(row)
         tx.flush()
         audit.note(tx, caller, "schedule_created", row.id, deployment=deployment.id, **allowance.told(loosened))
-    return _told(row, response)
+    return row
 
 
 @router.get("")
@@ -105,7 +114,7 @@ def get(id: str, control: ControllerDep, caller: Writes, response: Response) -> 
 
 
 @router.patch("/{id}")
-def change(
+async def change(
     id: str,
     body: SchedulePatch,
     control: ControllerDep,
@@ -116,9 +125,17 @@ def change(
     """What was due before the change is not made up for."""
     loosened: list[str] = []
     if body.sleep_template is not None:
-        with control.database.read() as tx:
-            deployment = registry.deployment(tx, the(tx, caller, Schedule, "schedule", id).deployment)
-        loosened = _check(control, caller, deployment, body.sleep_template)
+        deployment = await run_in_threadpool(_scheduled, control, caller, id)
+        loosened = await _check(control, caller, deployment, body.sleep_template)
+    return _told(await run_in_threadpool(_change, control, caller, id, body, if_match, loosened), response)
+
+
+def _scheduled(control: Controller, caller: Caller, id: str) -> Deployment:
+    with control.database.read() as tx:
+        return registry.deployment(tx, the(tx, caller, Schedule, "schedule", id).deployment)
+
+
+def _change(control: Controller, caller: Caller, id: str, body: SchedulePatch, if_match: IfMatch, loosened: list[str]) -> Schedule:
     given = {name: getattr(body, name) for name in SPEC_FIELDS if name in body.model_fields_set}
     with control.database.write() as tx:
         row = the(tx, caller, Schedule, "schedule", id)
@@ -130,7 +147,7 @@ def change(
         row.meta = row.meta if body.metadata is None else body.metadata
         row.revision, row.considered_at = row.revision + 1, time.time()
         audit.note(tx, caller, "schedule_changed", id, fields=sorted(body.model_fields_set), **allowance.told(loosened))
-    return _told(row, response)
+    return row
 
 
 @router.delete("/{id}", status_code=204)
@@ -167,16 +184,21 @@ def runs(id: str, control: ControllerDep, caller: Writes, after: After = None, l
     return views.page([views.schedule_run(row) for row in rows], more)
 
 
-def _check(control: Controller, caller: Caller, deployment: Deployment, template: SleepTemplate) -> list[str]:
+async def _check(control: Controller, caller: Caller, deployment: Deployment, template: SleepTemplate) -> list[str]:
     """Nothing is scheduled that can only fail, or that its owner may not ask for. Returns what it loosens (allowance.py). Raises Problem,
     which names the field of the template."""
     try:
-        with control.database.read() as tx:
-            loosened = allowance.check(tx, caller, deployment, template)
-            sleeping.check(tx, deployment, template)
-        check_teachers_of(control.settings, deployment, recipe_of(deployment, template))
+        loosened = await run_in_threadpool(_allowed, control, caller, deployment, template)
+        await check_teachers_of(control, deployment, recipe_of(deployment, template))
     except Problem as problem:
         raise problem.within("sleep_template") from problem
+    return loosened
+
+
+def _allowed(control: Controller, caller: Caller, deployment: Deployment, template: SleepTemplate) -> list[str]:
+    with control.database.read() as tx:
+        loosened = allowance.check(tx, caller, deployment, template)
+        sleeping.check(tx, deployment, template)
     return loosened
 
 

@@ -9,12 +9,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from circadian.specs import Recipe
 from services import registry
 from services.access import Caller, Scope
 from services.api import views
 from services.controller import Controller
 from services.errors import Problem, not_found
 from services.keys import Refused
+from services.outside import check_recipe
 from services.owned import of_caller, the_deployment
 from services.states import DeploymentState, deployment_state
 from services.tables import Deployment, Row, Sleep
@@ -111,3 +113,11 @@ def state_of(row: Deployment, sleep: Sleep | None) -> DeploymentState:
     if row.deleting_at is not None:
         return DeploymentState.DELETING
     return deployment_state(row.state, sleep.status if sleep else None, sleep.phase if sleep else None)
+
+
+async def check_teachers_of(control: Controller, deployment: Deployment, recipe: Recipe) -> None:
+    """Those that a sleep of this recipe would have now, after what the operator allows. Raises Problem: 422 names the field and the remedy,
+    503 says that nobody has looked at them."""
+    check_recipe(control.settings, recipe)
+    version = control.settings.version_folder(deployment.id, deployment.active_version)
+    await control.workshop.check_teachers(version, recipe)

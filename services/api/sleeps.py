@@ -28,6 +28,7 @@ from services.api.shared import (
     After,
     ControllerDep,
     Limit,
+    check_teachers_of,
     needs,
     of_caller,
     of_deployment,
@@ -40,7 +41,6 @@ from services.errors import Problem
 from services.sleeping import begin, in_progress, recipe_of
 from services.states import SleepStatus
 from services.tables import Deployment, Event, Sleep
-from services.teachers import check_teachers_of
 
 router = APIRouter(prefix="/v1/sleeps", tags=["sleeps"])
 Reads = Annotated[Caller, needs("sleeps:read")]
@@ -61,6 +61,7 @@ MOST_EVENTS = 1000
 async def create(body: SleepCreate, control: ControllerDep, caller: Writes, response: Response) -> views.View:
     """Begin a night; it goes on when this has returned. Repeated with the same `id` it returns the first sleep. With `dry_run` it says
     what the night would do and cost, and nothing is begun."""
+    await _check_teachers(control, caller, body)
     if body.dry_run:
         response.status_code = 200
         return await run_in_threadpool(_dry_run, control, caller, body)
@@ -71,7 +72,6 @@ async def create(body: SleepCreate, control: ControllerDep, caller: Writes, resp
 
 
 def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.View:
-    _check_teachers(control, caller, body)
     with control.database.read() as tx:
         deployment = the_deployment(tx, caller, body.deployment)
         allowance.check(tx, caller, deployment, body)
@@ -81,7 +81,6 @@ def _dry_run(control: Controller, caller: Caller, body: SleepCreate) -> views.Vi
 
 
 def _create(control: Controller, caller: Caller, body: SleepCreate) -> Sleep:
-    _check_teachers(control, caller, body)
     digest = _digest(body)
     try:
         with control.database.write() as tx:
@@ -101,13 +100,18 @@ def _digest(body: SleepCreate) -> str:
     return hashlib.sha256(to_json(asked | in_order)).hexdigest()
 
 
-def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> None:
-    """Reads folders, and perhaps a hub: before the transaction, and not for a sleep that is there already."""
+async def _check_teachers(control: Controller, caller: Caller, body: SleepCreate) -> None:
+    """Models are looked into, and perhaps fetched: before the transaction, and not for a sleep that is there already."""
+    if (deployment := await run_in_threadpool(_new_sleeps, control, caller, body)) is not None:
+        await check_teachers_of(control, deployment, recipe_of(deployment, body))
+
+
+def _new_sleeps(control: Controller, caller: Caller, body: SleepCreate) -> Deployment | None:
+    """The deployment of a sleep that is not there yet."""
     with control.database.read() as tx:
         if body.id and tx.scalar(select(Sleep.id).where(Sleep.id == body.id)):
-            return
-        deployment = the_deployment(tx, caller, body.deployment)
-    check_teachers_of(control.settings, deployment, recipe_of(deployment, body))
+            return None
+        return the_deployment(tx, caller, body.deployment)
 
 
 def _repeated(tx: Session, caller: Caller, body: SleepCreate, digest: str) -> Sleep | None:

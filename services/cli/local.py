@@ -90,9 +90,9 @@ def up(
 
 def founded(name: str, model: str | None, revision: str | None, gpus: float, wake: WakeMode = "at_dusk") -> dict[str, Any]:
     """The request for it. Raises NoCommit, and ModelMissing before anything is started."""
+    from actors.models import is_path
     from circadian.nursery.ship import WEIGHTS
     from services.hub import commit_of
-    from services.outside import is_path
 
     model = model or str(WEIGHTS)
     body: dict[str, Any] = {"name": name, "wake": wake, **on_gpus(gpus)}

@@ -18,12 +18,23 @@ from actors.chunk_files import ChunkFailed
 from actors.learn_chunk import FastLevel, learn_chunk
 from actors.replies import Proof
 from actors.wake_state import read_wake
+from actors.workshop import work
 from circadian.events import EventLog
 from circadian.memory.delivery import pack_tensors
 from circadian.memory.folder import read_record, version_state
 from circadian.memory.state import MemoryState
 from circadian.memory.version import found_version
-from circadian.specs import Autoscale, ChunkJob, ChunkRecord, MemorySpec, NightJob, OnlineLearningSpec
+from circadian.specs import (
+    Autoscale,
+    BaseModelRef,
+    ChunkJob,
+    ChunkRecord,
+    MemorySpec,
+    NightJob,
+    OnlineLearningSpec,
+    Recipe,
+    VersionRecord,
+)
 from services.api.app import create_app
 from services.controller import Controller
 from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight
@@ -31,6 +42,7 @@ from services.launcher import JobReport, LauncherUnavailable
 from services.learners import ChunkRefused, LearnerUnavailable
 from services.plan import Job
 from services.settings import Settings
+from services.workshop import checked, found_request, founded, teachers_request
 
 KEY = "test-key"
 WAIT_SECONDS = 60.0
@@ -213,6 +225,19 @@ class MemoryLearners:
         self.ended += 1
 
 
+class MemoryWorkshop:
+    """Does here what the real one has done on a node."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def found(self, base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord:
+        return founded(await asyncio.to_thread(work, found_request(self.settings, base, memory, folder)))
+
+    async def check_teachers(self, version: Path, recipe: Recipe) -> None:
+        checked(await asyncio.to_thread(work, teachers_request(self.settings, version, recipe)))
+
+
 @dataclass
 class Night:
     """Plays the night's part for one sleep: writes what `pipelines.night` writes."""
@@ -326,7 +351,7 @@ def running(
 ) -> Iterator[Service]:
     """One life of a controller."""
     new_home(settings)
-    controller = Controller(settings, fleet, launcher, learners or MemoryLearners())
+    controller = Controller(settings, fleet, launcher, learners or MemoryLearners(), MemoryWorkshop(settings))
     controller.keys.provide()
     headers = {"Authorization": f"Bearer {KEY}"}
     with TestClient(create_app(controller), headers=headers, raise_server_exceptions=False) as client:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from in_memory import KEY, WAIT_SECONDS, MemoryFleet, MemoryLauncher, MemoryLearners, Service
+from in_memory import KEY, WAIT_SECONDS, MemoryFleet, MemoryLauncher, MemoryLearners, MemoryWorkshop, Service
 from migrated import new_home
 from typer.testing import CliRunner, Result
 
@@ -88,7 +88,7 @@ def served(settings: Settings, base: Path) -> Iterator[Served]:
     """One life of a controller behind a real server."""
     fleet, launcher = MemoryFleet(), MemoryLauncher()
     new_home(settings)
-    controller = Controller(settings, fleet, launcher, MemoryLearners())
+    controller = Controller(settings, fleet, launcher, MemoryLearners(), MemoryWorkshop(settings))
     controller.keys.provide()
     with contextlib.closing(socket.socket()) as listener:
         listener.bind((LOOPBACK, 0))

@@ -15,7 +15,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as how
-from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners
+from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners, MemoryWorkshop
 from schemathesis.generation.modes import GenerationMode
 from schemathesis.specs.openapi import checks
 from served import Served, served
@@ -88,7 +88,7 @@ def _operations() -> dict[str, tuple[str, str]]:
     """Path and method of every operation, by its id; the routes are looked at once, before there is a service."""
     with tempfile.TemporaryDirectory() as home:
         settings = Settings(home=Path(home) / "home", api_key=KEY)  # type: ignore[arg-type]
-        controller = Controller(settings, MemoryFleet(), MemoryLauncher(), MemoryLearners())
+        controller = Controller(settings, MemoryFleet(), MemoryLauncher(), MemoryLearners(), MemoryWorkshop(settings))
         described = create_app(controller).openapi()
         controller.outbox.close()
         controller.database.close()

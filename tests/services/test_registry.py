@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners
+from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners, MemoryWorkshop
 from migrated import new_home
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -72,7 +72,7 @@ def test_a_key_is_generated_once_and_kept_as_a_hash_alone(database: Database, se
 
 
 def test_nobody_else_can_look_into_a_home(settings: Settings) -> None:
-    Controller(settings, MemoryFleet(), MemoryLauncher(), MemoryLearners()).database.close()
+    Controller(settings, MemoryFleet(), MemoryLauncher(), MemoryLearners(), MemoryWorkshop(settings)).database.close()
     assert stat.S_IMODE(settings.home_folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((settings.home_folder / "circadian.db").stat().st_mode) == 0o600
     settings.home_folder.chmod(0o755)

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from in_memory import KEY, WAIT_SECONDS, MemoryFleet, MemoryLauncher, MemoryLearners, Night, Service
+from in_memory import KEY, WAIT_SECONDS, MemoryFleet, MemoryLauncher, MemoryLearners, MemoryWorkshop, Night, Service
 from sqlalchemy import select, update
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -246,7 +246,7 @@ class World:
 def listening(settings: Settings, base: Path) -> Iterator[World]:
     """A controller on a port of 127.0.0.1, with an in-memory cluster."""
     fleet, launcher = MemoryFleet(), MemoryLauncher()
-    controller = Controller(settings, fleet, launcher, MemoryLearners())
+    controller = Controller(settings, fleet, launcher, MemoryLearners(), MemoryWorkshop(settings))
     controller.keys.provide()
     streams = CutStreams(create_app(controller))
     server = uvicorn.Server(uvicorn.Config(streams, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1))
