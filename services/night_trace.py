@@ -124,7 +124,7 @@ class _Night:
                 self._begin_attempt(event)
             self.implied = False
             assert self.attempt is not None
-            number = {"circadian.attempt": int(event.data.get("attempt", self.attempts))}
+            number: dict[str, Value] = {"circadian.attempt": int(event.data.get("attempt", self.attempts))}
             self.attempt = replace(self.attempt, attributes=number)
         elif event.type == "sleep.stage_started":
             self._begin_stage(event, stage)
@@ -230,8 +230,10 @@ def _left(stage: Told, at: float, calm: bool) -> Told:
 
 
 def _moment(event: Event) -> Moment:
-    data = {f"circadian.{name}": value for name in KEPT if isinstance(value := event.data.get(name), str | int)}
-    return Moment(event.type, event.created_at, data | ({"error.type": code} if (code := _code(event.data, "")) else {}))
+    data: dict[str, Value] = {f"circadian.{name}": value for name in KEPT if isinstance(value := event.data.get(name), str | int)}
+    if code := _code(event.data, ""):
+        data["error.type"] = code
+    return Moment(event.type, event.created_at, data)
 
 
 def _code(data: Json, otherwise: str = "unknown") -> str:

@@ -93,8 +93,9 @@ def _spans(tx: Session, row: UntoldTrace) -> list[Told]:
         sleep = tx.scalar(select(Sleep).where(Sleep.id == row.object))
         return _of_night(tx, sleep, row.life) if sleep else []
     rollout = tx.scalar(select(Rollout).where(Rollout.id == row.object))
-    version = rollout and tx.scalar(select(Version).where(Version.id == rollout.to_version))
-    return rollout_spans(rollout, version) if rollout else []
+    if rollout is None:
+        return []
+    return rollout_spans(rollout, tx.scalar(select(Version).where(Version.id == rollout.to_version)))
 
 
 def _of_night(tx: Session, sleep: Sleep, life: int) -> list[Told]:

@@ -19,8 +19,8 @@ from services.tracing import Tracing, parent_of
 
 TRACED = "/v1/"
 """Probes and pages are not."""
-OTHER = "_OTHER"
-"""Methods that the conventions do not name."""
+OTHER, NAMELESS = "_OTHER", "HTTP"
+"""A method that is none of HTTP's, as an attribute, and in a span's name."""
 GONE = "client_gone"
 
 
@@ -36,7 +36,7 @@ class Traced:
             return
         method = scope["method"] if scope["method"] in METHODS else OTHER
         known = {"http.request.method": method, "url.scheme": scope["scheme"], "network.protocol.version": scope["http_version"]}
-        span = self.tracer.start_span(method, parent_of(brought(scope)), SpanKind.SERVER, known)
+        span = self.tracer.start_span(NAMELESS if method == OTHER else method, parent_of(brought(scope)), SpanKind.SERVER, known)
         told: list[int] = []
 
         async def noted(message: Message) -> None:
@@ -65,7 +65,7 @@ def brought(scope: Scope) -> TraceContext | None:
 def _end(span: Span, scope: Scope, method: str, status: int | None, error: str | None) -> None:
     route = getattr(scope.get("route"), "path", None)
     if route is not None:
-        span.update_name(f"{method} {route}")
+        span.update_name(f"{NAMELESS if method == OTHER else method} {route}")
         span.set_attribute("http.route", route)
     if status is None and error is not None:
         status = int(HTTPStatus.INTERNAL_SERVER_ERROR)

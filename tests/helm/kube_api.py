@@ -216,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _patch(self) -> tuple[int, Object]:
         asked, store, manager = self._asked(), self.api.store, self._manager()
         type = self.headers.get("Content-Type", "").partition(";")[0]
-        change = yaml.load(self._raw(), Loader=kube_schemas.FAST) if type == "application/apply-patch+yaml" else json.loads(self._raw())
+        change = (
+            yaml.load(self._raw(), Loader=kube_schemas.FAST) if type == "application/apply-patch+yaml" else json.loads(self._raw())
+        )
         if asked.part == "scale":
             return 200, self._rescale(asked, change)
         if type == "application/apply-patch+yaml":

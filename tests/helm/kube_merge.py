@@ -151,10 +151,15 @@ def apply(live: Object, applied: Object, manager: str, owners: Owners, node: Nod
                 paths.discard(path)
     others = set().union(*left.values())
     result = copy.deepcopy(live)
-    for path in sorted(owners.get(manager, set()) - wanted.keys(), key=len, reverse=True):
-        if not any(other[: len(path)] == path for other in others | wanted.keys()):
+    for path in sorted(owners.get(manager, set()) - wanted.keys(), key=len):  # an item before what is in it
+        if not _is_key(path) and not any(other[: len(path)] == path for other in others | wanted.keys()):
             _take_away(result, path, node)
     return _lay_over(result, applied, node), {**left, manager: set(wanted)}
+
+
+def _is_key(path: Path) -> bool:
+    """Whether it is what its item is known by, which goes with the item alone."""
+    return len(path) > 1 and isinstance(path[-2], Item) and path[-1] in dict(path[-2])
 
 
 def _take_away(value: Any, path: Path, node: Node) -> None:

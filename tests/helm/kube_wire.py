@@ -1,4 +1,4 @@
-"""What helm and kubectl send as protobuf, as the JSON that it stands for: Secrets, in which helm keeps releases, and DeleteOptions.
+"""What helm and kubectl send as protobuf, as the JSON that it stands for: Secrets, in which helm keeps releases, and a few more.
 
 A body is `k8s\\0` and a runtime.Unknown (1: apiVersion and kind, 2: the object's own message). Field numbers are those of generated.proto
 in k8s.io/api/core/v1 and k8s.io/apimachinery/pkg/apis/meta/v1; a field that is not in the tables here raises KeyError."""
@@ -34,6 +34,7 @@ MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
         4: ("stringData", "texts"),
         5: ("immutable", "truth"),
     },
+    "ConfigMap": {1: ("metadata", "ObjectMeta"), 2: ("data", "texts"), 3: ("binaryData", "bytes"), 4: ("immutable", "truth")},
     "DeleteOptions": {
         1: ("gracePeriodSeconds", "number"),
         2: ("preconditions", "Preconditions"),

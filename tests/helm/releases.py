@@ -15,6 +15,8 @@ from tests.helm.tools import helm
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "circadian"
+OLDEST, NEWEST = "1.31", "1.37"
+"""The releases of Kubernetes that the chart supports."""
 NAMESPACE = "models"
 COMMAND_SECONDS = 120.0
 TIMEOUT = "30s"
@@ -93,3 +95,20 @@ def holds(there: Any, said: Any) -> bool:
     if isinstance(said, list) and isinstance(there, list):
         return len(there) == len(said) and all(map(holds, there, said))
     return bool(there == said)
+
+
+def controller(api: KubeApi) -> Object:
+    """The Deployment of the only release."""
+    (found,) = (each for each in api.list("Deployment", NAMESPACE) if each["metadata"]["name"].endswith("-controller"))
+    return found
+
+
+def controllers(api: KubeApi) -> list[Object]:
+    """Its pods."""
+    return [each for each in api.list("Pod", NAMESPACE) if each["metadata"]["name"].startswith(controller(api)["metadata"]["name"])]
+
+
+def image(value: Object) -> str:
+    """That all containers of a workload come from."""
+    (name,) = {each["image"] for each in value["spec"]["template"]["spec"]["containers"]}
+    return str(name)

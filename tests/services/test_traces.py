@@ -370,7 +370,7 @@ def test_requests_are_told_by_their_routes_and_errors_without_words(traced: Serv
     assert not found.failed
     (missing,) = told(traced, sink, "GET")
     assert (missing.attributes["http.response.status_code"], missing.failed) == (404, False)
-    (other,) = told(traced, sink, "_OTHER")
+    (other,) = told(traced, sink, "HTTP /v1/deployments")
     assert other.attributes["http.request.method"] == "_OTHER"
     assert not [span for span in sink.spans if "readyz" in span.name]
     assert not any(b"heptagon" in body.lower() for body in sink.raw)

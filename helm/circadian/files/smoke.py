@@ -30,7 +30,9 @@ def main() -> None:
 
 def expect(response: httpx.Response, *statuses: int) -> httpx.Response:
     if response.status_code not in statuses:
-        sys.exit(f"{response.request.method} {response.request.url.path}: {response.status_code}, not {statuses}: {response.text[:2000]}")
+        sys.exit(
+            f"{response.request.method} {response.request.url.path}: {response.status_code}, not {statuses}: {response.text[:2000]}"
+        )
     return response
 
 

@@ -38,6 +38,14 @@
 {{- fail (printf "%s.accessModes must have ReadWriteMany, since several nodes use it; set storage.singleNode=true where everything runs on one" $volume) -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $_ := $v.ray.env -}}
+{{- if regexMatch "^RAY_AUTH_|(TOKEN|SECRET|KEY|PASSWORD|PASSWD|CREDENTIALS)$" $name -}}
+{{- fail (printf "ray.env.%s is for no values file: give secrets by envFrom of a group, and Ray's token by ray.auth.existingSecret" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey $v.ray.groups "head" -}}
+{{- fail "ray.groups.head: KubeRay's name for the head's own group; choose another, or see ray.head" -}}
+{{- end -}}
 {{- $roles := list -}}
 {{- range $name, $group := $v.ray.groups -}}
 {{- if $group.enabled -}}

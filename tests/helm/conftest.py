@@ -1,0 +1,30 @@
+"""The chart's tests: an API with what an operator makes beforehand, and helm on it, 3 on the oldest Kubernetes and 4 on the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.helm.kube_api import KubeApi, kube_api
+from tests.helm.releases import NEWEST, OLDEST, Helm, prepare
+
+
+@pytest.fixture(params=[(3, OLDEST), (4, NEWEST)], ids=lambda both: f"helm{both[0]}-kubernetes{both[1]}")
+def both(request: pytest.FixtureRequest) -> tuple[Literal[3, 4], str]:
+    """Versions of helm and of Kubernetes."""
+    return request.param
+
+
+@pytest.fixture
+def api(both: tuple[Literal[3, 4], str]) -> Iterator[KubeApi]:
+    with kube_api(both[1]) as api:
+        prepare(api)
+        yield api
+
+
+@pytest.fixture
+def helm(both: tuple[Literal[3, 4], str], api: KubeApi, tmp_path: Path) -> Helm:
+    return Helm(both[0], api, tmp_path)
