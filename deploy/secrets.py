@@ -1,7 +1,7 @@
 """`python3 deploy/secrets.py [FOLDER]`: make the secrets that deploy/compose.yaml names and that are not there yet.
 
-It needs nothing but Python. The folder is its owner's alone. The files in it can be read by whoever reaches them, because compose hands each to containers as it lies
-here and their users are not this one; nobody reaches them through the folder.
+It needs nothing but Python. The folder is its owner's alone. The files in it can be read by whoever reaches them, because compose hands
+each to containers as it lies here and their users are not this one; nobody reaches them through the folder.
 """
 
 from __future__ import annotations

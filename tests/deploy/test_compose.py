@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def services(overlays: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
 
 
 def published(overlays: tuple[str, ...]) -> set[tuple[str, str, int]]:
-    return {(name, port["host_ip"], port["target"]) for name, service in services(overlays).items() for port in service.get("ports", [])}
+    return {
+        (name, port["host_ip"], port["target"]) for name, service in services(overlays).items() for port in service.get("ports", [])
+    }
 
 
 @every_set
@@ -143,8 +146,14 @@ def test_grafana_knows_nobody_who_has_not_logged_in() -> None:
 def test_prometheus_asks_services_that_are_there_at_ports_that_they_open() -> None:
     scraped = yaml.safe_load((DEPLOY / "monitoring/prometheus.yaml").read_text())["scrape_configs"]
     found = {(name, part["port"]) for job in scraped for part in job.get("dns_sd_configs", []) for name in part["names"]}
-    found |= {(name, int(port)) for job in scraped for part in job.get("static_configs", []) for name, port in map(_split, part["targets"])}
-    assert found == {("controller", 8701), *((name, 8080) for name in ("controller", "ray-head", "ray-worker")), ("ray-head", 44217), ("ray-head", 44227)}
+    found |= {
+        (name, int(port))
+        for job in scraped
+        for part in job.get("static_configs", [])
+        for name, port in map(_split, part["targets"])
+    }
+    nodes = {(name, 8080) for name in ("controller", "ray-head", "ray-worker")}
+    assert found == {("controller", 8701), ("ray-head", 44217), ("ray-head", 44227)} | nodes
     assert services()["controller"]["environment"]["CIRCADIAN_METRICS_PORT"] == "8701"
     for name in RAY:
         assert "--metrics-export-port=8080" in services()[name]["command"]
@@ -170,9 +179,12 @@ def _split(target: str) -> tuple[str, str]:
 
 
 def test_the_version_of_our_images_is_the_projects() -> None:
-    import tomllib
-
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    images = {service["image"] for overlays in SETS for service in services(overlays).values() if service["image"].startswith("circadian/")}
+    images = {
+        service["image"]
+        for overlays in SETS
+        for service in services(overlays).values()
+        if service["image"].startswith("circadian/")
+    }
     assert {image.partition(":")[2] for image in images} == {version}
     assert dockerfile().stages["controller"].of("ARG")[0].value == f"VERSION={version}"

@@ -51,10 +51,15 @@ def test_the_database_url_opens_the_database_that_compose_starts(tmp_path: Path)
     secrets = made(tmp_path / "secrets")
     server = configured()["services"]["postgres"]["environment"]
     url = make_url(secrets["database_url"])
-    assert (url.username, url.database, url.password) == (server["POSTGRES_USER"], server["POSTGRES_DB"], secrets["postgres_password"])
+    assert (url.username, url.database, url.password) == (
+        server["POSTGRES_USER"],
+        server["POSTGRES_DB"],
+        secrets["postgres_password"],
+    )
     assert (url.drivername, url.host, url.port) == ("postgresql", "postgres", 5432)
 
 
 def test_git_does_not_take_them() -> None:
-    done = subprocess.run(["git", "check-ignore", "deploy/secrets/api_key", "deploy/.env"], cwd=DEPLOY.parent, capture_output=True, text=True)
-    assert done.stdout.split() == ["deploy/secrets/api_key", "deploy/.env"]
+    names = ["deploy/secrets/api_key", "deploy/.env"]
+    done = subprocess.run(["git", "check-ignore", *names], cwd=DEPLOY.parent, capture_output=True, text=True)
+    assert done.stdout.split() == names
