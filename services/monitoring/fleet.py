@@ -9,8 +9,8 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from circadian import metrics
+from circadian.memory.folder import version_state
 from circadian.memory.state import ExpertState
-from circadian.memory.version import version_state
 from circadian.specs import Autoscale
 from services import promotion, registry
 from services.fleet import ServingSpec
