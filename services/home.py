@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+log = logging.getLogger(__name__)
 Tenant = Literal["controller", "stack"]
 """Who holds a home: the process that writes its database, and the one that started Ray and that process."""
 MARK = "circadian.home"
@@ -26,7 +28,8 @@ class HomeRefused(Exception):
 def private_folder(folder: Path) -> None:
     """Make a home that only its owner can look into; one that is there is closed to everybody but owner and group.
 
-    Raises HomeRefused for a folder that has something in it and is no home: it is not ours to close.
+    One of another user, in which this one may write, is taken as it is. Raises HomeRefused for a folder that has something in it and
+    is no home: it is not ours to close.
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +44,15 @@ def private_folder(folder: Path) -> None:
             "(or CIRCADIAN_HOME)"
         )
     (folder / MARK).touch(mode=0o600)
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & OTHERS:
+    there = folder.stat()
+    mode = stat.S_IMODE(there.st_mode)
+    if not mode & OTHERS:
+        return
+    if there.st_uid == os.geteuid():
         folder.chmod(mode & ~OTHERS)
+    else:
+        # A volume that belongs to root and the group, as Kubernetes mounts them: what is written into it is closed by the umask.
+        log.info("%s belongs to another user, who alone could close it", folder)
 
 
 class HomeLock:

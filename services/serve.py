@@ -21,17 +21,18 @@ from services.launcher import RayLauncher
 from services.learners import RayLearners
 from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
+from services.secret_files import SecretsUnreadable
 from services.settings import Settings
 from services.signing import Signing
 from services.workshop import RayWorkshop
 
 
 def main() -> None:
-    """Serve until a signal ends it. Ends with an error text where the home or the port is somebody else's."""
+    """Serve until a signal ends it. Ends with an error text where the home or the port is somebody else's, or secrets cannot be read."""
     os.umask(0o077)  # what people told their model is for no other user of this machine
     naming.configure()
-    settings = Settings()
     try:
+        settings = Settings()
         with _hold(settings), listening(settings.host, settings.port) as sock:
             fleet = RayFleet(settings, Signing(settings).trusted_hex)
             controller = Controller(settings, fleet, RayLauncher(settings), RayLearners(), RayWorkshop(settings, fleet))
@@ -47,7 +48,7 @@ def main() -> None:
             server = uvicorn.Server(config)
             server.run(sockets=[sock])
             controller.metrics.close()
-    except (HomeRefused, PortInUse) as error:
+    except (HomeRefused, PortInUse, SecretsUnreadable) as error:
         sys.exit(str(error))
     if not server.started:
         sys.exit("the service did not start; the reason is above")

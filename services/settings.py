@@ -1,4 +1,5 @@
-"""Settings of the service: one place, every wait named. Each field can be given as the environment variable CIRCADIAN_<FIELD>."""
+"""Settings of the service: one place, every wait named. Each field can be given as the environment variable CIRCADIAN_<FIELD>; secrets
+also as files (secret_files.py)."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from services.secret_files import SecretFiles
 from services.webhooks.reach import Reach
 
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -29,7 +31,7 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Where Prometheus finds this controller's metrics, without a key, so never where clients can reach it; None: nowhere."""
-    database_url: str = ""
+    database_url: Annotated[str, Field(repr=False)] = ""
     """SQLAlchemy URL; empty means a SQLite file in the home folder."""
     api_key: SecretStr | None = None
     """The one valid key; without it a key is generated at the first start."""
@@ -45,7 +47,7 @@ class Settings(BaseSettings):
     """After which another controller leads where the one that leads says nothing."""
     workflow_poll_seconds: Seconds = 1.0
     """Between two looks of the durable workflows' own machinery; a recovered sleep goes on after about as long."""
-    workflow_database_url: str = ""
+    workflow_database_url: Annotated[str, Field(repr=False)] = ""
     """Of the durable workflows; empty means the registry's PostgreSQL, or a SQLite file in the home folder."""
     ray_address: str = "127.0.0.1:6379"
     ray_dashboard: str = "http://127.0.0.1:8265"
@@ -161,6 +163,18 @@ class Settings(BaseSettings):
     """Completions a client may ask for, of one prompt."""
     most_prompts: Annotated[int, Field(ge=1)] = 64
     """Prompts of one request to /v1/completions."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code, then variables, then files. Making settings raises SecretsUnreadable."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     @property
     def home_folder(self) -> Path:
