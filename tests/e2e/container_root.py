@@ -59,6 +59,8 @@ class Run(TypedDict):
     binds: list[Bind]
     files: dict[str, str]
     """Of /etc, with their text."""
+    absent: list[str]
+    """Paths of this machine's root that the image has not."""
     read_only: bool
     workdir: str
     privileges: list[str]
@@ -83,7 +85,7 @@ def run(spec: Run, told: int) -> None:
     """Becomes the container's command; returns never."""
     scratch = Path(spec["scratch"])
     _mount("-t", "tmpfs", "-o", "mode=755", "layers", str(scratch))
-    root = _image(scratch, spec["files"], spec["binds"])
+    root = _image(scratch, spec)
     for number, bind in enumerate(sorted(spec["binds"], key=lambda bind: bind["target"])):
         _bind(bind, root, scratch / f"bind-{number}")
     _mount("-t", "proc", "-o", "nosuid,nodev,noexec", "proc", f"{root}/proc")
@@ -102,7 +104,7 @@ def run(spec: Run, told: int) -> None:
     os.execve("/usr/bin/setpriv", ["setpriv", *rights, "--", *spec["argv"]], spec["environment"])
 
 
-def _image(scratch: Path, files: dict[str, str], binds: list[Bind]) -> Path:
+def _image(scratch: Path, spec: Run) -> Path:
     """An overlay over this machine's root in which the rest is hidden, and every mount point is there."""
     upper, work, root = scratch / "upper", scratch / "work", scratch / "root"
     for folder in (upper, work, root):
@@ -117,14 +119,17 @@ def _image(scratch: Path, files: dict[str, str], binds: list[Bind]) -> Path:
             _white(upper / name)
     for folder in ("dev", "proc", "sys", "tmp", "etc"):
         (upper / folder).mkdir(mode=0o755, exist_ok=True)
-    for name, text in files.items():
+    for path in spec["absent"]:
+        (upper / path).parent.mkdir(parents=True, exist_ok=True)
+        _white(upper / path)
+    for name, text in spec["files"].items():
         (upper / "etc" / name).write_text(text)
         (upper / "etc" / name).chmod(0o644)
     _devices(scratch / "dev")
     options = f"lowerdir=/,upperdir={upper},workdir={work}"
     _mount("-t", "overlay", "-o", options, "image", str(root))
     _mount("--rbind", str(scratch / "dev"), f"{root}/dev")
-    for bind in sorted(binds, key=lambda bind: bind["target"]):
+    for bind in sorted(spec["binds"], key=lambda bind: bind["target"]):
         _mount_point(root, bind)
     return root
 

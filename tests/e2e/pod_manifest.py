@@ -85,6 +85,8 @@ class Image:
     environment: Mapping[str, str]
     without: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Names that a folder of it has here but not in the image."""
+    absent: Sequence[str] = ()
+    """Paths of this machine's root, without the first slash, that the image has not."""
     user: int = 1000
     group: int = 1000
     workdir: str = "/"

@@ -277,6 +277,7 @@ class RunningPod:
         run = {
             "binds": [*_of_image(image), *(_mount(mount, self._volumes) for mount in spec.get("volumeMounts", []))],
             "files": etc,
+            "absent": list(image.absent),
             "read_only": read_only_root(spec),
             "workdir": spec.get("workingDir", image.workdir),
             "privileges": privileges(pod, spec, image),

@@ -105,6 +105,7 @@ print(json.dumps({
     'processes': [int(name) for name in os.listdir('/proc') if name.isdigit()],
     'shm': os.statvfs('/dev/shm').f_blocks * os.statvfs('/dev/shm').f_frsize,
     'outside': outside(), 'mounted': dict(mounted()),
+    'env': os.path.exists('/usr/bin/env'),
     'devices': [name for name in os.listdir('/dev') if os.access('/dev/' + name, os.W_OK)],
 }))
 """
@@ -113,7 +114,12 @@ print(json.dumps({
 def image(_: str) -> Image:
     """Python, and nothing else."""
     path = f"{PYTHON}/bin:/usr/bin:/bin"
-    return Image({str(PYTHON): PYTHON}, {"PATH": path, "HOME": "/home/data", "PYTHONUNBUFFERED": "1"}, entrypoint=("python3",))
+    return Image(
+        {str(PYTHON): PYTHON},
+        {"PATH": path, "HOME": "/home/data", "PYTHONUNBUFFERED": "1"},
+        absent=("usr/bin/env",),
+        entrypoint=("python3",),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,7 @@ def test_what_is_referred_to_is_there(seen: Object, machine: Machine) -> None:
 def test_nothing_else_of_this_machine_is_seen(seen: Object) -> None:
     assert seen["tmp"] == []
     assert seen["root"] == ["data"]
+    assert not seen["env"]
     assert len(seen["processes"]) < 10
     assert seen["outside"] == "No route to host"
 
