@@ -145,6 +145,8 @@ class _Night:
         elif self.attempt is None:
             self._begin_attempt(event)
             self.implied = True
+        elif event.created_at < self.attempt.start:  # of the same moment as the cluster's word, or by another clock
+            self.attempt = replace(self.attempt, start=event.created_at)
         if stage in self.stages:
             self.done.append(_left(self.stages.pop(stage), event.created_at, calm=False))
         above = self.attempt.context if self.attempt else self.root

@@ -51,7 +51,8 @@ class RayWorkshop:
         try:
             async with asyncio.timeout(self.settings.workshop_seconds):
                 ref = await self.fleet.put(partial(work_ref, request, hub_token()))
-                answer, ref = Answer.model_validate_json(await self.fleet.answered(ref)), None
+                text: str = await self.fleet.answered(ref)
+                answer, ref = Answer.model_validate_json(text), None
                 return answer
         except TimeoutError as error:
             seconds = f"{self.settings.workshop_seconds:g} s"

@@ -71,8 +71,7 @@ def test_an_unknown_field_of_a_custom_object_is_found() -> None:
 
 def test_the_schemas_of_everything_custom_are_asked_in_production() -> None:
     made = {object["kind"] for object in objects("gpu-production")}
-    without_alerts = set() if (CHART / "alerts.yaml").exists() else {"PrometheusRule"}
-    assert made >= set(CUSTOM) - without_alerts
+    assert made >= set(CUSTOM)
 
 
 @pytest.mark.parametrize("name", NAMES)
