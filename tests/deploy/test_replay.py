@@ -1,4 +1,4 @@
-"""The controller's image, built as its Dockerfile says but without an engine: it starts without torch, and its bill of materials is whole."""
+"""The controller's image, built as its Dockerfile says but without an engine: it starts without torch, its bill of materials is whole."""
 
 from __future__ import annotations
 
