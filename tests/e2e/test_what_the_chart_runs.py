@@ -18,11 +18,12 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from chart_images import image
+from chart_images import SOURCE, image
 from chart_release import TOKEN, Release
 from pod_manifest import Image, Object, Pod
 from running_pods import Machine, why_not
 
+from circadian.nursery.ship import WEIGHTS
 from circadian.nursery.world import Day, World
 from services.client import Circadian
 from services.demo import live
@@ -165,11 +166,8 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
 
 def live_through(life: Life) -> None:
     """A deployment, a day, a night, and `helm test`."""
-    weights = "from circadian.nursery.ship import WEIGHTS; print(WEIGHTS)"
-    first = life.machine.running[life.controllers[0].name]
-    model = first.execute(first.container("controller"), ["python", "-c", weights], 60).stdout.strip()
     with Circadian(f"http://{life.controllers[0].address}:8700", SECRETS["api_key"]) as client:
-        client.deployments.create(MODEL, {"model": model})
+        client.deployments.create(MODEL, {"model": str(SOURCE / WEIGHTS.relative_to(ROOT))})
         client.awake(MODEL, START_SECONDS)
         life.recall["before"] = recall(client, life.day)
         live(life.day, client)
