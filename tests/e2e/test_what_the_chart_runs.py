@@ -92,7 +92,7 @@ class Life:
     sleep: Any = None
     jobs: list[Object] = field(default_factory=list)
     """Ray's, after the night."""
-    nodes: list[Object] = field(default_factory=list)
+    nodes: Object = field(default_factory=dict)
     tested: bool = False
     processes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Of each container, as the kernel tells of them, while the night's result serves."""
@@ -176,7 +176,7 @@ def live_through(life: Life) -> None:
         for event in client.sleeps.watch(sleep.id):
             assert time.monotonic() < deadline, f"the night did not end; the last it told was {event}"
         life.sleep = client.sleeps.get(sleep.id)
-        life.jobs, life.nodes = life.dashboard("/api/jobs/"), life.dashboard("/nodes?view=summary")["data"]["summary"]
+        life.jobs, life.nodes = life.dashboard("/api/jobs/"), life.dashboard("/api/v0/nodes")
         life.recall["after"] = recall(client, life.day)
     life.release.test()
     life.tested = True
@@ -241,7 +241,7 @@ def test_the_nights_driver_ran_on_the_learners_node(life: Life) -> None:
 
 
 def test_ray_sees_each_pod_as_a_node(life: Life) -> None:
-    addresses = {node["ip"] for node in life.nodes if node["raylet"]["state"] == "ALIVE"}
+    addresses = {node["node_ip"] for node in life.nodes["data"]["result"]["result"] if node["state"] == "ALIVE"}
     assert addresses == {pod.address for pod in [*life.controllers, *life.release.of_kind("RayCluster")]}
 
 
