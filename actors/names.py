@@ -69,11 +69,6 @@ def vllm_environment() -> dict[str, str]:
     }
 
 
-def workshop_environment() -> dict[str, str]:
-    """Environment of a process that looks into models: whether it may fetch one is said by whoever asks, not by its node."""
-    return {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0")}
-
-
 def learner_environment() -> dict[str, str]:
     """Environment of a learner process."""
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")}

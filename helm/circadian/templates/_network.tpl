@@ -45,11 +45,13 @@
     {{- include "circadian.rayPorts" . | nindent 4 }}
 {{- end -}}
 
-{{- define "circadian.internetEgress" -}}
+{{- define "circadian.apiServerEgress" -}}
 - to:
-    - ipBlock: {cidr: 0.0.0.0/0, except: {{ .Values.networkPolicy.internet.except | toJson }}}
+    {{- range .Values.networkPolicy.apiServer.cidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
   ports:
-    {{- range .Values.networkPolicy.internet.ports }}
+    {{- range .Values.networkPolicy.apiServer.ports }}
     - {protocol: TCP, port: {{ . }}}
     {{- end }}
 {{- end -}}

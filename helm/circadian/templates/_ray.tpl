@@ -1,5 +1,4 @@
-{{/* The Ray container of a head or a worker. Called with root, name, image, resources, ports, head and fetches (booleans), env and
-envFrom. Whether the hub is asked is said to what fetches, and by the controller: all else reads the cache alone. */}}
+{{/* The Ray container of a head or a worker. Called with root, name, image, resources, ports, head (a boolean), env and envFrom. */}}
 {{- define "circadian.rayContainer" -}}
 - name: {{ .name }}
   image: {{ include "circadian.image" (dict "root" .root "image" .image) }}
@@ -34,12 +33,7 @@ envFrom. Whether the hub is asked is said to what fetches, and by the controller
   volumeMounts:
     {{- include "circadian.rayMounts" .root | nindent 4 }}
     {{- include "circadian.homeMount" .root | nindent 4 }}
-    - {name: models, mountPath: /var/cache/circadian/models, readOnly: {{ not .fetches }}}
-{{- end -}}
-
-{{/* Whether nodes of a group fetch models. Called with root and group. */}}
-{{- define "circadian.fetches" -}}
-{{- if and .root.Values.hub.fetch (has "wake" .group.roles) }}true{{ end -}}
+    - {name: models, mountPath: /var/cache/circadian/models, readOnly: true}
 {{- end -}}
 
 {{/* Where the Ray dashboard finds its numbers and its panels. */}}
