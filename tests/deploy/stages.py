@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
+from tests.deploy.tools import DEPLOY, ROOT, missing
 
-from tests.deploy.tools import DEPLOY, ROOT
-
-dockerfile_parse = pytest.importorskip("dockerfile_parse", reason="run `make .venv/.images`")
+if find_spec("dockerfile_parse") is None:
+    missing("dockerfile_parse")
 FLAG = re.compile(r"^--[a-z]+(?:=\S+)?\s+")
 
 
@@ -61,7 +61,9 @@ class Dockerfile:
 @cache
 def dockerfile() -> Dockerfile:
     """Raises ValueError for an instruction before the first stage that is no ARG."""
-    parser = dockerfile_parse.DockerfileParser(fileobj=io.BytesIO((DEPLOY / "Dockerfile").read_bytes()))
+    from dockerfile_parse import DockerfileParser
+
+    parser = DockerfileParser(fileobj=io.BytesIO((DEPLOY / "Dockerfile").read_bytes()))
     found = Dockerfile({}, {})
     stage: Stage | None = None
     for part in parser.structure:

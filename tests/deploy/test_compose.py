@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -18,6 +19,8 @@ SETS = [(), *((overlay,) for overlay in OVERLAYS), OVERLAYS]
 OURS = ("migrate", "controller", "ray-node", "ray-head", "ray-worker")
 RAY = ("ray-node", "ray-head", "ray-worker")
 IMAGE = re.compile(r"[a-z/-]+:v?\d[\w.-]*")
+
+PROMTOOL = shutil.which("promtool")
 
 every_set = pytest.mark.parametrize("overlays", SETS, ids=lambda names: "+".join(names) or "alone")
 
@@ -157,6 +160,19 @@ def test_prometheus_asks_services_that_are_there_at_ports_that_they_open() -> No
     assert services()["controller"]["environment"]["CIRCADIAN_METRICS_PORT"] == "8701"
     for name in RAY:
         assert "--metrics-export-port=8080" in services()[name]["command"]
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
+def test_prometheus_takes_its_configuration_and_the_charts_rules(tmp_path: Path) -> None:
+    text = (
+        (DEPLOY / "monitoring/prometheus.yaml")
+        .read_text()
+        .replace("/etc/prometheus/alerts.yaml", str(ROOT / "helm/circadian/alerts.yaml"))
+    )
+    (tmp_path / "prometheus.yaml").write_text(text)
+    done = subprocess.run([str(PROMTOOL), "check", "config", tmp_path / "prometheus.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"SUCCESS: [1-9]\d* rules found", done.stdout)
 
 
 def test_what_grafana_and_prometheus_read_is_mounted() -> None:

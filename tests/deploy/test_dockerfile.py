@@ -58,6 +58,19 @@ def test_what_an_image_writes_lies_on_volumes(image: str) -> None:
     assert [path for path in written if not path.startswith(("/tmp", "/var/lib/circadian", "/var/cache/circadian"))] == []
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_an_image_runs_is_found_in_its_environment(image: str) -> None:
+    paths = [value for stage in dockerfile().line(image) for name, value in stage.environment().items() if name == "PATH"]
+    assert paths == ["/opt/circadian/bin:$PATH"]
+
+
+def test_pip_is_the_base_images_wherever_something_is_installed() -> None:
+    """With the new environment, which has no pip, first on the path, `python -m pip` would be looked for in it."""
+    for name, stage in dockerfile().stages.items():
+        if any(" install --no-c" in step.value for step in stage.of("RUN")):
+            assert not [part for above in dockerfile().line(name) for part in above.environment() if part == "PATH"], name
+
+
 def test_no_image_has_a_secret_or_names_where_packages_come_from() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     words = [step.value for _, step in steps() if step.instruction in ("ENV", "ARG", "LABEL", "RUN")]

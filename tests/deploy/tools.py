@@ -41,11 +41,17 @@ def configured(*overlays: str) -> dict[str, Any]:
 
 
 def _binary(name: str, usual: Path) -> Path:
-    """Skips the test where there is none, loudly; fails it in CI, which has to bring them."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         pytest.skip("the packages carry these programs for Linux on amd64 alone")
     path = Path(os.environ[FOLDER]) / name if FOLDER in os.environ else usual / name
     if not os.access(path, os.X_OK):
-        message = f"there is no {path}: run `make .venv/.images`, or name a folder with it in {FOLDER}"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+        missing(str(path))
     return path
+
+
+def missing(what: str) -> None:
+    """Skips what is running, loudly; fails it in CI."""
+    message = f"there is no {what}: run `make .venv/.images`, or name a folder with hadolint and docker-compose in {FOLDER}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message, allow_module_level=True)
