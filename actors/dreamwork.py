@@ -160,6 +160,7 @@ class RayHands(Hands):
         task = ray.remote(work).options(
             num_cpus=self._learner.cpus_per_worker,
             num_gpus=self._learner.gpus_per_worker,
+            resources=names.role("learner"),
             max_retries=self._learner.max_failures,
             runtime_env={"env_vars": names.learner_environment()},
         )

@@ -60,6 +60,7 @@ class FastLearnerHandle:
                 lifetime="detached",
                 num_cpus=spec.cpus,
                 num_gpus=spec.gpus,
+                resources=names.role("learner"),
                 runtime_env={"env_vars": names.learner_environment()},
             )
             .remote("cuda" if spec.gpus else "cpu")

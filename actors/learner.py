@@ -31,6 +31,8 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from actors import names
 from actors.learn_request import Deliveries, LearnRequest, LearnResult
 from actors.rollout import RolloutHandle
+from actors.room import lacking
+from circadian.events import EventLog
 from circadian.specs import LearnerSpec, Spec
 
 __all__ = ["Deliveries", "LearnRequest", "LearnResult", "LearnerFailed", "learn"]
@@ -38,7 +40,7 @@ __all__ = ["Deliveries", "LearnRequest", "LearnResult", "LearnerFailed", "learn"
 CHECKPOINTS_KEPT = 2
 DRIVER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # report() is paced by it, 2 s if unset
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs appear in the dashboard's Train tab
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # runs are told at the dashboard, /api/train/v2/runs/v1
 }
 PATHS = ("home", "storage", "version", "rows", "cues")
 
@@ -62,6 +64,9 @@ def learn(request: LearnRequest) -> LearnResult:
     started, asked, request = time.monotonic(), time.time(), _absolute(request)
     Path(request.storage).mkdir(parents=True, exist_ok=True)
     _set_driver_environment(request.learner)
+    if why := lacking(room_of(request.learner)):
+        waiting = f"waits for learners: {why}"
+        EventLog(Path(request.home)).emit("sleep.waiting", waiting, waiting=waiting, room=room_of(request.learner))
     trainer = TorchTrainer(
         learn_in_process,
         train_loop_config={
@@ -113,8 +118,14 @@ class TrainCheckpoints:
 
 
 def _scaling(spec: LearnerSpec) -> ScalingConfig:
+    """Of the learner's processes. Ray Train's controller starts where `fit` is called: with the night's driver, on a learner's node."""
+    return ScalingConfig(num_workers=spec.workers, use_gpu=bool(spec.gpus_per_worker), resources_per_worker=room_of(spec))
+
+
+def room_of(spec: LearnerSpec) -> dict[str, float]:
+    """What one process of the learner asks Ray for."""
     gpus = {"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {}
-    return ScalingConfig(num_workers=spec.workers, use_gpu=bool(gpus), resources_per_worker={"CPU": spec.cpus_per_worker} | gpus)
+    return {"CPU": spec.cpus_per_worker} | gpus | names.role("learner")
 
 
 def _run_config(request: LearnRequest) -> RunConfig:

@@ -7,13 +7,15 @@ import os
 NAMESPACE = "circadian"
 ROLES_VARIABLE = "NODES_HAVE_ROLES"
 """Whether the cluster's nodes offer `circadian_<role>`: "1" where groups of nodes are roles (wake, rollout, learner)."""
+ROLE = "circadian_"
+"""How the resource's name begins."""
 ROLE_SHARE = 0.001
 """Of a node's role: it says where something runs, and limits nothing."""
 
 
 def role(name: str) -> dict[str, float]:
     """Custom resources that put an actor or a task on nodes of this role; none where the cluster's nodes have no roles."""
-    return {f"circadian_{name}": ROLE_SHARE} if os.environ.get(ROLES_VARIABLE) == "1" else {}
+    return {f"{ROLE}{name}": ROLE_SHARE} if os.environ.get(ROLES_VARIABLE) == "1" else {}
 
 
 WAKE_REPLICA = "replica"

@@ -116,6 +116,7 @@ class RolloutHandle:
                 namespace=names.NAMESPACE,
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
+                resources=names.role("rollout"),
                 runtime_env={"env_vars": names.vllm_environment()},
             )
             .remote(str(version_folder), engine)

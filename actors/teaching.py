@@ -43,6 +43,7 @@ def hold(request: LectureRequest, learner: LearnerSpec) -> tuple[Lecture, str]:
     task = ray.remote(give_in_process).options(
         num_cpus=learner.cpus_per_worker,
         num_gpus=learner.gpus_per_worker,
+        resources=names.role("learner"),
         max_retries=learner.max_failures,
         runtime_env={"env_vars": names.learner_environment()},
     )

@@ -70,6 +70,13 @@ def again(call: Callable[P, T]) -> Callable[P, T]:
     return tried
 
 
+def replica_options(num_cpus: float, num_gpus: float) -> dict[str, Any]:
+    """What a replica asks Ray for. Without roles there is no word of them: an option more would replace every replica that runs."""
+    role = names.role("wake")
+    room: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus} | ({"resources": role} if role else {})
+    return room | {"runtime_env": {"env_vars": names.vllm_environment()}}
+
+
 @dataclass(frozen=True)
 class Standing:
     """What Serve says of an application."""
@@ -80,6 +87,8 @@ class Standing:
     """Replicas that start."""
     failed: str = ""
     """Why none came up, and Serve has given up."""
+    said: str = ""
+    """What Serve says of replicas that start: which room they wait for, once that takes long."""
 
 
 class WakeHandle:
@@ -119,11 +128,7 @@ class WakeHandle:
             scale = {"autoscaling_config": bounds | {"target_ongoing_requests": replicas.target_ongoing_requests}}
         replica = serve.deployment(
             name=names.WAKE_REPLICA,
-            ray_actor_options={
-                "num_cpus": num_cpus,
-                "num_gpus": num_gpus,
-                "runtime_env": {"env_vars": names.vllm_environment()},
-            },
+            ray_actor_options=replica_options(num_cpus, num_gpus),
             max_ongoing_requests=MOST_REQUESTS,
             max_queued_requests=MOST_WAITING,
             graceful_shutdown_timeout_s=drain_seconds,
@@ -164,9 +169,9 @@ class WakeHandle:
         for replica in found.deployments.values():
             counts |= replica.replica_states
         failed = found.status is ApplicationStatus.DEPLOY_FAILED
-        why = " ".join([found.message, *(replica.message for replica in found.deployments.values())]) or "it does not say why"
+        said = " ".join([found.message, *(replica.message for replica in found.deployments.values())]).strip()
         coming = sum(counts.get(state, 0) for state in ("STARTING", "UPDATING", "RECOVERING"))
-        return Standing(counts.get("RUNNING", 0), coming, why if failed else "")
+        return Standing(counts.get("RUNNING", 0), coming, (said or "it does not say why") if failed else "", said)
 
     @staticmethod
     @again

@@ -15,6 +15,8 @@ from ray.exceptions import RayError
 from actors import names
 from actors.replies import Read
 from actors.rollout import RolloutHandle
+from actors.room import lacking, told
+from circadian.events import EventLog
 from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.memory.version import beginning_token
 from circadian.phases import Phases
@@ -62,6 +64,15 @@ def rollouts_of(recipe: Recipe) -> RolloutSpec:
     return spec.model_copy(update={"engine": engine})
 
 
+class RolloutsMissing(Exception):
+    """Rollout workers did not start in time; the message says what they wait for."""
+
+
+def room_of(spec: RolloutSpec) -> dict[str, float]:
+    """What one rollout worker asks Ray for."""
+    return {"CPU": spec.cpus_per_worker, "GPU": spec.gpus_per_worker} | names.role("rollout")
+
+
 class RolloutPool:
     """A Sampler of several workers. They start at once, beside whatever the night does meanwhile; the first delivery waits for them.
 
@@ -80,6 +91,8 @@ class RolloutPool:
             for i in range(spec.workers)
         ]
         self._ready = [worker.ready_ref() for worker in self._workers]
+        self._room = room_of(spec)
+        self._log = EventLog(Path(job.home))
         self._start_seconds, self._seconds = spec.engine.start_seconds, spec.engine.generate_seconds
         self._places = spec.engine.adapters
         self._phases = Phases()
@@ -97,10 +110,26 @@ class RolloutPool:
     def deliver(self, payload: bytes) -> None:
         """Every worker becomes the delivered version."""
         with self._phases.during("start"):
-            ray.get(self._ready, timeout=self._start_seconds)
+            self._await_start()
         with self._phases.during("deliver"):
             for worker in self._workers:
                 worker.deliver(payload)
+
+    def _await_start(self) -> None:
+        """Until every worker answers. Raises RolloutsMissing, and what a worker's start raised."""
+        _, left = ray.wait(self._ready, num_returns=len(self._ready), timeout=0.0)
+        if left and (why := lacking(self._room)):
+            log.warning("the night waits for its rollout workers: %s", why)
+            waiting = f"waits for rollout workers: {why}"
+            self._log.emit("sleep.waiting", waiting, waiting=waiting, room=dict(self._room))
+        _, left = ray.wait(self._ready, num_returns=len(self._ready), timeout=self._start_seconds)
+        if left:
+            why = lacking(self._room) or "nodes that could hold them are taken, or their engines take longer to start"
+            raise RolloutsMissing(
+                f"{len(left)} of {len(self._ready)} rollout workers ({told(self._room)} each) are not there after"
+                f" {self._start_seconds:g} s: {why}"
+            )
+        ray.get(self._ready)
 
     def sample(
         self,

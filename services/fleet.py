@@ -117,7 +117,8 @@ class Fleet(Protocol):
         many end their requests first. Raises FleetUnavailable."""
 
     async def free(self) -> tuple[float, float]:
-        """CPUs and GPUs of the cluster that nobody holds. Raises FleetUnavailable."""
+        """CPUs and GPUs that nobody holds; without end where nights have nodes of their own, because no replica has what they wait for.
+        Raises FleetUnavailable."""
 
     async def stop(self, deployment: str) -> None:
         """End the deployment's replicas, those that do not answer too."""

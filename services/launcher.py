@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -25,7 +25,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 THREADS = 4
 """Requests to Ray at the same time. Where Ray hangs they hang, and no other part of the controller with them."""
-PASSED_ON = ("RAY_TRAIN_ENABLE_STATE_TRACKING", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+PASSED_ON = (
+    "RAY_TRAIN_ENABLE_STATE_TRACKING",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "HF_HUB_OFFLINE",
+    "OMP_NUM_THREADS",
+    names.ROLES_VARIABLE,
+)
 """Environment variables a night's driver must share with the controller."""
 _STATES = {
     JobStatus.PENDING: Job.ALIVE,
@@ -34,6 +40,22 @@ _STATES = {
     JobStatus.FAILED: Job.FAILED,
     JobStatus.STOPPED: Job.STOPPED,
 }
+
+
+def driver_room() -> dict[str, Any]:
+    """What a night's driver asks Ray for: a learner's node, where nodes have roles; else nothing, and Ray starts it on the head.
+
+    It takes no CPU, however small a share: it waits for its learners for most of the night, and a learner that needs every CPU of the
+    node would wait for the share of the driver that waits for it. So it starts wherever a learner's node lives, and holds it until dawn.
+    """
+    role = names.role("learner")
+    return {"entrypoint_num_cpus": 0, "entrypoint_resources": role} if role else {}
+
+
+def asked_by_driver() -> str:
+    """What makes a driver wait, for people; nothing where it asks for nothing."""
+    offers = ", ".join(names.role("learner"))
+    return f": it asks for a node that offers {offers}; add one, or unset {names.ROLES_VARIABLE}" if offers else ""
 
 
 class LauncherUnavailable(Exception):
@@ -46,6 +68,8 @@ class JobReport:
 
     job: Job
     message: str = ""
+    pending: bool = False
+    """The cluster has taken it, and its driver has not begun."""
 
 
 class Launcher(Protocol):
@@ -85,6 +109,7 @@ class RayLauncher:
                     submission_id=submission_id,
                     metadata=metadata,
                     runtime_env={"env_vars": environment},
+                    **driver_room(),
                 )
             )
         except LauncherUnavailable as error:
@@ -99,7 +124,7 @@ class RayLauncher:
             return JobReport(Job.UNREACHABLE, str(error))
         except _NoSuchJob:
             return JobReport(Job.LOST, "the cluster does not know this job")
-        return JobReport(_STATES[info.status], info.message or "")
+        return JobReport(_STATES[info.status], info.message or "", pending=info.status is JobStatus.PENDING)
 
     async def stop(self, submission_id: str) -> None:
         try:

@@ -19,10 +19,10 @@ from circadian.specs import Autoscale, Recipe
 from services import dawn, registry, tail
 from services.attempts import backoff
 from services.fleet import ServingSpec
-from services.launcher import JobReport
+from services.launcher import JobReport, asked_by_driver
 from services.leader import Lease
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
-from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
+from services.placement import OWN, Asked, Cluster, Room, Unplaceable, held, needed, place
 from services.plan import ENDED_JOBS, Job, ahead
 from services.schedules.cooling import IN_A_ROW, JUDGED, cooling_until
 from services.settings import Settings
@@ -71,7 +71,8 @@ class Records:
             replicas = serving.replicas.min if isinstance(serving.replicas, Autoscale) else serving.replicas
             night = needed(Recipe.model_validate(row.recipe))
             try:
-                placed = place(cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free), night)
+                asked, cluster = cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free)
+                placed = OWN if self.settings.night_cluster_file else place(asked, cluster, night)
             except Unplaceable as error:
                 row.error = night_error("no_capacity", str(error))
                 return None
@@ -79,6 +80,16 @@ class Records:
             if placed.serving is not None:
                 registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
             return row.placed
+
+    def _pending(self, seen: Sleep) -> None:
+        """The cluster has taken the job, and starts it nowhere: say once what it asks for."""
+        if seen.status not in (SleepStatus.PREPARING, SleepStatus.RUNNING) or seen.waiting is not None:
+            return
+        with self.lease.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if sleep.status is seen.status and sleep.waiting is None:
+                sleep.waiting = f"waits for the cluster to start its driver{asked_by_driver()}"
+                registry.append_event(tx, sleep, "sleep.waiting", sleep.waiting, {"waiting": sleep.waiting}, level="warning")
 
     def _wait_for(self, waiting: str) -> None:
         with self.lease.write() as tx:

@@ -57,6 +57,8 @@ class Steps(Records):
         """When the cluster was last asked about the job."""
         self._unconfirmed = 0
         """Submissions in a row whose answer did not come."""
+        self._pending_since: float | None = None
+        """From when on the cluster has said that the job's driver has not begun."""
 
     async def _submit(self, sleep: Sleep, again: bool) -> None:
         """Written before it is done: whatever becomes of the submission, the attempt is one that may run."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,7 @@ from ray.serve.exceptions import RayServeException
 
 from actors import names
 from actors.replies import Proof, StreamHead
+from actors.room import nights_apart
 from actors.wake import Standing, WakeHandle, cluster_id
 from actors.wake_state import WakeBroken, read_wake
 from circadian.memory.envelope import DeliveryRefused
@@ -98,6 +100,8 @@ class RayFleet:
         try:
             async with asyncio.timeout(self.settings.ray_request_seconds):
                 there = await self._in_thread(ray.available_resources)
+                if await self._in_thread(nights_apart):
+                    return math.inf, math.inf
         except (TimeoutError, *NOT_ANSWERED) as error:
             raise FleetUnavailable(f"Ray does not say what is free: {error!r}") from error
         return there.get("CPU", 0.0), there.get("GPU", 0.0)
@@ -232,7 +236,7 @@ class RayFleet:
             log.warning("%d of %d replicas of %s have come up", standing.running, least, deployment)
             return
         await self.stop(deployment)
-        why = standing.failed or f"none answers after {self.settings.replica_start_seconds} s"
+        why = standing.failed or f"none answers after {self.settings.replica_start_seconds} s. {standing.said}".rstrip(". ")
         raise FleetUnavailable(f"the replicas of {deployment} do not start: {why}")
 
     async def _ended(self, deployment: str) -> bool:

@@ -51,11 +51,22 @@ class Settings(BaseSettings):
     """Of the durable workflows; empty means the registry's PostgreSQL, or a SQLite file in the home folder."""
     ray_address: str = "127.0.0.1:6379"
     ray_dashboard: str = "http://127.0.0.1:8265"
+    """As this service reaches Ray's dashboard: the interface for jobs is there, too."""
+    ray_dashboard_url: Annotated[str, Field(pattern="^(https?://.+)?$")] = ""
+    """As a browser reaches it, for the links from sleeps; empty means at the same address."""
+    night_cluster_file: Path | None = None
+    """A RayJob (YAML) whose cluster KubeRay brings up for each night alone (night_clusters.py); None: nights run beside the replicas."""
+    kubernetes_api: str = "https://kubernetes.default.svc"
+    kubernetes_account: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Folder with the token, the namespace and the certificate with which the API is asked for RayJobs."""
 
     poll_seconds: Seconds = 0.25
     """Between two looks at a night, and at a sleep somebody waits for."""
     job_poll_seconds: Seconds = 1.0
     """Between two questions to Ray about a night's job."""
+    job_pending_seconds: Seconds = 30.0
+    """A night whose driver has not begun after so long says what it waits for. Ray fails a job that is pending for longer than its own
+    RAY_JOB_START_TIMEOUT_SECONDS (900 s, in the environment of the cluster's head), and the next attempt begins."""
     heartbeat_seconds: Annotated[float, Field(gt=0.0, le=HEARTBEAT_LIMIT)] = 10.0
     """Between two comments on a silent event stream."""
     workshop_seconds: Seconds = 1800.0
@@ -183,6 +194,11 @@ class Settings(BaseSettings):
     def workflow_database(self) -> str:
         own = self.database_url if self.database_url.startswith("postgresql") else f"sqlite:///{self.home_folder / 'workflows.db'}"
         return self.workflow_database_url or own
+
+    @property
+    def linked_dashboard(self) -> str:
+        """Where links to Ray's dashboard begin."""
+        return (self.ray_dashboard_url or self.ray_dashboard).rstrip("/")
 
     def deployment_folder(self, deployment: str) -> Path:
         return self.home_folder / "deployments" / deployment

@@ -55,7 +55,7 @@ RAY_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 """Workers at Ray's default niceness of 15 starve beside anything else that runs. A training run's reports are paced by the health
-check; state tracking shows runs in the dashboard's Train tab; a cluster of one node has nobody to drain to. The last switch
+check; state tracking tells of runs at the dashboard (/api/train/v2/runs/v1); a cluster of one node has nobody to drain to. The last switch
 ("no other machines", on any system) makes 127.0.0.1 mean itself: without it Ray puts the machine's outward address in its place
 and listens there."""
 SECRET_ENDINGS = ("TOKEN", "SECRET", "KEY", "PASSWORD", "PASSWD", "CREDENTIALS")
@@ -140,6 +140,11 @@ class Stack:
     def ray_token(self) -> str:
         """What the dashboard asks for."""
         return self._token
+
+    @property
+    def ray_metrics_port(self) -> int:
+        """Where Prometheus finds what the cluster's node tells."""
+        return self._ray_ports[RAY_SWITCHES.index("--metrics-export-port")]
 
     @property
     def pids(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import Any
 from circadian.events import FILE
 from services.leader import Lease
 from services.registry import append_event, goes_on, locked_sleep, one
-from services.states import FastState, moved, status_in_phase
+from services.states import FastState, SleepStatus, moved, status_in_phase
 from services.tables import Sleep
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ def ingest_all(lease: Lease, sleep: Sleep, home: Path) -> None:
 
 
 def note(sleep: Sleep, kind: str, data: dict[str, Any]) -> None:
-    """What an event of the night changes about its sleep."""
+    """What an event of the night changes about its sleep. Whatever it says after it has waited, it waits no more."""
+    if sleep.status is not SleepStatus.QUEUED:  # there it is the controller that waits
+        sleep.waiting = data.get("waiting") if kind == "sleep.waiting" else None
     if kind in ("sleep.stage_started", "sleep.stage_resumed"):
         if goes_on(sleep):  # said by the attempt before, when it was over
             return

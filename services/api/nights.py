@@ -44,7 +44,7 @@ def nights(
         named = [row.id for row in rows] + ui_views.nights_in(known)
         numbers = _numbers(tx, deployment.id, named)
     page = views.page([ui_views.night(row, told.get(row.id, [])) for row in rows], more)
-    return page | known | {"numbers": numbers, "depths": ui_views.DEPTHS_TOLD, "ray_dashboard": control.settings.ray_dashboard}
+    return page | known | {"numbers": numbers, "depths": ui_views.DEPTHS_TOLD, "ray_dashboard": control.settings.linked_dashboard}
 
 
 def _known(tx: Session, caller: Caller, deployment: Deployment, version: str | None) -> views.View:

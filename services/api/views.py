@@ -121,7 +121,7 @@ def sleep(row: Sleep, ray_dashboard: str | None = None) -> View:
     """ray_dashboard: where its job is linked to, once the cluster was given one; None: nowhere."""
     links = {name: f"/v1/sleeps/{row.id}/{name}" for name in LINKS}
     if ray_dashboard and row.attempt:
-        links["ray_dashboard"] = f"{ray_dashboard.rstrip('/')}/#/jobs/{names.night_job(row.id, row.attempt)}"
+        links["ray_dashboard"] = f"{ray_dashboard}/#/jobs/{names.night_job(row.id, row.attempt)}"
     return _head("sleep", row) | {
         "deployment": row.deployment,
         "finished_at": int(row.finished_at) if row.finished_at else None,

@@ -168,6 +168,8 @@ class MemoryLauncher:
     submissions: int = 0
     unreachable: bool = False
     """The cluster answers nothing."""
+    pending: bool = False
+    """It starts no driver."""
     submission: Literal["confirmed", "answer lost", "lost"] = "confirmed"
     """Whether a submission arrives, and whether it is known to."""
 
@@ -182,7 +184,7 @@ class MemoryLauncher:
     async def report(self, submission_id: str) -> JobReport:
         if self.unreachable:
             return JobReport(Job.UNREACHABLE, "no answer")
-        return JobReport(self.jobs.get(submission_id, Job.LOST), "the job's last words")
+        return JobReport(self.jobs.get(submission_id, Job.LOST), "the job's last words", self.pending)
 
     async def stop(self, submission_id: str) -> None:
         if self.unreachable:

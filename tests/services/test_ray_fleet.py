@@ -124,7 +124,12 @@ def test_replicas_that_start_do_not_keep_the_database_waiting(fleet_of: Fleets, 
 
 
 @pytest.mark.parametrize(
-    ("says", "why"), [(Standing(coming=2), "none answers after 0.01 s"), (Standing(failed="no such folder"), "no such folder")]
+    ("says", "why"),
+    [
+        (Standing(coming=2), "none answers after 0.01 s$"),
+        (Standing(coming=2, said="it waits for circadian_wake"), "none answers after 0.01 s. it waits for circadian_wake$"),
+        (Standing(failed="no such folder"), "no such folder$"),
+    ],
 )
 def test_replicas_that_do_not_start_are_ended(fleet_of: Fleets, wake: Path, told: list[Any], says: Standing, why: str) -> None:
     fleet = fleet_of(says, Replicas(), started=False, replica_start_seconds=0.01)

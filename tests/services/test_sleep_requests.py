@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from in_memory import WAIT_SECONDS, MemoryFleet, MemoryLauncher, Night, Service, running
+from pydantic import ValidationError
 from sqlalchemy import func, select, update
 from test_errors import problem
 
@@ -246,6 +247,25 @@ def test_a_sleep_links_to_the_page_of_its_job_once_the_cluster_has_one(service: 
     assert service.client.get("/v1/sleeps").json()["data"][0]["links"] == told["links"]
     night.end("no_op")
     service.ended(asked["id"])
+
+
+def test_the_link_leads_where_an_operator_says_that_browsers_find_the_dashboard(settings: Settings, base: Path) -> None:
+    outside = settings.model_copy(update={"ray_dashboard_url": "https://ray.example.org/"})
+    with running(outside, base, MemoryFleet(), MemoryLauncher()) as service:
+        service.deploy()
+        service.tell()
+        sleep, night = service.sleep()
+        told = service.get_sleep(sleep["id"])["links"]["ray_dashboard"]
+        assert told == f"https://ray.example.org/#/jobs/{night.submission}"
+        assert service.client.get("/v1/deployments/toy/nights").json()["ray_dashboard"] == "https://ray.example.org"
+        night.end("no_op")
+        service.ended(sleep["id"])
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "ray.example.org"])
+def test_a_link_to_the_dashboard_is_the_address_of_a_page(url: str) -> None:
+    with pytest.raises(ValidationError, match="ray_dashboard_url"):
+        Settings(ray_dashboard_url=url)
 
 
 def test_a_sleep_that_is_known_already_is_not_told_again(service: Service) -> None:

@@ -1,0 +1,86 @@
+"""The operator's guide says what is so: its commands are taken, its values are the chart's, and its objects are rendered."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer.main
+import yaml
+
+from services.cli import app
+from tests.helm.tools import helm
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "circadian"
+GUIDE = (ROOT / "docs" / "operating.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines() if line]
+INLINE = re.findall(r"`([^`\n]+)`", GUIDE)
+OURS = [line for line in (*COMMANDS, *INLINE) if line.startswith("circadian ") and len(line.split()) > 2]
+INSTALLS = [line for line in COMMANDS if line.startswith("helm upgrade")]
+PARTS = ("controller", "images", "ingress", "monitoring", "networkPolicy", "night", "ray", "secrets", "database", "storage")
+"""Of the values, as the guide speaks of them."""
+VALUES = sorted({name for name in INLINE if re.fullmatch(rf"(?:{'|'.join(PARTS)})(?:\.[\w*]+)+", name)})
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_the_command_line_takes_what_the_guide_types(line: str) -> None:
+    command: click.Command = typer.main.get_command(app)
+    context = click.Context(command, info_name="circadian")
+    words = shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"there is no verb {words[0]}"
+        command, words = found, words[1:]
+    command.make_context(command.name, words, parent=context)
+
+
+@pytest.mark.parametrize("line", INSTALLS)
+def test_what_the_guide_installs_renders(line: str) -> None:
+    assert rendered(line)
+
+
+def test_the_objects_that_the_guide_names_are_rendered() -> None:
+    deployments = {one["metadata"]["name"]: one for one in rendered(INSTALLS[0]) if one["kind"] == "Deployment"}
+    named = set(re.findall(r"deploy/([\w-]+)", GUIDE))
+    assert named
+    assert named <= set(deployments)
+    for name, container in re.findall(r"deploy/([\w-]+) --container ([\w-]+)", GUIDE):
+        assert container in {one["name"] for one in deployments[name]["spec"]["template"]["spec"]["containers"]}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_value_that_the_guide_names_is_the_charts(name: str) -> None:
+    here: Any = yaml.safe_load((CHART / "values.yaml").read_text())
+    for part in name.split("."):
+        assert part == "*" or part in here, f"{name}: there is no {part}"
+        here = here if part == "*" else here[part]
+
+
+def test_the_guide_was_read() -> None:
+    assert len(OURS) > 5
+    assert len(VALUES) > 5
+    assert len(INSTALLS) == 2
+
+
+@cache
+def rendered(line: str) -> list[dict[str, Any]]:
+    """What an installation by this command is made of."""
+    given = values_of(INSTALLS[0] if "--reuse-values" in line else line)
+    command = [helm(4), "template", "circadian", CHART, "--namespace=circadian", "--api-versions=ray.io/v1", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60.0)
+    assert done.returncode == 0, done.stderr
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def values_of(line: str) -> list[str]:
+    """That an installation gives."""
+    words = shlex.split(line)
+    return [f"{flag}={value}" for flag, value in pairwise(words) if flag in ("--values", "--set")]
