@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoConfig
 
-from actors.models import Refused, check_model, is_path
+from actors.models import COMMIT, Refused, check_model, is_path
 from actors.workshop import FoundRequest
 from circadian.memory.folder import RECORD_FILE, VersionBroken, read_record
 from circadian.memory.graft import NoGraft, graft_class
@@ -16,20 +15,16 @@ from circadian.memory.version import base_folder, found_version, weights_sha256
 from circadian.specs import BaseModelRef, VersionRecord
 
 MODEL, SHA256 = "base_model.model", "base_model.sha256"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNREACHABLE = (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError)
 
 
-def found(request: FoundRequest, hub_token: str | None = None) -> VersionRecord:
+def found(request: FoundRequest) -> VersionRecord:
     """Write the first version; where it is there already, because who wrote it was killed before it could tell, it is left as it is. Raises
-    Refused before anything is written.
-
-    hub_token: with which a model is fetched.
-    """
+    Refused before anything is written."""
     base, folder = request.base, Path(request.folder)
     if (folder / RECORD_FILE).is_file():
         return read_record(folder)
-    source = model_folder(base, request.allowed_models, hub_token=hub_token)
+    source = model_folder(base, request.allowed_models)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         graft_class(config)
@@ -56,7 +51,6 @@ def model_folder(
     allowed: tuple[str, ...],
     where: str = "base_model",
     code: str = "model_not_allowed",
-    hub_token: str | None = None,
 ) -> Path:
     """The local folder of a model that a request names in its field `where`. Raises Refused.
 
@@ -75,7 +69,7 @@ def model_folder(
         )
         raise Refused(code, detail, revision)
     try:
-        return base_folder(base, hub_token)
+        return base_folder(base)
     except _UNREACHABLE as error:
         remedy = "check id and revision, or download it and give the folder"
         raise Refused(code, f"{model}: {base.model} cannot be fetched ({error}); {remedy}", model) from error

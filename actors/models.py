@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from circadian.specs import Spec
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""As a hub names one."""
 
 
 class Refusal(Spec):

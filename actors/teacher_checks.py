@@ -15,12 +15,12 @@ from circadian.teachers.match import vocabularies_differ
 from circadian.teachers.other import TeacherUnusable, load_other_tokenizer
 
 
-def check_teachers(request: TeachersRequest, hub_token: str | None = None) -> None:
-    """Raises Refused, which names the field and the remedy. hub_token: with which a model is fetched."""
+def check_teachers(request: TeachersRequest) -> None:
+    """Raises Refused, which names the field and the remedy."""
     for i, teacher in enumerate(request.teachers):
         where = f"teachers.{i}"
         named = BaseModelRef(model=teacher.model, revision=teacher.revision)
-        folder = model_folder(named, request.allowed_models, where, "teacher_unusable", hub_token)
+        folder = model_folder(named, request.allowed_models, where, "teacher_unusable")
         _check(teacher, folder, Path(request.version), where)
 
 

@@ -63,31 +63,31 @@ class Answer(Spec):
     refusal: Refusal | None = None
 
 
-def work(request: Request, hub_token: str | None = None) -> Answer:
-    """Do it here. hub_token: with which models are fetched."""
+def work(request: Request) -> Answer:
+    """Do it here."""
     try:
         if isinstance(request, FoundRequest):
             from actors.founding import found  # transformers, which whoever asks for it has not
 
-            return Answer(record=found(request, hub_token))
+            return Answer(record=found(request))
         from actors.teacher_checks import check_teachers
 
-        check_teachers(request, hub_token)
+        check_teachers(request)
         return Answer()
     except Refused as refused:
         return Answer(refusal=refused.refusal)
 
 
-def work_ref(request: Request, hub_token: str | None = None) -> ObjectRef[str]:
+def work_ref(request: Request) -> ObjectRef[str]:
     """Have it done on a node; an Answer as JSON comes of it. Raises NoWorkplace."""
     kind = FOUND if isinstance(request, FoundRequest) else TEACHERS
     task = ray.remote(_task).options(name=f"workshop/{kind}", num_cpus=0, max_retries=RETRIES, **_place())
-    return task.remote(kind, request.model_dump_json(), hub_token)
+    return task.remote(kind, request.model_dump_json())
 
 
-def _task(kind: str, request: str, hub_token: str | None) -> str:
+def _task(kind: str, request: str) -> str:
     asked = FoundRequest if kind == FOUND else TeachersRequest
-    return work(asked.model_validate_json(request), hub_token).model_dump_json()
+    return work(asked.model_validate_json(request)).model_dump_json()
 
 
 def _place() -> dict[str, Any]:

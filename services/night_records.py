@@ -22,7 +22,7 @@ from services.fleet import ServingSpec
 from services.launcher import JobReport, asked_by_driver
 from services.leader import Lease
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
-from services.placement import Asked, Cluster, Room, Unplaceable, held, needed, place
+from services.placement import OWN, Asked, Cluster, Room, Unplaceable, held, needed, place
 from services.plan import ENDED_JOBS, Job, ahead
 from services.schedules.cooling import IN_A_ROW, JUDGED, cooling_until
 from services.settings import Settings
@@ -71,7 +71,8 @@ class Records:
             replicas = serving.replicas.min if isinstance(serving.replicas, Autoscale) else serving.replicas
             night = needed(Recipe.model_validate(row.recipe))
             try:
-                placed = place(cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free), night)
+                asked, cluster = cast(Asked, row.placement or serving.placement), Cluster(replicas, held(serving), free)
+                placed = OWN if self.settings.night_cluster_file else place(asked, cluster, night)
             except Unplaceable as error:
                 row.error = night_error("no_capacity", str(error))
                 return None

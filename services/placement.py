@@ -64,6 +64,9 @@ class Placed:
     why: str
 
 
+OWN = Placed("dedicated", None, "nights have clusters of their own here, and no replica lends")
+
+
 def needed(recipe: Recipe) -> Room:
     """By a night's learners and rollout workers."""
     learner = Room(recipe.learner.cpus_per_worker, recipe.learner.gpus_per_worker).times(recipe.learner.workers)

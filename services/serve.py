@@ -17,8 +17,9 @@ from services import naming
 from services.api.app import create_app
 from services.controller import Controller
 from services.home import HomeLock, HomeRefused, private_folder
-from services.launcher import RayLauncher
+from services.launcher import Launcher, RayLauncher
 from services.learners import RayLearners
+from services.night_clusters import ClusterFileBroken, ClusterLauncher
 from services.ports import PortInUse, listening
 from services.ray_fleet import RayFleet
 from services.secret_files import SecretsUnreadable
@@ -35,7 +36,7 @@ def main() -> None:
         settings = Settings()
         with _hold(settings), listening(settings.host, settings.port) as sock:
             fleet = RayFleet(settings, Signing(settings).trusted_hex)
-            controller = Controller(settings, fleet, RayLauncher(settings), RayLearners(), RayWorkshop(settings, fleet))
+            controller = Controller(settings, fleet, launcher(settings), RayLearners(), RayWorkshop(settings, fleet))
             if settings.metrics_port:
                 controller.metrics.listen(settings.metrics_host, settings.metrics_port)
             if key := controller.keys.provide():
@@ -48,10 +49,15 @@ def main() -> None:
             server = uvicorn.Server(config)
             server.run(sockets=[sock])
             controller.metrics.close()
-    except (HomeRefused, PortInUse, SecretsUnreadable) as error:
+    except (HomeRefused, PortInUse, SecretsUnreadable, ClusterFileBroken) as error:
         sys.exit(str(error))
     if not server.started:
         sys.exit("the service did not start; the reason is above")
+
+
+def launcher(settings: Settings) -> Launcher:
+    """Where nights run. Raises ClusterFileBroken."""
+    return ClusterLauncher(settings, settings.night_cluster_file) if settings.night_cluster_file else RayLauncher(settings)
 
 
 def _hold(settings: Settings) -> AbstractContextManager[object]:

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     """As this service reaches Ray's dashboard: the interface for jobs is there, too."""
     ray_dashboard_url: Annotated[str, Field(pattern="^(https?://.+)?$")] = ""
     """As a browser reaches it, for the links from sleeps; empty means at the same address."""
+    night_cluster_file: Path | None = None
+    """A RayJob (YAML) whose cluster KubeRay brings up for each night alone (night_clusters.py); None: nights run beside the replicas."""
+    kubernetes_api: str = "https://kubernetes.default.svc"
+    kubernetes_account: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Folder with the token, the namespace and the certificate with which the API is asked for RayJobs."""
 
     poll_seconds: Seconds = 0.25
     """Between two looks at a night, and at a sleep somebody waits for."""

@@ -142,6 +142,11 @@ class Stack:
         return self._token
 
     @property
+    def ray_metrics_port(self) -> int:
+        """Where Prometheus finds what the cluster's node tells."""
+        return self._ray_ports[RAY_SWITCHES.index("--metrics-export-port")]
+
+    @property
     def pids(self) -> dict[str, int]:
         return {name: process.pid for name, process, _ in self._children}
 

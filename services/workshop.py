@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -11,14 +12,17 @@ from typing import Protocol
 import ray
 from ray.exceptions import RayError
 
+from actors.models import COMMIT, is_path, refused_name
 from actors.workshop import Answer, FoundRequest, NoWorkplace, Request, TeachersRequest, work_ref
 from circadian.specs import BaseModelRef, MemorySpec, Recipe, VersionRecord
+from services import hub
 from services.errors import Problem
 from services.fleet import FleetUnavailable
 from services.outside import problem_of
 from services.ray_fleet import RayFleet
-from services.settings import HUB_TOKENS, Settings
+from services.settings import Settings
 
+log = logging.getLogger(__name__)
 RETRY_SECONDS = "10"
 
 
@@ -40,17 +44,37 @@ class RayWorkshop:
         self.settings, self.fleet = settings, fleet
 
     async def found(self, base: BaseModelRef, memory: MemorySpec, folder: Path) -> VersionRecord:
+        await self._fetch([base])
         return founded(await self._work(found_request(self.settings, base, memory, folder)))
 
     async def check_teachers(self, version: Path, recipe: Recipe) -> None:
         if recipe.teachers:
+            await self._fetch([BaseModelRef(model=one.model, revision=one.revision) for one in recipe.teachers])
             checked(await self._work(teachers_request(self.settings, version, recipe)))
+
+    async def _fetch(self, models: Sequence[BaseModelRef]) -> None:
+        """Models of the hub, which nodes read from the cache. What cannot be fetched is theirs to refuse: it may be in the cache. Raises
+        Problem (503) where it takes too long; it goes on meanwhile."""
+        for one in models:
+            if (
+                is_path(one.model)
+                or refused_name(one.model, self.settings.allowed_models)
+                or not COMMIT.fullmatch(one.revision or "")
+            ):
+                continue
+            try:
+                async with asyncio.timeout(self.settings.workshop_seconds):
+                    await asyncio.to_thread(hub.fetch, one.model, one.revision or "")
+            except TimeoutError as error:
+                raise _nobody(f"{one.model} is still being fetched after {self.settings.workshop_seconds:g} s") from error
+            except hub.FAILURES as error:
+                log.warning("%s is not fetched: %s", one.model, error)
 
     async def _work(self, request: Request) -> Answer:
         ref = None
         try:
             async with asyncio.timeout(self.settings.workshop_seconds):
-                ref = await self.fleet.put(partial(work_ref, request, hub_token()))
+                ref = await self.fleet.put(partial(work_ref, request))
                 text: str = await self.fleet.answered(ref)
                 answer, ref = Answer.model_validate_json(text), None
                 return answer
@@ -86,10 +110,6 @@ def checked(answer: Answer) -> None:
     """Raises Problem (422) for a refusal."""
     if answer.refusal is not None:
         raise problem_of(answer.refusal)
-
-
-def hub_token() -> str | None:
-    return next((os.environ[name] for name in HUB_TOKENS if os.environ.get(name)), None)
 
 
 def _nobody(why: str) -> Problem:

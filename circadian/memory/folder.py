@@ -15,6 +15,8 @@ MEMORY_FILE = "memory.safetensors"
 RECORD_FILE = "version.json"
 CONFIG_FILE = "config.json"
 CUES_FILE = "cues.json"
+MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+"""Of a model of the hub: what is fetched. No code, no pickles."""
 
 
 class VersionBroken(Exception):

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from circadian.files import sha256, to_disk
-from circadian.memory.folder import CONFIG_FILE, MEMORY_FILE, RECORD_FILE, VersionBroken, read_record
+from circadian.memory.folder import CONFIG_FILE, MEMORY_FILE, MODEL_FILES, RECORD_FILE, VersionBroken, read_record
 from circadian.memory.graft import Grafted, graft_class, memory_config
 from circadian.memory.state import written_experts
 from circadian.memory.tensors import checksum, expert_tensors, write_tensors
@@ -34,7 +34,7 @@ from circadian.memory.tokenizer_files import copy_tokenizer
 from circadian.specs import BaseModelRef, MemorySpec, VersionRecord
 
 
-def base_folder(base: BaseModelRef, hub_token: str | None = None) -> Path:
+def base_folder(base: BaseModelRef) -> Path:
     """The local folder with the base's weights; a hub id is looked up in the local cache (and fetched where the network allows)."""
     if Path(base.model).is_dir():
         return Path(base.model).resolve()
@@ -42,8 +42,7 @@ def base_folder(base: BaseModelRef, hub_token: str | None = None) -> Path:
         snapshot_download(
             base.model,
             revision=base.revision,
-            allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
-            token=hub_token,
+            allow_patterns=list(MODEL_FILES),
         )
     )
 

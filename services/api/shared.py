@@ -100,7 +100,8 @@ def deployment_view(tx: Session, row: Deployment) -> views.View:
 
 
 def sleep_view(control: Controller, row: Sleep) -> views.View:
-    return views.sleep(row, control.settings.linked_dashboard)
+    # That of a night's own cluster goes with it.
+    return views.sleep(row, None if control.settings.night_cluster_file else control.settings.linked_dashboard)
 
 
 def all_lent(sleep: Sleep | None) -> bool:

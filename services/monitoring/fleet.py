@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from actors.wake_state import WakeState
 from circadian import metrics
 from circadian.memory.folder import version_state
 from circadian.memory.state import ExpertState
@@ -41,7 +42,7 @@ def look(told: Told, tx: Session, serving: Serving, deployments: list[Deployment
 
 
 def _replicas(told: Told, tx: Session, serving: Serving, row: Deployment, name: tuple[str, str]) -> None:
-    sight, wake, night = serving.sights.get(row.id), serving.files.read(row.id), registry.active_sleep(tx, row.id)
+    sight, wake, night = serving.sights.get(row.id), _wake(serving, row.id), registry.active_sleep(tx, row.id)
     wanted = ServingSpec.model_validate(row.serving).replicas
     if wake is not None and wake.replicas is not None:
         wanted = wake.replicas
@@ -51,6 +52,11 @@ def _replicas(told: Told, tx: Session, serving: Serving, row: Deployment, name: 
     dusk = wake.version if wake is not None and night is not None and night.fast not in BEFORE_DUSK else None
     wrong = [said for said in (sight.versions if sight else ()) if said != dusk and not is_label(said, row.active_version, chunks)]
     told.tell(metrics.WRONG_VERSIONS, len(wrong), *name)
+
+
+def _wake(serving: Serving, deployment: str) -> WakeState | None:
+    """What is to be served; nothing is said about a file that is not there yet."""
+    return serving.files.read(deployment) if serving.settings.wake_file(deployment).exists() else None
 
 
 def _versions(told: Told, tx: Session, names: Names, now: float) -> None:

@@ -21,6 +21,8 @@ NAMES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci")
 """Of the values files."""
 RELEASE, NAMESPACE = "day", "dreams"
 KUBERAY = "ray.io/v1"
+NIGHTS = "night-clusters"
+"""The values file in which nights have clusters of their own."""
 KINDS_OF_PODS = ("Deployment", "StatefulSet", "Job", "Pod", "RayCluster")
 
 Object = dict[str, Any]
@@ -95,8 +97,18 @@ def one(name: str, kind: str, ending: str = "") -> Object:
 
 @cache
 def pods(name: str) -> tuple[PodTemplate, ...]:
-    """Every pod that a rendered values file makes."""
-    return tuple(pod for object in objects(name) if object["kind"] in KINDS_OF_PODS for pod in _pods_of(object))
+    """Every pod that a rendered values file makes, or that the controller makes by its word."""
+    made = [*objects(name), *(cluster for object in objects(name) if (cluster := cluster_of_nights(object)))]
+    return tuple(pod for object in made if object["kind"] in KINDS_OF_PODS for pod in _pods_of(object))
+
+
+def cluster_of_nights(object: Object) -> Object | None:
+    """The RayCluster that KubeRay makes for a night, where this is the file that says so."""
+    if object["kind"] != "ConfigMap" or "rayjob.yaml" not in object["data"]:
+        return None
+    job = yaml.safe_load(object["data"]["rayjob.yaml"])
+    metadata = job["metadata"] | {"name": "slp-00a1-a1-x7k2p", "namespace": NAMESPACE}
+    return {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata, "spec": job["spec"]["rayClusterSpec"]}
 
 
 def _pods_of(object: Object) -> list[PodTemplate]:

@@ -97,10 +97,10 @@ class KubeApi:
         return self.store.get(Key(named(kind), namespace, name))
 
     def names(self, kind: str, namespace: str | None = None) -> list[str]:
-        return [each["metadata"]["name"] for each in self.list(kind, namespace)]
+        return [each["metadata"]["name"] for each in self.all(kind, namespace)]
 
-    def list(self, kind: str, namespace: str | None = None) -> list[Object]:
-        return self.store.list(named(kind), namespace)
+    def all(self, kind: str, namespace: str | None = None) -> list[Object]:
+        return self.store.all(named(kind), namespace)
 
     def scale(self, kind: str, namespace: str, name: str, replicas: int) -> None:
         """As an autoscaler does."""
@@ -108,12 +108,20 @@ class KubeApi:
         value["spec"]["replicas"] = replicas
         self.store.update(kube_control.key_of(value), value, kube_control.MANAGER)
 
+    def scale_group(self, namespace: str, name: str, group: str, replicas: int) -> None:
+        """As Ray's autoscaler does with a RayCluster."""
+        value = self.get("RayCluster", name, namespace)
+        for each in value["spec"]["workerGroupSpecs"]:
+            if each["groupName"] == group:
+                each["replicas"] = replicas
+        self.store.update(kube_control.key_of(value), value, "ray-autoscaler", "patch")
+
     def create(self, value: Object) -> Object:
         """What is there before a chart comes."""
         return self.store.create(kube_control.key_of(value), value, "tests")
 
     def waiting(self) -> list[str]:
-        """Which pods have not begun, and why."""
+        """What has not begun, and why."""
         return kube_control.waiting(self.store)
 
     @property
@@ -252,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, asked: Asked) -> Object:
         with self.api.store.lock:
-            items = [each for each in self.api.store.list(asked.kind, asked.namespace or None) if _wanted(each, asked)]
+            items = [each for each in self.api.store.all(asked.kind, asked.namespace or None) if _wanted(each, asked)]
             metadata = {"resourceVersion": str(self.api.store.version)}
         return {"kind": f"{asked.kind.kind}List", "apiVersion": asked.kind.api_version, "metadata": metadata, "items": items}
 

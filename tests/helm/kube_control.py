@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tests.helm import kube_ray
 from tests.helm.kube_kinds import Kind, Object, named
 from tests.helm.kube_store import CLUSTER, Key, Refused, Store
 
@@ -17,6 +18,11 @@ ROUNDS = 50
 """More than it ever takes: a settling that goes on is a fault here."""
 MANAGER = "kube-controller-manager"
 POD, CLAIM, REPLICA_SET = named("Pod"), named("PersistentVolumeClaim"), named("ReplicaSet")
+MADE_TOKEN = "made-by-the-operator"
+HEAD_PORTS = [
+    {"name": name, "port": port} for name, port in (("gcs", 6379), ("dashboard", 8265), ("client", 10001), ("metrics", 8080))
+]
+"""Of the service that KubeRay makes for a head."""
 Fails = Callable[[Object], bool]
 """Of a pod: whether its container fails, or never gets ready."""
 
@@ -31,12 +37,12 @@ class Reference(NamedTuple):
 def settle(store: Store, fails: Fails) -> None:
     for _ in range(ROUNDS):
         before = store.version
-        for namespace in store.list(named("Namespace")):
+        for namespace in store.all(named("Namespace")):
             _account(store, namespace)
         for kind, step in STEPS.items():
-            for value in store.list(named(kind)):
+            for value in store.all(named(kind)):
                 step(store, key_of(value), value)
-        for pod in store.list(POD):
+        for pod in store.all(POD):
             _pod(store, key_of(pod), pod, fails)
         if store.version == before:
             return
@@ -101,7 +107,7 @@ def _pod(store: Store, key: Key, pod: Object, fails: Fails) -> None:
     if waits and phase != "Running":
         state: Object = {"waiting": {"reason": "CreateContainerConfigError", "message": "; ".join(waits)}}
         store.set_status(key, _pod_status(pod, "Pending", False, state))
-    elif spec.get("restartPolicy", "Always") == "Always":
+    elif spec.get("restartPolicy", "Always") == "Always" or "ray.io/cluster" in pod["metadata"].get("labels", {}):
         store.set_status(
             key, _pod_status(pod, "Running", not fails(pod), {"running": {"startedAt": pod["metadata"]["creationTimestamp"]}})
         )
@@ -125,9 +131,12 @@ def conditions(says: dict[str, bool], reason: str = "Settled") -> list[Object]:
 
 
 def waiting(store: Store) -> list[str]:
-    """Which pods have not begun, and why."""
+    """What has not begun, and why."""
     said = []
-    for pod in store.list(POD):
+    for cluster in store.all(named("RayCluster")):
+        if "reason" in cluster.get("status", {}):
+            said.append(f"KubeRay refuses {cluster['metadata']['name']}: {cluster['status']['reason']}")
+    for pod in store.all(POD):
         for container in pod.get("status", {}).get("containerStatuses", []):
             if "waiting" in container["state"]:
                 said.append(f"{pod['metadata']['name']} waits: {container['state']['waiting']['message']}")
@@ -178,7 +187,7 @@ def _owned(store: Store, kind: Kind, value: Object) -> list[Object]:
     namespace = value["metadata"]["namespace"]
     return [
         each
-        for each in store.list(kind, namespace)
+        for each in store.all(kind, namespace)
         if uid in [owner["uid"] for owner in each["metadata"].get("ownerReferences") or []]
     ]
 
@@ -323,16 +332,37 @@ def _claim(store: Store, key: Key, value: Object) -> None:
 def _ray_cluster(store: Store, key: Key, value: Object) -> None:
     """As much of KubeRay as makes its pods and its token; it adds containers and variables of its own, which are not here."""
     spec = value["spec"]
+    if refused := list(kube_ray.refusals(value)):
+        store.set_status(key, {"observedGeneration": value["metadata"]["generation"], "reason": "; ".join(refused)})
+        return
     auth = spec.get("authOptions", {})
     token = Key(named("Secret"), key.namespace, key.name)
     if auth.get("mode") == "token" and not auth.get("secretName") and store.find(token) is None:
-        _create(store, key, value, token.kind, token.name, {"stringData": {"auth_token": "made-by-the-operator"}}, {})
+        _create(store, key, value, token.kind, token.name, {"stringData": {"auth_token": MADE_TOKEN}}, {})
+    service = Key(named("Service"), key.namespace, f"{key.name}-head-svc")
+    if store.find(service) is None:
+        head = {"ray.io/cluster": key.name, "ray.io/node-type": "head"}
+        _create(
+            store,
+            key,
+            value,
+            service.kind,
+            service.name,
+            {"spec": {"clusterIP": "None", "selector": head, "ports": HEAD_PORTS}},
+            head,
+        )
     _ray_pod(store, key, value, f"{key.name}-head", spec["headGroupSpec"]["template"], "head", "headgroup")
     for group in spec.get("workerGroupSpecs") or []:
         for index in range(group.get("replicas", 0)):
             name = f"{key.name}-{group['groupName']}-worker-{index}"
             _ray_pod(store, key, value, name, group["template"], "worker", group["groupName"])
-    ready = all(map(_ready, _owned(store, POD, value)))
+    pods = _owned(store, POD, value)
+    wanted = {group["groupName"]: group.get("replicas", 0) for group in spec.get("workerGroupSpecs") or []}
+    for pod in pods:
+        group, _, index = pod["metadata"]["name"].removeprefix(f"{key.name}-").rpartition("-worker-")
+        if group and int(index) >= wanted.get(group, 0):
+            store.delete(key_of(pod), MANAGER)
+    ready = all(map(_ready, pods))
     store.set_status(key, {"observedGeneration": value["metadata"]["generation"], **({"state": "ready"} if ready else {})})
 
 

@@ -45,6 +45,9 @@ class Write(NamedTuple):
     manager: str
 
 
+Snapshot = tuple[dict[Key, Object], dict[Key, kube_merge.Owners], int]
+
+
 class Refused(Exception):
     """What the server answers instead of an object."""
 
@@ -75,6 +78,18 @@ class Store:
         self._settle = settle
         self._settling = False
 
+    def snapshot(self) -> Snapshot:
+        """For `begin`, of another store."""
+        with self.lock:
+            return copy.deepcopy((self._objects, self._owners, self._version))
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """Goes on from where another was; nobody has written here yet."""
+        with self.lock:
+            self._objects, self._owners, self._version = copy.deepcopy(snapshot)
+            self.events.clear()
+            self.writes.clear()
+
     # Reading
 
     @property
@@ -92,7 +107,7 @@ class Store:
             raise not_found(key)
         return found
 
-    def list(self, kind: Kind, namespace: str | None = None) -> list[Object]:
+    def all(self, kind: Kind, namespace: str | None = None) -> list[Object]:
         """By name; namespace: None for all."""
         with self.lock:
             keys = sorted(key for key in self._objects if key.kind == kind and namespace in (None, key.namespace))

@@ -35,6 +35,14 @@ MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
         5: ("immutable", "truth"),
     },
     "ConfigMap": {1: ("metadata", "ObjectMeta"), 2: ("data", "texts"), 3: ("binaryData", "bytes"), 4: ("immutable", "truth")},
+    "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "drop"), 3: ("status", "drop")},
+    "PriorityClass": {
+        1: ("metadata", "ObjectMeta"),
+        2: ("value", "number"),
+        3: ("globalDefault", "truth"),
+        4: ("description", "text"),
+        5: ("preemptionPolicy", "text"),
+    },
     "DeleteOptions": {
         1: ("gracePeriodSeconds", "number"),
         2: ("preconditions", "Preconditions"),

@@ -15,11 +15,14 @@ from tests.helm.tools import helm
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "circadian"
+MINIMAL = CHART / "ci" / "minimal-values.yaml"
+"""Secrets and a database of one's own, and so a migration before each upgrade."""
 OLDEST, NEWEST = "1.31", "1.37"
 """The releases of Kubernetes that the chart supports."""
+HELMS: list[tuple[Literal[3, 4], str]] = [(3, OLDEST), (4, NEWEST)]
 NAMESPACE = "models"
 COMMAND_SECONDS = 120.0
-TIMEOUT = "30s"
+TIMEOUT = "60s"
 """Of helm's own waiting, where it has something to wait for."""
 SECRETS = {
     "circadian": ("key_pepper", "signing_key", "api_key"),
@@ -99,13 +102,13 @@ def holds(there: Any, said: Any) -> bool:
 
 def controller(api: KubeApi) -> Object:
     """The Deployment of the only release."""
-    (found,) = (each for each in api.list("Deployment", NAMESPACE) if each["metadata"]["name"].endswith("-controller"))
+    (found,) = (each for each in api.all("Deployment", NAMESPACE) if each["metadata"]["name"].endswith("-controller"))
     return found
 
 
 def controllers(api: KubeApi) -> list[Object]:
     """Its pods."""
-    return [each for each in api.list("Pod", NAMESPACE) if each["metadata"]["name"].startswith(controller(api)["metadata"]["name"])]
+    return [each for each in api.all("Pod", NAMESPACE) if each["metadata"]["name"].startswith(controller(api)["metadata"]["name"])]
 
 
 def image(value: Object) -> str:

@@ -16,6 +16,7 @@ from tests.helm.chart import CRDS, Object
 
 CUSTOM = {
     "RayCluster": "ray.io_rayclusters.yaml",
+    "RayJob": "ray.io_rayjobs.yaml",
     "ServiceMonitor": "servicemonitor_v1.json",
     "PodMonitor": "podmonitor_v1.json",
     "PrometheusRule": "prometheusrule_v1.json",

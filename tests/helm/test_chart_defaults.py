@@ -21,6 +21,8 @@ GIVEN_BY_THE_CHART = {
     "ray_dashboard": "the RayCluster's service",
 }
 """Settings that the chart decides, and by what."""
+OF_NIGHT_CLUSTERS = {"night_cluster_file", "kubernetes_api", "kubernetes_account"}
+"""Settings that the chart decides where nights have clusters of their own (nights.ownCluster)."""
 SECRETS = {"database_url", "workflow_database_url", "api_key", "key_pepper", "signing_key_file"}
 """Settings that come as files."""
 OF_A_LOCAL_STACK = {"ray_start_seconds", "ray_stop_seconds", "controller_start_seconds"}
@@ -42,7 +44,7 @@ def schema_of_the_class() -> Object:
 
 
 def test_every_setting_is_in_the_chart_or_has_a_reason_not_to_be() -> None:
-    elsewhere = set(GIVEN_BY_THE_CHART) | SECRETS | OF_A_LOCAL_STACK
+    elsewhere = set(GIVEN_BY_THE_CHART) | SECRETS | OF_A_LOCAL_STACK | OF_NIGHT_CLUSTERS
     missing = set(Settings.model_fields) - elsewhere - set(chart_settings())
     assert not missing, (
         f"add to controller.settings in values.yaml and values.schema.json, with the class's defaults: {sorted(missing)}"

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,11 +31,11 @@ def api() -> Iterator[KubeApi]:
         yield api
 
 
-def container(name: str = "app", **more: object) -> Object:
+def container(name: str = "app", **more: Any) -> Object:
     return {"name": name, "image": "circadian/cpu:1", **more}
 
 
-def deployment(name: str = "night", **more: object) -> Object:
+def deployment(name: str = "night", **more: Any) -> Object:
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container(**more)]}}
     metadata = {"name": name, "namespace": "default"}
     spec = {"replicas": 2, "selector": {"matchLabels": {"app": name}}, "template": template}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.helm.chart import NAMES, Object, every_file, objects, of_kind, one, pods, variables
+from tests.helm.chart import NAMES, RELEASE, Object, every_file, objects, of_kind, one, pods, variables
 
 RAY_PORTS = {6379, 8265, 10001, 8080, 44217, 44227, 52365}
 SIX = {f"app.kubernetes.io/{label}" for label in ("name", "instance", "component", "version", "part-of", "managed-by")}
@@ -76,10 +76,9 @@ def test_monitors_ask_ports_that_are_there() -> None:
     [controller] = [pod for pod in pods(name) if pod.component == "controller"]
     targets = {port["name"] for container in controller.containers for port in container["ports"]}
     assert {port["targetPort"] for port in scraped["spec"]["ports"]} <= targets
-    cluster = one(name, "RayCluster")
     for monitor in of_kind(name, "PodMonitor"):
         labels = monitor["spec"]["selector"]["matchLabels"]
-        assert labels["ray.io/cluster"] == cluster["metadata"]["name"]
+        assert labels["app.kubernetes.io/instance"] == RELEASE, "clusters of nights too"
         ray = [pod for pod in pods(name) if pod.is_ray and (pod.component == "ray-head") == (labels["ray.io/node-type"] == "head")]
         for pod in ray:
             there = {port["name"] for port in pod.containers[0]["ports"]}

@@ -71,7 +71,7 @@ def test_an_unknown_field_of_a_custom_object_is_found() -> None:
 
 def test_the_schemas_of_everything_custom_are_asked_in_production() -> None:
     made = {object["kind"] for object in objects("gpu-production")}
-    assert made >= set(CUSTOM)
+    assert made >= set(CUSTOM) - {"RayJob"}, "a night's is asked in test_night_clusters.py"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -139,23 +139,6 @@ def test_replicas_that_a_request_has_started_do_not_log_in_its_name(service: Ser
     assert record.asked == ""  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    ("header", "trace"),
-    [
-        (PARENT, TRACE),
-        (f"cc-{TRACE}-00f067aa0ba902b7-01-what-comes-later", TRACE),
-        (f"ff-{TRACE}-00f067aa0ba902b7-01", None),
-        (f"00-{'0' * 32}-00f067aa0ba902b7-01", None),
-        (f"00-{TRACE}-{'0' * 16}-01", None),
-        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", None),
-        ("", None),
-    ],
-)
-def test_a_trace_is_taken_from_the_header_where_it_is_one(header: str, trace: str | None) -> None:
-    found = naming.TRACEPARENT.fullmatch(header)
-    assert (found[1] if found else None) == trace
-
-
 def test_the_health_routes_tell_what_is_missing(service: Service) -> None:
     for path in ("/livez", "/startupz", "/readyz"):
         assert service.client.get(path).status_code == 200

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 
 KEY = Path(os.environ.get("CIRCADIAN_SECRETS_FOLDER", "/etc/circadian/secrets")) / "api_key"
-WITHOUT_EXPERIENCES = 409
-"""A deployment that has lived nothing has nothing to sleep on."""
+NOT_NOW = 409
+"""A deployment that is being deleted, for example, cannot sleep."""
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         expect(client.get("/v1/models"), 200)
         deployments = expect(client.get("/v1/deployments"), 200).json()["data"]
         if deployments:
-            expect(client.post("/v1/sleeps", json={"deployment": deployments[0]["id"], "dry_run": True}), 200, WITHOUT_EXPERIENCES)
+            expect(client.post("/v1/sleeps", json={"deployment": deployments[0]["id"], "dry_run": True}), 200, NOT_NOW)
 
 
 def expect(response: httpx.Response, *statuses: int) -> httpx.Response:

@@ -45,6 +45,17 @@
     {{- include "circadian.rayPorts" . | nindent 4 }}
 {{- end -}}
 
+{{- define "circadian.apiServerEgress" -}}
+- to:
+    {{- range .Values.networkPolicy.apiServer.cidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports:
+    {{- range .Values.networkPolicy.apiServer.ports }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end -}}
+
 {{- define "circadian.databaseEgress" -}}
 - to:
     {{- if .Values.postgres.dev.enabled }}

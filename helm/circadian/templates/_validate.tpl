@@ -78,6 +78,9 @@
 {{- if gt (int $v.controller.autoscaling.minReplicas) (int $v.controller.autoscaling.maxReplicas) -}}
 {{- fail (printf "controller.autoscaling.minReplicas %d is more than maxReplicas %d" (int $v.controller.autoscaling.minReplicas) (int $v.controller.autoscaling.maxReplicas)) -}}
 {{- end -}}
+{{- if and $v.nights.ownCluster.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
+{{- fail "networkPolicy.apiServer.cidrs is empty, but the controller makes RayJobs: give the API's addresses, or set nights.ownCluster.enabled=false" -}}
+{{- end -}}
 {{- if and $v.ray.autoscaling.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs is empty, but the head's autoscaler asks the Kubernetes API: give its addresses, or set ray.autoscaling.enabled=false" -}}
 {{- end -}}
