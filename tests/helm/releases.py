@@ -26,6 +26,7 @@ TIMEOUT = "60s"
 """Of helm's own waiting, where it has something to wait for."""
 SECRETS = {
     "circadian": ("key_pepper", "signing_key", "api_key"),
+    "circadian-secrets": ("key_pepper", "signing_key", "api_key"),
     "circadian-database": ("database_url",),
     "hub": ("token",),
     "ray-token": ("auth_token",),

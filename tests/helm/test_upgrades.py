@@ -79,7 +79,7 @@ def test_controllers_that_never_get_ready_are_rolled_back_and_the_old_ones_stay(
         f"images.controller.digest={NEXT_DIGEST}",
         ROLLS_BACK[helm.version],
         "--timeout",
-        "6s",
+        PATIENCE,
     ]
     helm.upgrade(*arguments, fails=True)
     assert not image(controller(api)).endswith(NEXT_DIGEST)
