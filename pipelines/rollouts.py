@@ -129,7 +129,7 @@ class RolloutPool:
                 f"{len(left)} of {len(self._ready)} rollout workers ({told(self._room)} each) are not there after"
                 f" {self._start_seconds:g} s: {why}"
             )
-        ray.get(self._ready)
+        ray.get(self._ready, timeout=self._start_seconds)  # what a start raised is raised here
 
     def sample(
         self,

@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from circadian.experience import Unreadable
+from circadian.memory.folder import VersionBroken
 from circadian.specs import Experience
 from circadian.specs.screening import ScreeningSpec
 from services import audit, outbox, screening
@@ -73,7 +74,7 @@ class Intake(Protocol):
     def database(self) -> Database: ...
 
     def tokens(self, deployment: Deployment, experience: Experience) -> int:
-        """As the deployment's tokenizer reads it. Raises Unreadable."""
+        """As the deployment's tokenizer reads it. Raises Unreadable and VersionBroken."""
         ...
 
     def took_in(self, status: str) -> None:
@@ -152,6 +153,8 @@ def look_at(
         tokens = intake.tokens(deployment, prepared.experience)
     except Unreadable as error:
         raise Problem(422, "invalid_experience", str(error), param="messages") from error
+    except VersionBroken as error:
+        raise Problem(409, "version_broken", f"{deployment.active_version} reads nothing: {error}") from error
     return Legible(deployment, spec, experience, prepared, prepared.experience, tokens, said, metadata)
 
 

@@ -49,7 +49,7 @@ def test_what_the_guide_installs_renders(line: str) -> None:
 
 def test_the_objects_that_the_guide_names_are_rendered() -> None:
     deployments = {one["metadata"]["name"]: one for one in rendered(INSTALLS[0]) if one["kind"] == "Deployment"}
-    named = set(re.findall(r"deploy/([\w-]+)", GUIDE))
+    named = set(re.findall(r"(?<![./])deploy/([\w-]+)(?![\w.-])", GUIDE))
     assert named
     assert named <= set(deployments)
     for name, container in re.findall(r"deploy/([\w-]+) --container ([\w-]+)", GUIDE):

@@ -16,7 +16,6 @@ from tests.helm.tools import helm
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "circadian"
-CRDS = ROOT.parent / "shared" / "crds"
 NAMES = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
 """Of the values files."""
 RELEASE, NAMESPACE = "day", "dreams"

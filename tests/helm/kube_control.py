@@ -382,6 +382,9 @@ def _account(store: Store, namespace: Object) -> None:
     key = Key(named("ServiceAccount"), namespace["metadata"]["name"], "default")
     if store.find(key) is None:
         store.create(key, {"metadata": {"name": "default"}}, MANAGER)
+    authority = Key(named("ConfigMap"), namespace["metadata"]["name"], "kube-root-ca.crt")
+    if store.find(authority) is None:
+        store.create(authority, {"metadata": {"name": authority.name}, "data": {"ca.crt": "of this API"}}, MANAGER)
     store.set_status(key_of(namespace), {"phase": "Active"})
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +44,11 @@ def _told(error: jsonschema.ValidationError) -> Problem:
     return Problem(path, error.message, error.validator == "additionalProperties")
 
 
+def is_there(kind: Kind) -> bool:
+    """Whether there is a schema of it, so that `problems` says something."""
+    return kind.group not in CUSTOM or _custom(kind) is not None
+
+
 @cache
 def _validator(version: str, kind: Kind) -> jsonschema.Draft202012Validator:
     schema = _schema(version, kind)
@@ -75,6 +79,7 @@ def _schema(version: str, kind: Kind) -> Object | None:
     return json.loads((_folder(version) / f"{api}.json").read_text())
 
 
+@cache
 def _custom(kind: Kind) -> Object | None:
     """Of a custom kind, with what an API server adds to it: fields that it does not name are refused."""
     crd, plain = CRDS / f"{kind.group}_{kind.plural}.yaml", CRDS / f"{kind.kind.lower()}_{kind.version}.json"
@@ -159,10 +164,3 @@ class Node:
 @cache
 def root(version: str, kind: Kind) -> Node:
     return Node(version, _schema(version, kind))
-
-
-def releases() -> Iterator[str]:
-    """Those that there are schemas of, "1.25" and on."""
-    package = Path(str(importlib.import_module("kubernetes_validate").__file__)).parent
-    for folder in (package / "kubernetes-json-schema").glob("v*-local-strict"):
-        yield ".".join(folder.name.lstrip("v").split(".")[:2])

@@ -17,6 +17,8 @@ from tests.helm.tools import kubectl
 EXTERNAL = CHART / "ci" / "external-database-values.yaml"
 PRODUCTION = CHART / "ci" / "gpu-production-values.yaml"
 NEXT_DIGEST = f"sha256:{'9' * 64}"
+PATIENCE = "12s"
+"""With what never gets ready; the way back has as long."""
 ROLLS_BACK = {3: "--atomic", 4: "--rollback-on-failure"}
 
 

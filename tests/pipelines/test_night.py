@@ -220,6 +220,7 @@ def test_a_stage_is_told_what_the_workers_did_in_it_alone(monkeypatch: pytest.Mo
     pool._workers, pool._ready, pool._phases = [Worker()], [], Phases()  # type: ignore[list-item]
     pool._start_seconds, pool._seconds, pool._places, pool.stop = 1.0, 1.0, 0, []
     monkeypatch.setattr("pipelines.rollouts.ray.get", lambda refs, timeout: refs)
+    monkeypatch.setattr("pipelines.rollouts.ray.wait", lambda refs, num_returns, timeout: (refs, []))
     pool.deliver(b"")
 
     def asks() -> Outputs:
