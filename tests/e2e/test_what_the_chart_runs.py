@@ -188,7 +188,7 @@ def recall(client: Circadian, day: Day) -> float:
     probes = day.probes()[:FACTS]
     for probe in probes:
         body = {"model": MODEL, "messages": [{"role": "user", "content": probe.question}], "max_tokens": 1, "temperature": 0.0}
-        answer = client.request("POST", "/v1/chat/completions", body)
+        answer = client.request("POST", "/v1/chat/completions", body).json()
         right += answer["choices"][0]["message"]["content"].strip() == probe.answer
     return right / len(probes)
 
@@ -197,6 +197,8 @@ def look(life: Life) -> None:
     """At what runs, while it runs."""
     for name, running in life.machine.running.items():
         for container in running.containers:
+            if container.code is not None:
+                continue
             key = f"{name}/{container.name}"
             pids = container.processes()
             life.processes[key] = [status for pid in pids if (status := _status(pid))]
