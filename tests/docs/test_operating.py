@@ -73,7 +73,7 @@ def test_the_guide_was_read() -> None:
 @cache
 def rendered(line: str) -> list[dict[str, Any]]:
     """What an installation by this command is made of."""
-    given = values_of(INSTALLS[0] if "--reuse-values" in line else line)
+    given = values_of(INSTALLS[0] if "reuse-values" in line else line)
     command = [helm(4), "template", "circadian", CHART, "--namespace=circadian", "--api-versions=ray.io/v1", *given]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60.0)
     assert done.returncode == 0, done.stderr

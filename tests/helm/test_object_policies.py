@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.helm.chart import NAMES, RELEASE, Object, every_file, objects, of_kind, one, pods, variables
+from tests.helm.chart import CHART, NAMES, RELEASE, Object, every_file, objects, of_kind, one, pods, variables
 
 RAY_PORTS = {6379, 8265, 10001, 8080, 44217, 44227, 52365}
 SIX = {f"app.kubernetes.io/{label}" for label in ("name", "instance", "component", "version", "part-of", "managed-by")}
@@ -117,3 +117,13 @@ def _selector(object: Object) -> dict[str, str] | None:
             return spec["podSelector"]["matchLabels"]
         case _:
             return None
+
+
+def test_alerts_lead_to_their_pages() -> None:
+    (rule,) = of_kind("gpu-production", "PrometheusRule")
+    urls = [alert["annotations"]["runbook_url"] for group in rule["spec"]["groups"] for alert in group["rules"] if "alert" in alert]
+    assert urls
+    for url in urls:
+        page = url.removeprefix("https://git.example.com/circadian/")
+        assert page != url
+        assert (CHART.parents[1] / page).is_file()
