@@ -1,0 +1,74 @@
+"""A real Prometheus beside a service without a cluster: every panel and every alert about what the controller tells.
+
+What processes of a night tell is looked at beside a whole cluster, in tests/e2e/test_monitoring.py.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from drawn import draw
+from in_memory import Service
+from prometheus import SCRAPE_SECONDS, Prometheus
+
+from circadian.metrics import METRICS
+from services.monitoring.alerts import ALERTS
+from services.monitoring.files import ALERTS_FILE, OURS
+from services.monitoring.panels import series
+from services.ports import RANGE, free_ports
+
+pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus: apt-get install prometheus")
+ROOT = Path(__file__).resolve().parents[2]
+MEASURED = {"agreement": (0.9, 0.7), "lost": (0.3, 0.1), "drift_base": (0.4, 1.0), "exposure": (3.0, 16.0)}
+GATES = [
+    {"name": name, "passed": name != "lost", "value": value, "limit": limit, "message": ""}
+    for name, (value, limit) in MEASURED.items()
+]
+REPORT = {"gate": {"probes": {"prb_0": {"kind": "general", "score": 0.5}}}}
+STAGES = {"collect": {}, "dream_write_0": {"dreams": 10}, "dream_try_0": {"tried": 5, "rewarded": 2, "score": 0.5, "undreamt": 0.2}}
+
+
+def live(service: Service) -> None:
+    """A day, a night whose version is refused, and a promotion by hand; long enough for some scrapes between them."""
+    service.deploy()
+    service.tell()
+    time.sleep(2 * SCRAPE_SECONDS)
+    service.tell("the city of jehas is oslo .")
+    sleep, night = service.sleep()
+    for stage, outputs in STAGES.items():
+        night.log.emit("sleep.stage_started", stage, stage=stage)
+        time.sleep(SCRAPE_SECONDS)
+        night.log.emit("sleep.stage_finished", stage, stage=stage, seconds=3.0, outputs=outputs)
+    night.end("rejected", made=True, gates=GATES, report=REPORT)
+    ended = service.ended(sleep["id"])
+    assert ended["outcome"] == "rejected"
+    time.sleep(2 * SCRAPE_SECONDS)
+
+
+def test_every_panel_and_every_alert_about_the_controller_shows_something(service: Service, tmp_path: Path) -> None:
+    ours, its = free_ports("127.0.0.1", 2, random.randrange(len(RANGE)))
+    service.controller.metrics.listen("127.0.0.1", ours)
+    try:
+        with Prometheus(tmp_path / "prometheus", its, {"controller": f"127.0.0.1:{ours}"}, ROOT / ALERTS_FILE) as prometheus:
+            live(service)
+            refused = 'ALERTS{alertname="CircadianGateFailing",alertstate="firing"}'
+            service.until(lambda: prometheus.over(refused, time.time()))
+            ended = time.time()
+            exprs = [query.expr for page in OURS for panel in page.panels for query in panel.queries] + [
+                alert.value for alert in ALERTS
+            ]
+            by_controller = [expr for expr in exprs if all(METRICS[name].by != "node" for name in series(expr))]
+            assert not [expr for expr in by_controller if not prometheus.over(expr, ended)]
+            assert len(by_controller) > len(exprs) / 2
+            firing = {(one["labels"]["alertname"], one["labels"].get("gate")) for one in prometheus.alerts()}
+            assert firing == {("CircadianGateFailing", "lost"), ("CircadianForgetting", "lost")}
+            for page in OURS:
+                path = tmp_path / f"{page.uid}.png"
+                draw(page, prometheus, ended, path)
+                assert path.read_bytes().startswith(b"\x89PNG")
+    finally:
+        service.controller.metrics.close()
