@@ -221,9 +221,18 @@ def enter(tab: Tab, token: str) -> None:
     tab.until(f"document.readyState === 'complete' && {closed}")
 
 
+SHORTER = r"""
+for (const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walk.nextNode(); ) {
+  walk.currentNode.data = walk.currentNode.data.replace(/(^|\s)\/(?:[^\s\/]+\/)+(?=[^\s\/]*)/g, "$1…/");
+}
+"""
+"""Folders of the machine that made the picture are nobody's business: of a path its last part stays."""
+
+
 def picture(tab: Tab, name: str) -> None:
     """For docs/pictures, where somebody asks for it."""
     if "CIRCADIAN_PICTURES" in os.environ:
+        tab.run(SHORTER)
         tab.picture(Path(os.environ["CIRCADIAN_PICTURES"]) / f"ray-dashboard-{name}.png", whole=name == "actors")
 
 
