@@ -223,7 +223,7 @@ def enter(tab: Tab, token: str) -> None:
 
 SHORTER = r"""
 for (const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walk.nextNode(); ) {
-  walk.currentNode.data = walk.currentNode.data.replace(/(^|\s)\/(?:[^\s\/]+\/)+(?=[^\s\/]*)/g, "$1…/");
+  walk.currentNode.data = walk.currentNode.data.replace(/(^|\s)\/(?:[^\s\/]+\/)+/g, "$1…/");
 }
 """
 """Folders of the machine that made the picture are nobody's business: of a path its last part stays."""
