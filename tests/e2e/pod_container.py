@@ -47,8 +47,9 @@ class Container:
         return next(iter(children(self.process.pid)), None)
 
     def processes(self) -> list[int]:
-        """All of the container, here: those that see its mounts."""
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        """All of the container, here: those that see its mounts, but for the one that has started it and waits for its end."""
+        runtime = self.process.pid if self.process else 0
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != runtime]
         return [pid for pid in pids if self.mounts is not None and mounts_of(pid) == self.mounts]
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from migrated import MIGRATED
 from postgres import new_database
+from pydantic import SecretStr
 from sqlalchemy import update
 
+from services.keys import Keys
 from services.leader import Deposed, Leader, Lease
 from services.settings import Settings
-from services.tables import AuditEvent, Database, Leadership
+from services.tables import ApiKey, AuditEvent, Database, Leadership
 
 
 @pytest.fixture
@@ -27,6 +29,17 @@ def shared(tmp_path: Path, migrated_server: str) -> Iterator[tuple[Settings, Dat
     database = Database(settings.database, settings.database_busy_seconds)
     yield settings, database
     database.close()
+
+
+@pytest.mark.parametrize("given", [None, "cdn_" + "4e" * 16])
+def test_of_many_that_start_at_once_one_makes_the_operators_key(shared: tuple[Settings, Database], given: str | None) -> None:
+    settings, database = shared
+    settings = settings.model_copy(update={"api_key": SecretStr(given) if given else None, "key_pepper": SecretStr("7a" * 16)})
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda keys: keys.provide(), [Keys(settings, database) for _ in range(8)]))
+    with database.read() as tx:
+        assert tx.query(ApiKey).count() == 1
+    assert len([key for key in made if key]) == (0 if given else 1), "it is shown once"
 
 
 def over(database: Database) -> None:
