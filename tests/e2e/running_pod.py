@@ -157,7 +157,8 @@ class RunningPod:
         spaces = ["unshare", "--net", "--ipc", "--uts", "--mount", "--pid", "--fork", "--kill-child"]
         self._holder = child([*spaces, sys.executable, str(RUNTIME), "hold", str(spec)], stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == b"holding\n", f"{self.pod.name} got no namespaces"
+        said = self._holder.stdout.readline()
+        assert said == b"holding\n", f"{self.pod.name} got no namespaces: {said!r}, code {self._holder.poll()}"
         (self._held,) = children(self._holder.pid)
         self._machine.network.join(self._held, self.pod.address)
 

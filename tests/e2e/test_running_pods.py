@@ -13,7 +13,10 @@ from container_root import DEVICES
 from pod_manifest import Image, NotInManifest, Object
 from running_pods import Machine, RunningPod, why_not
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = [
+    pytest.mark.engine,  # by itself: pods share the machine's network with nothing else that is being tested
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+]
 
 PYTHON = Path(sys.base_prefix)
 SECONDS = 60.0
