@@ -1,6 +1,6 @@
 """A real Prometheus beside a service without a cluster: every panel and every alert about what the controller tells.
 
-What processes of a night tell is looked at beside a whole cluster, in tests/e2e/test_monitoring.py.
+What processes of a night tell is looked at beside a whole cluster, in tests/e2e/test_night_monitored.py.
 """
 
 from __future__ import annotations
