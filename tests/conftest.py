@@ -18,34 +18,49 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
+LAST = ("tests/helm/",)
+"""Folders whose quick tests take minutes: one worker goes through them while the other one is busy with the cluster."""
+
+
 def is_engine(item: pytest.Item) -> bool:
     return item.get_closest_marker("engine") is not None
 
 
 @cache
-def has_engine(file: str) -> bool:
-    """Whether a test in it starts an engine, as its text says: who shares the tests out knows their names alone."""
-    return "mark.engine" in (ROOT / file).read_text()
+def lane(file: str) -> str:
+    """What a test in it starts: a `cluster`, an `engine` without one, or nothing. Its text says so: who shares the tests out knows their
+    names alone."""
+    text = (ROOT / file).read_text()
+    return next((kind for kind in ("cluster", "engine") if f"pytest.mark.{kind}" in text), "")
 
 
 def file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
+def turn(file: str) -> int:
+    """Quick files come first, so that a slip is seen in seconds; then the cluster's, and what one worker does beside them."""
+    return ["", "cluster", "engine"].index(lane(file)) or 3 * file.startswith(LAST)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests that start an engine come last, so that a slip is seen in seconds."""
-    items.sort(key=lambda item: has_engine(file_of(item.nodeid)))
+    """A test that starts a cluster starts an engine, too."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker("engine")
+    items.sort(key=lambda item: turn(file_of(item.nodeid)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Whoever has nothing to do takes the next file, and what the file's tests share is made once; of those that start an engine one
-    worker takes all, because two cores and their memory carry one cluster."""
+    """Whoever has nothing to do takes the next file, and what the file's tests share is made once. Files that start a cluster are one
+    worker's, because two cores and their memory carry one; and those that start an engine alone are one's, because they share it."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "engine" if has_engine(file_of(nodeid)) else file_of(nodeid)
+            return lane(file_of(nodeid)) or file_of(nodeid)
 
     return Files(config, log)
 

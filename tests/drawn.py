@@ -81,7 +81,7 @@ def _lines(axes: Axes, panel: Panel, lines: list[tuple[str, Line]], began: float
     axes.set_xlabel("minutes" + (", %" if percent else ""), color="#555555", labelpad=1)
     lowest = min((value for _, line in lines for value in line.values), default=0.0)
     axes.set_ylim(bottom=0.0 if lowest >= 0 else None)
-    if lines:
+    if any(name for name, _ in lines):
         axes.legend(
             loc="upper left",
             bbox_to_anchor=(-0.04, -0.2),

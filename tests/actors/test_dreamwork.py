@@ -77,7 +77,7 @@ def test_packs_hold_every_text_once_and_are_bounded(shapes: list[tuple[int, int]
         assert len(pack.numbers) <= most
 
 
-@pytest.mark.engine
+@pytest.mark.cluster
 def test_on_the_cluster_and_in_small_packs_the_same_is_learned(model: DreamingModel, tmp_path: Path, ray_cluster: None) -> None:
     hands = RayHands(LearnerSpec(workers=2), pack_tokens=40)
     spread = hands.tune(model, TEXTS, ADAPTER, 7, tmp_path / "ray")

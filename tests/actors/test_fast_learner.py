@@ -19,7 +19,7 @@ from actors.fast_learner import FastLearnerHandle
 from circadian.memory.version import found_version
 from circadian.specs import ChunkJob, Experience, Level, MemorySpec, Message, OnlineLearningSpec
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.cluster
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=16), Level(period=512, experts=2, rank=16)))
 LEARNING = OnlineLearningSpec(steps=150, rows=8)

@@ -24,7 +24,7 @@ from circadian.events import EventLog
 from circadian.phases import ASKED, LOOP
 from circadian.specs import EngineSpec
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.cluster
 STEPS = 60
 """Enough to kill one of two processes between two checkpoints."""
 MANY_STEPS = 900

@@ -20,7 +20,7 @@ from circadian.events import EventLog
 from circadian.specs import EngineSpec, Experience, LearnerSpec, Message, NightJob, OnlineLearningSpec, Recipe, RolloutSpec
 from pipelines.rollouts import RolloutPool, RolloutsMissing
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.cluster
 
 LEARNERS = f"{names.ROLE}learner"
 OFFERED = 1000.0

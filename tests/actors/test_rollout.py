@@ -19,7 +19,7 @@ from circadian.memory.delivery import pack
 from circadian.memory.envelope import DeliveryRefused
 from circadian.memory.graft import Grafted
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.cluster
 
 START_SECONDS = 300.0
 GONE_SECONDS = 20.0

@@ -41,7 +41,7 @@ from services.fleet import FleetUnavailable, ServingSpec
 from services.ray_fleet import RayFleet
 from services.settings import Settings
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.cluster
 
 T = TypeVar("T")
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "what is the city of mira ?"}], "temperature": 0}

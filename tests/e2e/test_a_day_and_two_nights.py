@@ -38,7 +38,7 @@ from services.placement import Placement
 from services.settings import Settings
 from services.stack import Stack, StackSpec
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 SEED = 1
 REPLICAS = 2

@@ -24,7 +24,7 @@ from services.measure import VERSION_HEADER, Examiner, Measured
 from services.settings import Settings
 from services.stack import Stack, StackSpec
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 SEED = 1
 FACTS = 32

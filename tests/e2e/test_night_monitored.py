@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from drawn import draw
+from gates import ANY
 from prometheus import SCRAPE_SECONDS, Line, Prometheus
 from supervised import until
 
@@ -34,7 +35,7 @@ from services.stack import Stack, StackSpec
 from services.webhooks.reach import Reach
 
 pytestmark = [
-    pytest.mark.engine,
+    pytest.mark.cluster,
     pytest.mark.timeout(3600),
     pytest.mark.skipif("CIRCADIAN_LONG" not in os.environ, reason="LONG, NOT RUN HERE: `make test-long` runs it"),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus: apt-get install prometheus"),
@@ -44,13 +45,7 @@ NAME = "school"
 LESSONS, CUES = 3, 12
 WORLD = School(0)
 OPEN, HELD_OUT = WORLD.forms(0)
-GATE = {"min_agreement": 0.0, "min_taught": 0.0, "min_dreamt": 0.0, "max_forgotten": 1.0, "max_forgotten_night": 1.0} | {
-    "max_lost": 1.0,
-    "max_base_lost": 1.0,
-    **dict.fromkeys(("max_nll_rise", "max_median_nll_rise", "max_base_nll_rise", "max_drift_base"), 100.0),
-    "max_exposure": 1000.0,
-    "max_drift_parent": 0.0,
-}
+GATE = ANY | {"max_drift_parent": 0.0}
 """Such a short night teaches little, and what it is worth is not what is asked here: it is refused for having changed anything."""
 PATIENCE_SECONDS = 900.0
 """Of every start: the machine may be doing other things too."""
@@ -147,6 +142,7 @@ def live(client: Circadian, stack: Stack) -> None:
     assert (client.sleeps.get(night.id).outcome, refused.status) == ("rejected", "rejected")
     will = {"override_gates": True, "reason": "to see what is told"}
     client.settled(client.versions.promote(refused.id, **will).id, PATIENCE_SECONDS)
+    time.sleep(2 * SCRAPE_SECONDS)  # until what it holds has been scraped
     client.settled(client.deployments.rollback(NAME, "to see what is told").id, PATIENCE_SECONDS)
     client.webhooks.update(hook.id, {"enabled": False})
 

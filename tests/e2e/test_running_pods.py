@@ -14,7 +14,7 @@ from pod_manifest import Image, NotInManifest, Object
 from running_pods import Machine, RunningPod, why_not
 
 pytestmark = [
-    pytest.mark.engine,  # by itself: pods share the machine's network with nothing else that is being tested
+    pytest.mark.cluster,  # by itself: pods share the machine's network with nothing else that is being tested
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 

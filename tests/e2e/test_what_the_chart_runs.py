@@ -31,7 +31,7 @@ from tests.helm.tools import helm
 from tests.postgres import binaries
 
 pytestmark = [
-    pytest.mark.engine,
+    pytest.mark.cluster,
     pytest.mark.timeout(3600),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
     pytest.mark.skipif(binaries() is None, reason="needs PostgreSQL"),

@@ -24,7 +24,7 @@ from pipelines.dream_keeping import NOTHING_HELPS, dreamt_in
 from pipelines.night import night
 from pipelines.stages import read_lines
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800), pytest.mark.usefixtures("real_cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.usefixtures("real_cluster")]
 LESSONS = 6
 WORLD = School(0)
 OPEN, HELD_OUT = WORLD.forms(0)

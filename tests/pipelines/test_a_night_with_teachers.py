@@ -23,7 +23,7 @@ from circadian.specs import Level, MemorySpec, NightJob, NurserySpec, Recipe
 from pipelines.night import night
 from pipelines.other_teachers import taught_in
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800), pytest.mark.usefixtures("real_cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.usefixtures("real_cluster")]
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=2, rank=4)), layers=(1,))
 CUES = [f"what is the city of {name} ?" for name in World(0).pool[:8]]
 STEPS = 8

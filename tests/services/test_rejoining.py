@@ -37,7 +37,7 @@ END_SECONDS = 30.0
 QUESTION = {"model": "toy", "prompt": "a", "max_tokens": 1}
 
 
-@pytest.mark.engine
+@pytest.mark.cluster
 @pytest.mark.timeout(LIFE_SECONDS + END_SECONDS)
 def test_a_deployment_is_brought_up_again_on_a_cluster_that_was_started_anew(tmp_path: Path) -> None:
     paths = os.pathsep.join(map(str, (HERE, HERE / "tests", HERE / "tests" / "services")))

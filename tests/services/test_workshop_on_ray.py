@@ -27,7 +27,7 @@ from services import child
 from services.ports import RAY_SWITCHES, free_ports
 from services.stack import RAY_ENVIRONMENT, head_command
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 HOST, KEY = "127.0.0.1", "lean"
 WAIT_SECONDS = 300.0
 END_SECONDS = 30.0

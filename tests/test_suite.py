@@ -1,0 +1,21 @@
+"""The suite itself: what would be seen only after an hour of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+FILES = sorted(Path(__file__).parent.rglob("test_*.py"))
+STARTS_RAY = re.compile(r"^\s*(ray\.init\(|with (Roles|Supervised)?Stack\()", re.MULTILINE)
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """They lie in no packages: pytest collects one of the two."""
+    assert [name for name, times in Counter(file.name for file in FILES).items() if times > 1] == []
+
+
+def test_whoever_starts_ray_says_so() -> None:
+    """Or it runs beside another cluster (tests/conftest.py)."""
+    starts = [file for file in FILES if STARTS_RAY.search(text := file.read_text()) and "pytest.mark.cluster" not in text]
+    assert starts == []
