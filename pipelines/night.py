@@ -16,7 +16,7 @@
     gate               does the candidate know the day, and has it kept the rest?
     publish            a version folder, which serves only if the gate let it pass
 
-Run as the driver of a Ray job: `python -m pipelines.night JOB.json`. Every stage is sealed when it is done (stages.py), so a night that
+Run as the driver of a Ray job: `python -m pipelines.night JOB.json ID`. Every stage is sealed when it is done (stages.py), so a night that
 is killed resumes at the stage it was in. The controller reads events.jsonl and outcome.json; this process never talks to it.
 
 What would fail again in the same way is an outcome (`failed`, or `no_op` where nothing can be learned), and the job succeeds. Every
@@ -56,7 +56,7 @@ from pipelines.gate import gate
 from pipelines.other_teachers import lectures, taught_in
 from pipelines.publish import publish, unchanged
 from pipelines.rollouts import RolloutPool
-from pipelines.stages import Outputs, StageBroken, Stages
+from pipelines.stages import Outputs, StageBroken, Stages, Superseded
 from pipelines.wake import NothingToLearn
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,9 @@ FAILURES: dict[type[Exception], tuple[str, str]] = {
 
 def night(job: NightJob) -> Outputs:
     """Sleep once. Returns the outcome, which is also left in outcome.json."""
+    stages = Stages(job)
     try:
-        outcome = until_dawn(job)
+        outcome = until_dawn(job, stages)
     except NothingToLearn as reason:
         outcome = unchanged(job, "no_op", reason=str(reason))
     except tuple(FAILURES) as error:
@@ -81,16 +82,14 @@ def night(job: NightJob) -> Outputs:
         code, category = FAILURES[type(error)]
         outcome = unchanged(job, "failed") | {"error": {"code": code, "message": str(error), "category": category}}
     outcome["attempt"] = job.attempt
-    stages = Stages(job)
     outcome["report"] |= {"stages": stages.seconds(), "phases": stages.phases()}
     stages.check_attempt()
     write_whole(Path(job.home) / "outcome.json", json.dumps(outcome, indent=2))
     return outcome
 
 
-def until_dawn(job: NightJob) -> Outputs:
+def until_dawn(job: NightJob, stages: Stages) -> Outputs:
     """The stages of a night, in order. Returns what the last one put out."""
-    stages = Stages(job)
     day = stages.run("collect", lambda: wake.collect(job))
     with RolloutPool(job) as rollouts:
         said = stages.run("lectures", lambda: lectures(job)) if job.recipe.teachers else None
@@ -183,10 +182,12 @@ def moved_dreams(
     return [*made[len(asleep) :], replace(moved, dreams=kept, before=full)]
 
 
-def main(path: str) -> None:
-    """The Ray job's entry point."""
+def main(path: str, submission: str) -> None:
+    """The Ray job's entry point; `submission` is its id, which says for which attempt it was submitted. Raises Superseded."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     job = NightJob.model_validate_json(Path(path).read_text())
+    if submission != names.night_job(job.sleep, job.attempt):
+        raise Superseded(f"{submission} begins too late: attempt {job.attempt} at the night in {job.home} has begun")
     started = time.perf_counter()
     ray.init(address="auto", namespace=names.NAMESPACE, log_to_driver=False)
     log.info("night %s falls over %s of %s", job.sleep, job.parent, job.deployment)
@@ -195,4 +196,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -4,13 +4,16 @@
       job.json                 what was asked (NightJob)
       stages/<name>.json       manifest: outputs, seconds, SHA-256 of the job and of every file the stage wrote
       events.jsonl             what people see (circadian/events.py)
+      driver                   which process drives it
       outcome.json             the end
 
 A manifest appears by atomic rename after everything it names is on disk, so a night that is killed resumes at the stage it was in.
 A sealed stage whose files are gone or changed stops the night: it is never silently done again.
 
 The number of the attempt is its fence: job.json names the last one, and one that was given up and runs on (its cluster was lost, and a
-part of it has not noticed) begins and seals nothing any more.
+part of it has not noticed) begins and seals nothing any more. Within an attempt the process that came last drives: where
+a cluster has lost its head, whoever submits its jobs may start a driver again (KubeRay does: reconcileHTTPModeJobNotFound) before the
+first one is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,7 @@ from circadian.files import sha256, write_whole
 from circadian.phases import Seconds
 from circadian.specs import NightJob
 
-JOB_FILE = "job.json"
+JOB_FILE, DRIVER_FILE = "job.json", "driver"
 Outputs = dict[str, Any]
 """JSON values; names that end in `_file` are paths below the night's home, which the manifest seals."""
 
@@ -37,17 +41,20 @@ class StageBroken(Exception):
 
 
 class Superseded(Exception):
-    """A later attempt at this night has begun: what this one makes is nobody's."""
+    """A later attempt at this night has begun, or another process of this one: what this process makes is nobody's."""
 
 
 class Stages:
-    """The stages of one night, in its home folder."""
+    """The stages of one night, in its home folder. Whoever was made last drives the night."""
 
     def __init__(self, job: NightJob) -> None:
-        self.home, self._attempt = Path(job.home), job.attempt
+        """Raises Superseded, see check_attempt."""
+        self.home, self._attempt, self._driver = Path(job.home), job.attempt, uuid.uuid4().hex
         self.log = EventLog(self.home)
         self._job_sha256 = hashlib.sha256(job.model_dump_json(exclude={"attempt"}).encode()).hexdigest()
         (self.home / "stages").mkdir(parents=True, exist_ok=True)
+        self._check_number()
+        write_whole(self.home / DRIVER_FILE, self._driver)
 
     def run(self, name: str, work: Callable[[], Outputs]) -> Outputs:
         """The outputs of a stage: from its manifest if it is sealed, else by doing the work and sealing it. Raises Superseded."""
@@ -67,7 +74,12 @@ class Stages:
         return outputs
 
     def check_attempt(self) -> None:
-        """Raises Superseded where the job's file names a later attempt than this one."""
+        """Raises Superseded where the job's file names a later attempt than this one, or another process drives it."""
+        self._check_number()
+        if (self.home / DRIVER_FILE).read_text() != self._driver:
+            raise Superseded(f"attempt {self._attempt} at the night in {self.home} goes on in another process")
+
+    def _check_number(self) -> None:
         path = self.home / JOB_FILE
         last = json.loads(path.read_text())["attempt"] if path.exists() else self._attempt
         if last > self._attempt:

@@ -73,7 +73,7 @@ class JobReport:
 
 
 class Launcher(Protocol):
-    """Runs `python -m pipelines.night JOB_FILE` somewhere."""
+    """Runs a night somewhere, see night_command."""
 
     async def submit(self, submission_id: str, job_file: Path, metadata: dict[str, str]) -> None:
         """Start a night, or adopt it if it was submitted before. Raises LauncherUnavailable."""
@@ -85,6 +85,11 @@ class Launcher(Protocol):
 
     async def logs(self, submission_id: str) -> str:
         """What a job's driver has said so far; nothing of one that is not there. Raises LauncherUnavailable."""
+
+
+def night_command(job_file: Path, submission_id: str) -> str:
+    """Of a night's driver, for a shell."""
+    return shlex.join([sys.executable, "-m", "pipelines.night", str(job_file), submission_id])
 
 
 class RayLauncher:
@@ -105,7 +110,7 @@ class RayLauncher:
         try:
             await self._call(
                 lambda client: client.submit_job(
-                    entrypoint=shlex.join([sys.executable, "-m", "pipelines.night", str(job_file)]),
+                    entrypoint=night_command(job_file, submission_id),
                     submission_id=submission_id,
                     metadata=metadata,
                     runtime_env={"env_vars": environment},

@@ -20,8 +20,6 @@ import json
 import logging
 import os
 import re
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.job_submission import JobSubmissionClient
 
 from services.kubernetes import Json, KubernetesRefused, NoObject, ObjectExists, Objects
-from services.launcher import PASSED_ON, THREADS, JobReport, LauncherUnavailable, driver_room
+from services.launcher import PASSED_ON, THREADS, JobReport, LauncherUnavailable, driver_room, night_command
 from services.plan import Job
 from services.settings import Settings
 
@@ -172,7 +170,7 @@ def ray_job(file: ClusterFile, submission_id: str, job_file: Path, metadata: dic
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     room = driver_room()
     night = {
-        "entrypoint": shlex.join([sys.executable, "-m", "pipelines.night", str(job_file)]),
+        "entrypoint": night_command(job_file, submission_id),
         "jobId": submission_id,
         "submissionMode": "HTTPMode",
         "metadata": metadata,

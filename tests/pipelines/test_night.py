@@ -35,7 +35,7 @@ from pipelines.consolidation import Memory, Moved, check_teachers, dream_corpus,
 from pipelines.gate import gate
 from pipelines.publish import joined_cues, publish
 from pipelines.rollouts import RolloutPool, worker_seeds
-from pipelines.stages import Outputs, StageBroken
+from pipelines.stages import Outputs, StageBroken, Stages, Superseded
 from pipelines.wake import NothingToLearn, collect, fast_start, hold_back
 
 SPEC = MemorySpec(levels=(Level(period=64, experts=1, rank=4), Level(period=512, experts=3, rank=4)), layers=(1,))
@@ -155,7 +155,7 @@ def test_nothing_to_learn_is_no_operation_and_not_a_failure(parent: Path, tmp_pa
 def test_what_would_fail_again_is_an_outcome(
     parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
-    def fails(job: NightJob) -> dict[str, object]:
+    def fails(job: NightJob, stages: Stages) -> dict[str, object]:
         (Path(job.home) / "rest.delivery").write_bytes(b"")
         raise error
 
@@ -166,13 +166,22 @@ def test_what_would_fail_again_is_an_outcome(
 
 
 def test_what_may_pass_is_left_to_the_next_attempt(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(job: NightJob) -> None:
+    def fails(job: NightJob, stages: Stages) -> None:
         raise ConnectionError
 
     monkeypatch.setattr(nights, "until_dawn", fails)
     with pytest.raises(ConnectionError):
         nights.night(make_job(parent, tmp_path, []))
     assert not (tmp_path / "outcome.json").exists()
+
+
+def test_a_driver_that_starts_after_a_later_attempt_has_begun_ends(parent: Path, tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text(make_job(parent, tmp_path, []).model_copy(update={"attempt": 2}).model_dump_json())
+    sleep = NightJob.model_validate_json(file.read_text()).sleep
+    with pytest.raises(Superseded, match="begins too late: attempt 2"):
+        nights.main(str(file), f"{sleep}-a1")
+    assert list(tmp_path.glob("stages/*")) == []
 
 
 def test_workers_share_no_seed() -> None:

@@ -85,6 +85,22 @@ def test_an_attempt_that_another_one_has_followed_begins_and_seals_nothing(tmp_p
     assert Stages(later).run("make", lambda: {"number": 2}) == {"number": 2}
 
 
+def test_of_two_processes_of_one_attempt_the_one_that_came_last_drives(tmp_path: Path) -> None:
+    first = Stages(job(tmp_path))
+
+    def started_again() -> Outputs:
+        Stages(job(tmp_path))
+        return {"number": 1}
+
+    with pytest.raises(Superseded, match="goes on in another process"):
+        first.run("make", started_again)
+    assert not list((tmp_path / "stages").iterdir())
+    last = Stages(job(tmp_path))
+    with pytest.raises(Superseded):
+        first.run("make", Work(tmp_path))
+    assert last.run("make", lambda: {"number": 2}) == {"number": 2}
+
+
 def test_no_half_written_file_is_left(tmp_path: Path) -> None:
     Stages(job(tmp_path)).run("make", Work(tmp_path))
     assert json.loads((tmp_path / "stages" / "make.json").read_text())["outputs"]["number"] == 3

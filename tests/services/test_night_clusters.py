@@ -109,7 +109,7 @@ def test_an_attempt_is_a_rayjob_with_the_operators_cluster_and_the_nights_comman
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nights"
     spec = job["spec"]
     assert spec["rayClusterSpec"] == FILE["spec"]["rayClusterSpec"]
-    assert shlex.split(spec["entrypoint"])[1:] == ["-m", "pipelines.night", str(tmp_path / "a job.json")]
+    assert shlex.split(spec["entrypoint"])[1:] == ["-m", "pipelines.night", str(tmp_path / "a job.json"), "slp_00a1-a1"]
     assert (spec["jobId"], spec["metadata"], spec["submissionMode"]) == ("slp_00a1-a1", METADATA, "HTTPMode")
     assert (spec["shutdownAfterJobFinishes"], spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (True, 0, 90000)
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"][names.ROLES_VARIABLE] == "1"
@@ -249,7 +249,7 @@ def begun(service: Service, kuberay: KubeRay) -> tuple[str, Night]:
     submission = names.night_job(sleep, 1)
     service.until(lambda: name_of(submission) in kuberay.names())
     played = MemoryLauncher(jobs={submission: Job.ALIVE})
-    played.files[submission] = Path(shlex.split(kuberay.job(submission)["spec"]["entrypoint"])[-1])
+    played.files[submission] = Path(shlex.split(kuberay.job(submission)["spec"]["entrypoint"])[-2])
     return sleep, Night(played, sleep)
 
 
