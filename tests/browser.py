@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,14 @@ class ScriptFailed(Exception):
     """What was evaluated in the page threw."""
 
 
+class PageLeft(Exception):
+    """The page has gone to another one while something was evaluated in it."""
+
+
+LEFT = ("navigated", "context")
+"""Words of what Chromium says then: 'Inspected target navigated or closed', 'Cannot find default execution context'."""
+
+
 @dataclass
 class Tab:
     """One page. `errors` is what it complained of: exceptions, refused requests, violations of its policy."""
@@ -54,13 +62,15 @@ class Tab:
     _sent: int = 0
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command, and its result; what is told meanwhile is written down."""
+        """One command, and its result; what is told meanwhile is written down. Raises PageLeft."""
         self._sent += 1
         sent = self._sent
         self.socket.send(json.dumps({"id": sent, "sessionId": self.session, "method": method, "params": params}))
         while True:
             message = json.loads(self.socket.recv(timeout=WAIT_SECONDS))
             if message.get("id") == sent:
+                if any(word in message.get("error", {}).get("message", "") for word in LEFT):
+                    raise PageLeft(message["error"]["message"])
                 assert "error" not in message, (method, message["error"])
                 return message["result"]
             self._heard(message)
@@ -83,12 +93,14 @@ class Tab:
         return told["result"].get("value")
 
     def until(self, script: str) -> Any:
-        """The expression's first value that is true."""
+        """The expression's first value that is true, in this page or the one that comes after it."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while not (value := self.run(script)):
+        while True:
+            with suppress(PageLeft):
+                if value := self.run(script):
+                    return value
             assert time.monotonic() < deadline, f"not in time: {script}\n{self.text()[:2000]}\n{self.errors}"
             time.sleep(0.05)
-        return value
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)

@@ -53,7 +53,7 @@ def prometheus(folder: Path) -> Iterator[Prometheus]:
     running.scrape({})
     jobs = [{"job_name": "ray", "file_sd_configs": [{"files": [str(folder / "targets.json")], "refresh_interval": "1s"}]}]
     (folder / "prometheus.yml").write_text(
-        json.dumps({"global": {"scrape_interval": "5s"}, "scrape_configs": jobs})
+        json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs})
     )  # JSON is YAML
     command = [found, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
     with (folder / "prometheus.log").open("wb") as log:

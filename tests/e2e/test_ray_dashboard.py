@@ -49,14 +49,14 @@ CLOSED = (
 )
 """Of Ray's dashboard, what it tells nobody without the token."""
 TOLD = (
-    ("learner", "ray_train_controller_state"),
+    (".+", "ray_train_controller_state"),
     ("learner", f"ray_{metrics_table.LEARNER_LOSS.name}"),
     ("rollout", f"ray_{metrics_table.ROLLOUT_TOKENS.name}_total"),
 )
-"""Metrics that a night moves, and on whose node."""
+"""Metrics that a night moves, and on whose node; Train's controller is where its driver has found Ray."""
 RECIPE: Json = {
     "fast_learning": {"steps": 40, "rows": 8},
-    "seeding": {"steps": 600, "rows": 8, "teacher_rows": 32, "student_rows": 16, "free_run_rows": 32, "free_run_tokens": 16},
+    "seeding": {"steps": 2400, "rows": 8, "teacher_rows": 32, "student_rows": 16, "free_run_rows": 32, "free_run_tokens": 16},
     "gate": ANY,
 }
 PATIENT: Json = {
@@ -85,6 +85,8 @@ class Life:
     """Of each page of the dashboard what could be read on it."""
     scraped: dict[str, set[str]] = field(default_factory=dict)
     """Names of the metrics of each node, as Prometheus has them."""
+    ends: bool = False
+    """Whether the night may be over."""
 
     def told(self) -> Json:
         return self.client.get(f"/v1/sleeps/{self.sleep}")
@@ -99,7 +101,9 @@ class Life:
             self.stack.check()
             sleep = self.told()
             assert sleep["status"] not in ("failed", "cancelled"), sleep
-            return condition()
+            found = condition()
+            assert found or self.ends or sleep["status"] != "succeeded", f"the night is over, and not: {what}"
+            return found
 
         return until(still, what)
 
@@ -116,7 +120,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     folder = tmp_path_factory.mktemp("dashboard")
     with ExitStack() as opened:
         metrics = opened.enter_context(prometheus(folder))
-        variables = {"RAY_PROMETHEUS_HOST": metrics.url, "RAY_GRAFANA_HOST": "DISABLED"}
+        variables = {"RAY_PROMETHEUS_HOST": metrics.url, "RAY_GRAFANA_HOST": "DISABLED", "RAY_metrics_report_interval_ms": "2000"}
         settings = Settings(home=folder / "home", **PATIENT)
         stack = opened.enter_context(RolesStack(settings, StackSpec(num_cpus=0), ray_variables=variables))
         assert stack.api_key is not None
@@ -146,16 +150,17 @@ def live(life: Life, metrics: Prometheus, folder: Path) -> None:
         life.until(lambda node=node, name=name: name in scraped(metrics, node), f"{name} is scraped")
     with stopped(learner[-1]["data"]["pid"]):
         look(life)
-        life.scraped |= {node: scraped(metrics, node) for node in life.stack.metrics_ports}
+        life.scraped |= {node: scraped(metrics, node) for node in (*life.stack.metrics_ports, ".+")}
         if browser.program() is not None:
             with browser.browser(folder / "profile") as tab:
                 look_at_pages(life, tab)
+    life.ends = True
     life.until(lambda: life.told()["status"] == "succeeded", "the night ends")
 
 
 def scraped(metrics: Prometheus, node: str) -> set[str]:
-    """Names of what a node has told in the last minutes."""
-    series = metrics.ask(f'count by (__name__) (last_over_time({{node="{node}",__name__=~"ray_.+"}}[10m]))')
+    """Names of what the nodes that this expression matches have told in the last minutes."""
+    series = metrics.ask(f'count by (__name__) (last_over_time({{node=~"{node}",__name__=~"ray_.+"}}[10m]))')
     return {one["metric"]["__name__"] for one in series}
 
 
@@ -175,7 +180,7 @@ def look(life: Life) -> None:
     life.during |= {
         "sleep": life.told(),
         "nodes": stack.nodes(),
-        "jobs": stack.ray("/api/jobs/"),
+        "jobs": [job for job in stack.ray("/api/jobs/") if job["submission_id"]],  # the controller is a driver, too
         "applications": stack.ray("/api/serve/applications/")["applications"],
         "runs": stack.ray("/api/train/v2/runs/v1")["train_runs"],
         "actors": [actor for actor in stack.state("actors") if actor["state"] == "ALIVE"],

@@ -37,12 +37,16 @@ STAGES = {"collect": {}, "dream_write_0": {"dreams": 10}, "dream_try_0": {"tried
 
 
 def live(service: Service) -> None:
-    """A day, a night whose version is refused, and a promotion by hand; long enough for some scrapes between them."""
+    """A day, a night whose version is refused, and another deployment's, which waits behind it; long enough for some scrapes between."""
     service.deploy()
+    service.deploy("other")
+    service.tell(deployment="other")
     service.tell()
     time.sleep(2 * SCRAPE_SECONDS)
     service.tell("the city of jehas is oslo .")
     sleep, night = service.sleep()
+    answer = service.client.post("/v1/sleeps", json={"deployment": "other"})
+    assert answer.json()["status"] == "queued", answer.text
     for stage, outputs in STAGES.items():
         night.log.emit("sleep.stage_started", stage, stage=stage)
         time.sleep(SCRAPE_SECONDS)
@@ -68,6 +72,8 @@ def test_every_panel_and_every_alert_about_the_controller_shows_something(servic
             by_controller = [expr for expr in exprs if all(METRICS[name].by != "node" for name in series(expr))]
             assert not [expr for expr in by_controller if not prometheus.over(expr, ended)]
             assert len(by_controller) > len(exprs) / 2
+            (waited,) = prometheus.over(f'{METRICS["SLEEP_WAITING"].series}{{deployment="other"}}', ended)
+            assert max(waited.values) > SCRAPE_SECONDS > min(waited.values)
             firing = {(one["labels"]["alertname"], one["labels"].get("gate")) for one in prometheus.alerts()}
             assert firing == {("CircadianGateFailing", "lost"), ("CircadianForgetting", "lost")}
             for page in OURS:
