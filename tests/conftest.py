@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
-LAST = ("tests/helm/",)
-"""Folders whose quick tests take minutes: one worker goes through them while the other one is busy with the cluster."""
+LAST = ("tests/helm/", "tests/deploy/", "tests/benchmarks/", "tests/services/test_openapi.py", "tests/services/test_ui")
+"""Quick tests that take minutes together: one worker goes through them while the other one is busy with the cluster."""
 
 
 def is_engine(item: pytest.Item) -> bool:

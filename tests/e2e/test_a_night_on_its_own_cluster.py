@@ -99,7 +99,7 @@ def live(life: Life) -> None:
         cluster = life.kuberay.clusters[attempt]
         life.applications = set(cluster.client.get("/api/serve/applications/").json()["applications"])
         lost(cluster)
-        until(lambda: told(life, sleep)["status"] not in ("queued", "running"), "the night ends")
+        until(lambda: told(life, sleep)["status"] in ("succeeded", "failed", "cancelled"), "the night ends")
     life.sleep, life.events = told(life, sleep), list(life.client.pages(f"/v1/sleeps/{sleep}/events"))
     (life.job,) = life.kuberay.jobs()
     until(lambda: not life.kuberay.clusters, "the night's cluster is taken away")
