@@ -96,6 +96,8 @@ class Metric:
 
 ANSWER_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From a look-up to the longest answer of a model."""
+DELIVERY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""From a small expert to one replica, to one replica after the other being started anew."""
 NIGHT_SECONDS = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 57_600.0, 86_400.0)
 """From a minute, of a small model on a CPU, to a whole day."""
 
@@ -125,6 +127,16 @@ LEADER = Metric("circadian_leader", "gauge", "Whether this controller leads", "e
 DATABASE_UP = Metric("circadian_database_up", "gauge", "Whether the database answers", "each", "operators")
 DELIVERIES = Metric(
     "circadian_deliveries", "counter", "Deliveries of weights to replicas, by what came of them", "each", "operators", ("outcome",)
+)
+DELIVERY_DURATION = Metric(
+    "circadian_delivery_seconds",
+    "histogram",
+    "Until every replica had proved a delivery",
+    "each",
+    "operators",
+    (),
+    "seconds",
+    DELIVERY_SECONDS,
 )
 REPLICAS = Metric("circadian_replicas", "gauge", "Wake replicas that answer", "leader", "operators", DEPLOYMENT)
 REPLICAS_WANTED = Metric(
@@ -186,6 +198,27 @@ PENDING_OLDEST = Metric(
     "operators",
     DEPLOYMENT,
     "seconds",
+)
+ONLINE_LEARNED = Metric(
+    "circadian_online_learned_tokens",
+    "gauge",
+    "That a memory has learned while it serves, since it was last emptied; 0 where it learns at dusk",
+    "leader",
+    "operators",
+    DEPLOYMENT,
+    "tokens",
+)
+ONLINE_WAITING = Metric(
+    "circadian_online_waiting_tokens",
+    "gauge",
+    "That a memory which learns while it serves has not learned; 0 where it learns at dusk",
+    "leader",
+    "operators",
+    DEPLOYMENT,
+    "tokens",
+)
+ONLINE_STUCK = Metric(
+    "circadian_online_stuck", "gauge", "Whether a memory learns no more before its next night", "leader", "operators", DEPLOYMENT
 )
 WEBHOOK_DELIVERIES = Metric(
     "circadian_webhook_deliveries", "gauge", "Webhook deliveries of the last week, by status", "leader", "operators", ("status",)

@@ -1,6 +1,7 @@
 """What Prometheus is told, on a port of its own: nothing that a client sent, no ids, and labels of which there are few.
 
-    counted here        requests by route and status, how long until they were answered, experiences by what became of them
+    counted here        requests by route and status, how long until they were answered, experiences by what became of them, how long
+                        deliveries took
     looked up           at each scrape: everything else (services/monitoring)
 
 Every controller counts its own; what is looked up in the registry, which they share, is told by the one that leads, so that a sum over
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, start_http_server
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +25,7 @@ from services import registry
 from services.leader import Leader
 from services.monitoring import fleet, nights
 from services.monitoring.ledger import Ledger
-from services.monitoring.told import Told
+from services.monitoring.told import Told, histogram
 from services.ports import PortInUse, is_free
 from services.serving import Serving
 from services.tables import Database
@@ -39,13 +40,8 @@ class Metrics:
     def __init__(self, database: Database, serving: Serving, leader: Leader) -> None:
         self.registry = CollectorRegistry()
         self._requests = self._counter(metrics.HTTP_REQUESTS)
-        self._seconds = Histogram(
-            metrics.HTTP_ANSWER.name,
-            metrics.HTTP_ANSWER.text,
-            metrics.HTTP_ANSWER.labels,
-            buckets=metrics.HTTP_ANSWER.buckets,
-            registry=self.registry,
-        )
+        self._seconds = histogram(metrics.HTTP_ANSWER, self.registry)
+        self.registry.register(serving.delivered)
         self._experiences = self._counter(metrics.EXPERIENCES)
         self.registry.register(_LookedUp(database, serving, leader))
         self._server: WSGIServer | None = None

@@ -10,18 +10,21 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from actors.replies import Proof, agree
 from actors.wake_state import WakeState
+from circadian import metrics
 from services import registry
 from services.background import Background, pause
 from services.care import Care, Known, care
 from services.fleet import DeliveryFailed, Fleet, FleetUnavailable, ServingSpec, Sight
 from services.leader import Lease
+from services.monitoring.told import histogram
 from services.online_plan import is_label
 from services.settings import Settings
 from services.signing import Signing
@@ -47,6 +50,8 @@ class Serving:
         """The last look at each deployment's replicas."""
         self.deliveries: Counter[str] = Counter()
         """Deliveries, by what came of them."""
+        self.delivered = histogram(metrics.DELIVERY_DURATION)
+        """Those that were proved, by their seconds."""
 
     def begin(self, deployment_id: str) -> None:
         """Start a deployment's replicas and keep them running, in the background; its state tells how far they are."""
@@ -93,11 +98,9 @@ class Serving:
         """
         before = await asyncio.to_thread(self.files.read, deployment_id)
         try:
-            proofs = await self._deliver(deployment_id, path)
-            self.deliveries["proved"] += 1
-            return proofs
+            with self._counted():
+                return await self._deliver(deployment_id, path)
         except DeliveryFailed:
-            self.deliveries["failed"] += 1
             async with self._lock(deployment_id):
                 await asyncio.to_thread(self._put_back, deployment_id, path, before)
             raise
@@ -114,7 +117,19 @@ class Serving:
             known, _ = await asyncio.to_thread(self._known, deployment_id)
             if known.active_version != version or known.dusk or known.state is not ServingState.AWAKE:
                 return None
-            return await self._hand_round(deployment_id, path, payload)
+            with self._counted():
+                return await self._hand_round(deployment_id, path, payload)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except DeliveryFailed:
+            self.deliveries["failed"] += 1
+            raise
+        self.deliveries["proved"] += 1
+        self.delivered.observe(time.monotonic() - began)
 
     def _put_back(self, deployment_id: str, path: Path, before: WakeState | None) -> None:
         """A delivery has failed: what was served before it is served again; the active version where another one has become that since."""

@@ -254,6 +254,15 @@ MEMORY = (
         f"Experiences of {OF} wait for a night",
         "The oldest has waited for {{ $value | humanizeDuration }}.",
     ),
+    Alert(
+        "CircadianOnlineStuck",
+        _gauge(m.ONLINE_STUCK),
+        "> 0",
+        "0m",
+        "warning",
+        f"{OF} learns no more while it serves",
+        "A chunk could not be learned. It answers with what it has learned; what it meets waits for the next night.",
+    ),
 )
 
 GROUPS: dict[str, tuple[Alert, ...]] = {"circadian-service": SERVICE, "circadian-nights": NIGHTS, "circadian-memory": MEMORY}

@@ -13,7 +13,7 @@ from circadian import metrics
 from circadian.memory.folder import version_state
 from circadian.memory.state import ExpertState
 from circadian.specs import Autoscale
-from services import promotion, registry
+from services import fast_registry, promotion, registry
 from services.fleet import ServingSpec
 from services.monitoring.told import Told
 from services.online_plan import is_label
@@ -38,6 +38,8 @@ def look(told: Told, tx: Session, serving: Serving, deployments: list[Deployment
     _levels(told, deployments, serving)
     _rollouts(told, tx, names)
     _pending(told, tx, names, now)
+    for row in deployments:
+        _online(told, tx, row, names[row.id])
     _webhooks(told, tx)
 
 
@@ -113,6 +115,12 @@ def _pending(told: Told, tx: Session, names: Names, now: float) -> None:
         told.tell(metrics.PENDING_EXPERIENCES, float(count), *name)
         told.tell(metrics.PENDING_TOKENS, float(tokens), *name)
         told.tell(metrics.PENDING_OLDEST, max(0.0, now - oldest) if oldest is not None else 0.0, *name)
+
+
+def _online(told: Told, tx: Session, row: Deployment, name: tuple[str, str]) -> None:
+    told.tell(metrics.ONLINE_LEARNED, row.fast.tokens if row.fast else 0, *name)
+    told.tell(metrics.ONLINE_WAITING, fast_registry.waiting_tokens(tx, row.id) if row.fast else 0, *name)
+    told.tell(metrics.ONLINE_STUCK, row.fast is not None and row.fast.error is not None, *name)
 
 
 def _webhooks(told: Told, tx: Session) -> None:

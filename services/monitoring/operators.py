@@ -97,6 +97,15 @@ EXPERIENCES = Row(
             (m.PENDING_EXPERIENCES, m.PENDING_TOKENS),
         ),
         _gauge("Age of the oldest that waits", m.PENDING_OLDEST),
+        Panel(
+            "Learned while it serves",
+            (
+                Query(most(m.ONLINE_LEARNED, *DEPLOYMENT), "{{deployment}} learned"),
+                Query(most(m.ONLINE_WAITING, *DEPLOYMENT), "{{deployment}} waits"),
+            ),
+            (m.ONLINE_LEARNED, m.ONLINE_WAITING),
+        ),
+        _gauge("Learns no more before its next night", m.ONLINE_STUCK),
     ),
 )
 
@@ -145,6 +154,14 @@ DELIVERIES = Row(
     "Deliveries and versions",
     (
         Panel("Deliveries to replicas", (Query(f"sum by (outcome) ({of(m.DELIVERIES)})", "{{outcome}}"),), (m.DELIVERIES,)),
+        Panel(
+            "Until every replica had proved a delivery",
+            (
+                Query(quantile(0.5, m.DELIVERY_DURATION, window="1h"), "half of them in an hour"),
+                Query(quantile(0.95, m.DELIVERY_DURATION, window="1h"), "95 of 100"),
+            ),
+            (m.DELIVERY_DURATION,),
+        ),
         Panel(
             "Promotions, rollbacks, revocations",
             (Query(f"{so_far(m.ROLLOUTS, *DEPLOYMENT, 'kind', 'outcome')}", "{{deployment}} {{kind}} {{outcome}}"),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from circadian import metrics
@@ -52,6 +53,11 @@ class Told:
         for labels, value in self._values[metric.name].items():
             family.add_metric(labels, value)
         return family
+
+
+def histogram(metric: metrics.Metric, registry: CollectorRegistry | None = None) -> Histogram:
+    """One that is counted here; without a registry whoever makes it registers it."""
+    return Histogram(metric.name, metric.text, metric.labels, buckets=metric.buckets, registry=registry)
 
 
 def _buckets(bounds: tuple[float, ...], seen: list[float]) -> Iterator[tuple[str, float]]:

@@ -84,7 +84,8 @@ STILL = {
     "NIGHT_LIMIT": "a setting",
     "LAST_NIGHT_FAILED": "no night fails",
     "NIGHT_GPU": "there is no GPU",
-    "SLEEP_WAITING": "with one deployment no night waits behind another: see tests/services/test_monitoring_live.py",
+    "SLEEP_WAITING": "with one deployment no night waits behind another; it moves in tests/services/test_monitoring_live.py",
+    **dict.fromkeys(("ONLINE_LEARNED", "ONLINE_WAITING", "ONLINE_STUCK"), "it learns at dusk; they move there, too"),
 }
 """What does not move in this life, and why."""
 OF_PROMETHEUS = {"__name__", "instance", "job", "le"}

@@ -105,6 +105,7 @@ CASES: dict[str, Case] = {
     "CircadianSecretsLeak": gate("exposure", 15.0, 4.0, 16.0),
     "CircadianExpertsNearlyFull": Case(experts(8), experts(15), MINE | {"level": "1"}),
     "CircadianExperienceBacklog": gauge(m.PENDING_OLDEST, 86_400, 400_000),
+    "CircadianOnlineStuck": gauge(m.ONLINE_STUCK, 0, 1),
 }
 
 

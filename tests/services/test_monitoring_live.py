@@ -9,18 +9,22 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawn import draw
-from in_memory import Service
+from in_memory import MemoryFleet, MemoryLauncher, MemoryLearners, Service, running
 from prometheus import SCRAPE_SECONDS, Prometheus
+from safetensors.torch import load_file, save_file
 
 from circadian.metrics import METRICS
 from services.monitoring.alerts import ALERTS
 from services.monitoring.files import ALERTS_FILE, OURS
 from services.monitoring.panels import series
 from services.ports import RANGE, free_ports
+from services.settings import Settings
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus: apt-get install prometheus"),
@@ -33,14 +37,31 @@ GATES = [
     for name, (value, limit) in MEASURED.items()
 ]
 REPORT = {"gate": {"probes": {"prb_0": {"kind": "general", "score": 0.5}}}}
+ONLINE: dict[str, Any] = {
+    "wake": "online",
+    "memory": {"levels": [{"period": 32, "experts": 1, "rank": 4}, {"period": 256, "experts": 2, "rank": 4}]},
+    "recipe": {"online_learning": {"steps": 3, "rows": 4}},
+}
+MOVES_HERE = ("SLEEP_WAITING", "ONLINE_LEARNED", "ONLINE_WAITING", "ONLINE_STUCK")
+"""What one deployment whose memory learns at dusk does not move."""
 STAGES = {"collect": {}, "dream_write_0": {"dreams": 10}, "dream_try_0": {"tried": 5, "rewarded": 2, "score": 0.5, "undreamt": 0.2}}
 
 
-def live(service: Service) -> None:
-    """A day, a night whose version is refused, and another deployment's, which waits behind it; long enough for some scrapes between."""
+def live(service: Service, learners: MemoryLearners) -> None:
+    """A day, a night whose version is refused, and that of a deployment which learns online, until it cannot, and waits behind the first;
+    long enough for some scrapes between."""
     service.deploy()
-    service.deploy("other")
-    service.tell(deployment="other")
+    service.deploy("other", **ONLINE)
+    time.sleep(2 * SCRAPE_SECONDS)
+    for word in "oslo paris cairo lima".split():
+        service.tell(f"the city of mira is {word} .", deployment="other")
+    service.until(lambda: service.status("other")["fast_memory"]["chunks"] == 1)
+    time.sleep(2 * SCRAPE_SECONDS)
+    expert = learners.asked[0].with_name("expert.safetensors")
+    save_file({name: tensor + 1 for name, tensor in load_file(expert).items()}, expert)
+    for word in "delhi quito tokyo riga".split():
+        service.tell(f"the city of mira is {word} .", deployment="other")
+    service.until(lambda: service.status("other")["fast_memory"]["error"])
     service.tell()
     time.sleep(2 * SCRAPE_SECONDS)
     service.tell("the city of jehas is oslo .")
@@ -57,12 +78,25 @@ def live(service: Service) -> None:
     time.sleep(2 * SCRAPE_SECONDS)
 
 
-def test_every_panel_and_every_alert_about_the_controller_shows_something(service: Service, tmp_path: Path) -> None:
+@pytest.fixture
+def learners() -> MemoryLearners:
+    return MemoryLearners()
+
+
+@pytest.fixture
+def service(settings: Settings, base: Path, learners: MemoryLearners) -> Iterator[Service]:
+    with running(settings, base, MemoryFleet(), MemoryLauncher(), learners) as service:
+        yield service
+
+
+def test_every_panel_and_every_alert_about_the_controller_shows_something(
+    service: Service, learners: MemoryLearners, tmp_path: Path
+) -> None:
     ours, its = free_ports("127.0.0.1", 2, random.randrange(len(RANGE)))
     service.controller.metrics.listen("127.0.0.1", ours)
     try:
         with Prometheus(tmp_path / "prometheus", its, {"controller": f"127.0.0.1:{ours}"}, ROOT / ALERTS_FILE) as prometheus:
-            live(service)
+            live(service, learners)
             refused = 'ALERTS{alertname="CircadianGateFailing",alertstate="firing"}'
             service.until(lambda: prometheus.over(refused, time.time()))
             ended = time.time()
@@ -72,10 +106,11 @@ def test_every_panel_and_every_alert_about_the_controller_shows_something(servic
             by_controller = [expr for expr in exprs if all(METRICS[name].by != "node" for name in series(expr))]
             assert not [expr for expr in by_controller if not prometheus.over(expr, ended)]
             assert len(by_controller) > len(exprs) / 2
-            (waited,) = prometheus.over(f'{METRICS["SLEEP_WAITING"].series}{{deployment="other"}}', ended)
-            assert max(waited.values) > SCRAPE_SECONDS > min(waited.values)
+            for name in MOVES_HERE:
+                (line,) = prometheus.over(f'{METRICS[name].series}{{deployment="other"}}', ended)
+                assert max(line.values) > 0 == min(line.values), name
             firing = {(one["labels"]["alertname"], one["labels"].get("gate")) for one in prometheus.alerts()}
-            assert firing == {("CircadianGateFailing", "lost"), ("CircadianForgetting", "lost")}
+            assert firing == {("CircadianGateFailing", "lost"), ("CircadianForgetting", "lost"), ("CircadianOnlineStuck", None)}
             for page in OURS:
                 path = tmp_path / f"{page.uid}.png"
                 draw(page, prometheus, ended, path)
