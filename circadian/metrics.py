@@ -242,7 +242,7 @@ SCHEDULE_LATE = Metric(
 SLEEP_WAITING = Metric(
     "circadian_sleep_waiting_seconds",
     "gauge",
-    "Since a sleep that has not begun was asked for; 0 where none waits",
+    "Since a sleep that has not begun was asked for, or its job given to the cluster; 0 where none waits",
     "leader",
     "operators",
     DEPLOYMENT,

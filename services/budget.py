@@ -17,7 +17,7 @@ from pydantic import Field
 from circadian.specs import PositiveInt, Seconds, Spec
 from services.tables import Json, Sleep
 
-TOO_LONG, EXCEEDED = "night_too_long", "budget_exceeded"
+TOO_LONG, EXCEEDED, NO_CAPACITY = "night_too_long", "budget_exceeded", "no_capacity"
 
 
 class Budget(Spec):
@@ -55,9 +55,17 @@ def spent(sleep: Sleep, now: float) -> Spent:
     """By a sleep, until it ended or now."""
     if sleep.began_at is None:
         return Spent(wall_seconds=0.0, gpu_seconds=0.0)
-    until = min(moment for moment in (sleep.paused_at, sleep.finished_at, now) if moment is not None)
+    until = min(moment for moment in (sleep.paused_at, sleep.pending_since, sleep.finished_at, now) if moment is not None)
     wall = max(0.0, until - sleep.began_at - sleep.paused_seconds)
     return Spent(wall_seconds=wall, gpu_seconds=wall * gpus(sleep.recipe))
+
+
+def stood_still(sleep: Sleep, now: float) -> None:
+    """It goes on now: what it stood still for is counted, and is over."""
+    since = min((moment for moment in (sleep.paused_at, sleep.pending_since) if moment is not None), default=now)
+    if sleep.began_at is not None:
+        sleep.paused_seconds += max(0.0, now - since)
+    sleep.paused_at = sleep.pending_since = None
 
 
 def overrun(sleep: Sleep, night_seconds: float, now: float) -> tuple[str, str] | None:
@@ -75,4 +83,6 @@ def overrun(sleep: Sleep, night_seconds: float, now: float) -> tuple[str, str] |
             )
     if so_far.wall_seconds > night_seconds:
         return TOO_LONG, f"the night took longer than {night_seconds} s"
+    if sleep.pending_since is not None and now - sleep.pending_since > night_seconds:
+        return NO_CAPACITY, f"the cluster did not begin the night's job within {night_seconds} s; {sleep.waiting or 'it waited'}"
     return None

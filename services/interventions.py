@@ -137,7 +137,7 @@ def _version_is_free(tx: Session, sleep: Sleep, begin: From) -> None:
 def _as_at_first(sleep: Sleep, home: Path) -> None:
     """As it was asked for, but for the number of its attempts. What the last night still wrote when it had ended is not read."""
     sleep.status, sleep.life = retried(sleep.status), sleep.life + 1
-    sleep.finished_at = sleep.began_at = sleep.paused_at = sleep.retry_at = sleep.stop_at = None
+    sleep.finished_at = sleep.began_at = sleep.paused_at = sleep.pending_since = sleep.retry_at = sleep.stop_at = None
     sleep.error = sleep.report = sleep.phase = sleep.outcome = sleep.waiting = None
     sleep.fast_delivery = sleep.rest_delivery = sleep.placed = None
     sleep.fast, sleep.failures, sleep.paused_seconds = FastState.NONE, 0, 0.0

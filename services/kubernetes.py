@@ -7,6 +7,7 @@ The token is read for each request: the kubelet replaces it every hour. Calls bl
 
 from __future__ import annotations
 
+import re
 import ssl
 from http import HTTPStatus
 from pathlib import Path
@@ -16,6 +17,8 @@ import httpx
 
 Json = dict[str, Any]
 TOKEN, AUTHORITY, NAMESPACE = "token", "ca.crt", "namespace"
+RBAC = re.compile(r"User .* cannot ")
+"""What the API says where rights are missing; admission webhooks answer 403, too, with reasons of their own."""
 REASON_LENGTH = 500
 """Characters of what the API says that are told on."""
 
@@ -89,9 +92,10 @@ def _why(answer: httpx.Response) -> str:
         said = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
         said = answer.text
+    needs = "; the service account needs create, get, list and delete of rayjobs.ray.io in its namespace"
     remedy = {
         HTTPStatus.UNAUTHORIZED: "; the token of the service account is not valid",
-        HTTPStatus.FORBIDDEN: "; the service account needs create, get, list and delete of rayjobs.ray.io in its namespace",
+        HTTPStatus.FORBIDDEN: needs if RBAC.search(said) else "",
         HTTPStatus.NOT_FOUND: "; install KubeRay's CRDs",
     }.get(HTTPStatus(answer.status_code), "")
     return f"{answer.status_code} {said[:REASON_LENGTH]}{remedy}"

@@ -52,10 +52,17 @@ def driver_room() -> dict[str, Any]:
     return {"entrypoint_num_cpus": 0, "entrypoint_resources": role} if role else {}
 
 
-def asked_by_driver() -> str:
-    """What makes a driver wait, for people; nothing where it asks for nothing."""
+def awaited_by_driver() -> str:
+    """What a driver waits for that no node takes, for people."""
     offers = ", ".join(names.role("learner"))
-    return f": it asks for a node that offers {offers}; add one, or unset {names.ROLES_VARIABLE}" if offers else ""
+    asked = f": it asks for a node that offers {offers}; add one, or unset {names.ROLES_VARIABLE}" if offers else ""
+    return f"the cluster to start its driver{asked}"
+
+
+def environment(metadata: dict[str, str]) -> dict[str, str]:
+    """Of a night's driver and all that it starts: what the controller has of PASSED_ON, and whose night it is."""
+    ours = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return ours | {variable: metadata[of] for variable, of in zip(names.WHOSE, DEPLOYMENT, strict=True)}
 
 
 class LauncherUnavailable(Exception):
@@ -70,6 +77,8 @@ class JobReport:
     message: str = ""
     pending: bool = False
     """The cluster has taken it, and its driver has not begun."""
+    awaits: str = ""
+    """Then: what it waits for, for people."""
 
 
 class Launcher(Protocol):
@@ -92,9 +101,20 @@ def night_command(job_file: Path, submission_id: str) -> str:
     return shlex.join([sys.executable, "-m", "pipelines.night", str(job_file), submission_id])
 
 
+class JobsClient(JobSubmissionClient):
+    """Ray's, but that a request which nobody answers ends: Ray's waits for ever."""
+
+    def __init__(self, address: str, seconds: float) -> None:
+        self._seconds = seconds
+        super().__init__(address)
+
+    def _do_request(self, method: str, endpoint: str, **more: Any) -> requests.Response:
+        answer: requests.Response = super()._do_request(method, endpoint, timeout=self._seconds, **more)
+        return answer
+
+
 class RayLauncher:
-    """The Ray Jobs API. Its client blocks, and has no limit of its own: every call runs in a thread of the launcher's, and is given up
-    after `ray_request_seconds`."""
+    """The Ray Jobs API. Its client blocks: every call runs in a thread of the launcher's, and is given up after `ray_request_seconds`."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -105,15 +125,13 @@ class RayLauncher:
         if (await self.report(submission_id)).job not in (Job.LOST, Job.UNREACHABLE):
             log.info("job %s is there already, adopted", submission_id)
             return
-        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= {variable: metadata[of] for variable, of in zip(names.WHOSE, DEPLOYMENT, strict=True) if of in metadata}
         try:
             await self._call(
                 lambda client: client.submit_job(
                     entrypoint=night_command(job_file, submission_id),
                     submission_id=submission_id,
                     metadata=metadata,
-                    runtime_env={"env_vars": environment},
+                    runtime_env={"env_vars": environment(metadata)},
                     **driver_room(),
                 )
             )
@@ -129,7 +147,7 @@ class RayLauncher:
             return JobReport(Job.UNREACHABLE, str(error))
         except _NoSuchJob:
             return JobReport(Job.LOST, "the cluster does not know this job")
-        return JobReport(_STATES[info.status], info.message or "", pending=info.status is JobStatus.PENDING)
+        return JobReport(_STATES[info.status], info.message or "", info.status is JobStatus.PENDING, awaited_by_driver())
 
     async def stop(self, submission_id: str) -> None:
         try:
@@ -152,7 +170,7 @@ class RayLauncher:
 
     def _request(self, request: Callable[[JobSubmissionClient], T]) -> T:
         if self._client is None:
-            self._client = JobSubmissionClient(self.settings.ray_dashboard)
+            self._client = JobsClient(self.settings.ray_dashboard, self.settings.ray_request_seconds)
         try:
             return request(self._client)
         except RuntimeError as error:

@@ -18,7 +18,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Callable
@@ -30,10 +29,18 @@ from typing import TypeVar
 import requests
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ray.job_submission import JobSubmissionClient
 
 from services.kubernetes import Json, KubernetesRefused, NoObject, ObjectExists, Objects
-from services.launcher import PASSED_ON, THREADS, JobReport, LauncherUnavailable, driver_room, night_command
+from services.launcher import (
+    THREADS,
+    JobReport,
+    JobsClient,
+    LauncherUnavailable,
+    awaited_by_driver,
+    driver_room,
+    environment,
+    night_command,
+)
 from services.plan import Job
 from services.settings import Settings
 
@@ -49,6 +56,12 @@ KEPT_SECONDS = 7 * 86_400.0
 """RayJobs that have ended are kept so long, to be looked at; their clusters go at once."""
 OVER = {"Complete", "Failed", "ValidationFailed"}
 RUNS = "Running"
+AWAITED = {
+    "": "KubeRay to look at its RayJob",
+    "Initializing": "a cluster of its own to start",
+    "Suspended": "whoever suspended its RayJob to let it begin: a queue, where it has one",
+}
+"""By jobDeploymentStatus."""
 _ENDED = {"SUCCEEDED": Job.SUCCEEDED, "STOPPED": Job.STOPPED, "FAILED": Job.FAILED}
 
 
@@ -107,6 +120,8 @@ class ClusterLauncher:
             settings.kubernetes_api, settings.kubernetes_account, "ray.io", "v1", "rayjobs", settings.ray_request_seconds
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="night-clusters")
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="night-logs")
+        """Who asks a night's cluster, which may be gone, keeps nobody from asking Kubernetes."""
 
     async def submit(self, submission_id: str, job_file: Path, metadata: dict[str, str]) -> None:
         try:
@@ -117,7 +132,10 @@ class ClusterLauncher:
             await self._call(lambda: self._jobs.create(body))
         except ObjectExists:
             log.info("RayJob %s is there already, adopted", body["metadata"]["name"])
-        await self._call(self._clear)
+        try:
+            await self._call(self._clear)
+        except LauncherUnavailable as error:  # the night is submitted: it is no worse for what is left of others
+            log.warning("RayJobs that have ended are not taken away: %s", error)
 
     async def report(self, submission_id: str) -> JobReport:
         try:
@@ -145,7 +163,8 @@ class ClusterLauncher:
         address = status.get("dashboardURL")
         if not address or status.get("jobDeploymentStatus") in OVER:
             return ""
-        return await self._call(lambda: _logs(f"http://{address}", submission_id))
+        seconds = self.settings.ray_request_seconds
+        return await self._call(lambda: _logs(f"http://{address}", submission_id, seconds), self._readers)
 
     def _clear(self) -> None:
         """Take away those that ended long ago."""
@@ -157,24 +176,23 @@ class ClusterLauncher:
                 except NoObject:
                     log.info("%s has gone meanwhile", found["metadata"]["name"])
 
-    async def _call(self, request: Callable[[], T]) -> T:
+    async def _call(self, request: Callable[[], T], threads: ThreadPoolExecutor | None = None) -> T:
         try:
             async with asyncio.timeout(self.settings.ray_request_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, request)
+                return await asyncio.get_running_loop().run_in_executor(threads or self._threads, request)
         except (TimeoutError, KubernetesRefused) as error:
             raise LauncherUnavailable(str(error) or f"Kubernetes at {self.settings.kubernetes_api} does not answer") from error
 
 
 def ray_job(file: ClusterFile, submission_id: str, job_file: Path, metadata: dict[str, str]) -> Json:
     """The object for one attempt."""
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     room = driver_room()
     night = {
         "entrypoint": night_command(job_file, submission_id),
         "jobId": submission_id,
         "submissionMode": "HTTPMode",
         "metadata": metadata,
-        "runtimeEnvYAML": json.dumps({"env_vars": environment}),  # JSON is YAML
+        "runtimeEnvYAML": json.dumps({"env_vars": environment(metadata)}),  # JSON is YAML
         "shutdownAfterJobFinishes": True,
         "backoffLimit": 0,
     }
@@ -207,14 +225,21 @@ def report_of(found: Json) -> JobReport:
     deployment, job = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     message = ": ".join(text for text in (status.get("reason"), status.get("message")) if text)
     if "deletionTimestamp" in found["metadata"] or deployment not in OVER:
-        return JobReport(Job.ALIVE, message, pending=deployment != RUNS)
+        return JobReport(Job.ALIVE, message, *_pending(deployment, job, message))
     return JobReport(_ENDED.get(job, Job.FAILED) if deployment == "Complete" else Job.FAILED, message)
 
 
-def _logs(address: str, submission_id: str) -> str:
-    """Raises KubernetesRefused where the cluster does not tell; the token is in RAY_AUTH_TOKEN."""
+def _pending(deployment: str, job: str, message: str) -> tuple[bool, str]:
+    """Whether the driver has not begun, and what it waits for. KubeRay says `Running` before it has submitted the job."""
+    if deployment == RUNS:
+        return job in ("", "PENDING"), awaited_by_driver()
+    return True, AWAITED.get(deployment, f"its RayJob, which is {deployment}") + (f" ({message})" if message else "")
+
+
+def _logs(address: str, submission_id: str, seconds: float) -> str:
+    """Raises KubernetesRefused where the cluster does not tell; the token is where Ray looks for it (RAY_AUTH_TOKEN, or a file)."""
     try:
-        told: str = JobSubmissionClient(address).get_job_logs(submission_id)
+        told: str = JobsClient(address, seconds).get_job_logs(submission_id)
     except (ConnectionError, RuntimeError, requests.RequestException) as error:
         raise KubernetesRefused(f"the night's cluster at {address} does not answer: {error!r}") from error
     return told

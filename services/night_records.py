@@ -18,8 +18,9 @@ from circadian.memory.folder import read_record
 from circadian.specs import Autoscale, Recipe
 from services import dawn, registry, tail
 from services.attempts import backoff
+from services.budget import stood_still
 from services.fleet import ServingSpec
-from services.launcher import JobReport, asked_by_driver
+from services.launcher import JobReport
 from services.leader import Lease
 from services.outcome import NightOutcome, night_error, read_outcome, tell, why
 from services.placement import OWN, Asked, Cluster, Room, Unplaceable, held, needed, place
@@ -81,15 +82,30 @@ class Records:
                 registry.append_event(tx, row, "sleep.placed", f"{placed.kind}: {placed.why}", row.placed)
             return row.placed
 
-    def _pending(self, seen: Sleep) -> None:
-        """The cluster has taken the job, and starts it nowhere: say once what it asks for."""
-        if seen.status not in (SleepStatus.PREPARING, SleepStatus.RUNNING) or seen.waiting is not None:
+    def _set_pending(self, pending: bool) -> None:
+        """The cluster has the job and has not begun it, or has begun it now: what a night waits is nothing that it spends."""
+        with self.lease.write() as tx:
+            sleep = registry.locked_sleep(tx, self.sleep_id)
+            if pending:
+                sleep.pending_since = sleep.pending_since or time.time()
+            elif sleep.paused_at is None:
+                stood_still(sleep, time.time())
+            else:  # it goes on standing still
+                sleep.paused_at, sleep.pending_since = min(sleep.paused_at, sleep.pending_since or sleep.paused_at), None
+
+    def _pending(self, seen: Sleep, awaits: str) -> None:
+        """The cluster has taken the job, and starts it nowhere: say what it waits for, and again where that is something else."""
+        waiting = f"waits for {awaits}"
+        since = seen.pending_since
+        if seen.status not in (SleepStatus.PREPARING, SleepStatus.RUNNING) or seen.waiting == waiting or since is None:
+            return
+        if time.time() - since < self.settings.job_pending_seconds:
             return
         with self.lease.write() as tx:
             sleep = registry.locked_sleep(tx, self.sleep_id)
-            if sleep.status is seen.status and sleep.waiting is None:
-                sleep.waiting = f"waits for the cluster to start its driver{asked_by_driver()}"
-                registry.append_event(tx, sleep, "sleep.waiting", sleep.waiting, {"waiting": sleep.waiting}, level="warning")
+            if sleep.status is seen.status and sleep.waiting == seen.waiting:
+                sleep.waiting = waiting
+                registry.append_event(tx, sleep, "sleep.waiting", waiting, {"waiting": waiting}, level="warning")
 
     def _wait_for(self, waiting: str) -> None:
         with self.lease.write() as tx:
@@ -108,9 +124,8 @@ class Records:
             if again or not sleep.attempt:
                 sleep.failures += sleep.status is not SleepStatus.QUEUED
                 sleep.attempt, sleep.submitted, sleep.starts_over = sleep.attempt + 1, False, False
-            if sleep.began_at is not None and sleep.paused_at is not None:
-                sleep.paused_seconds += now - sleep.paused_at
-            sleep.began_at, sleep.waiting, sleep.retry_at, sleep.paused_at = sleep.began_at or now, None, None, None
+            stood_still(sleep, now)
+            sleep.began_at, sleep.waiting, sleep.retry_at = sleep.began_at or now, None, None
             return sleep.attempt
 
     def _submitted(self, attempt: int) -> None:

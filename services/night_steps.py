@@ -57,8 +57,6 @@ class Steps(Records):
         """When the cluster was last asked about the job."""
         self._unconfirmed = 0
         """Submissions in a row whose answer did not come."""
-        self._pending_since: float | None = None
-        """From when on the cluster has said that the job's driver has not begun."""
 
     async def _submit(self, sleep: Sleep, again: bool) -> None:
         """Written before it is done: whatever becomes of the submission, the attempt is one that may run."""
@@ -90,6 +88,7 @@ class Steps(Records):
         except LauncherUnavailable as error:
             self._unconfirmed += 1
             log.warning("%s is not known to be submitted, %d times now: %s", self.sleep_id, self._unconfirmed, error)
+            await asyncio.to_thread(self._wait_for, f"waits for the cluster to take its job: {error}")
             await asyncio.sleep(pause(self.settings, self._unconfirmed))
             return
         self._unconfirmed = 0

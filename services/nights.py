@@ -289,9 +289,10 @@ class _Watcher(Steps):
             self._report = await self.launcher.report(names.night_job(sleep.id, sleep.attempt))
             if self._report.job is not Job.UNREACHABLE:
                 self._unreachable_since = now
-            self._pending_since = (self._pending_since or now) if self._report.pending else None
-            if self._pending_since is not None and now - self._pending_since >= self.settings.job_pending_seconds:
-                await asyncio.to_thread(self._pending, sleep)
+            if self._report.job is not Job.UNREACHABLE and self._report.pending is not (sleep.pending_since is not None):
+                await asyncio.to_thread(self._set_pending, self._report.pending)
+            elif self._report.pending:
+                await asyncio.to_thread(self._pending, sleep, self._report.awaits)
         return self._report
 
     async def _give_up(self, reason: str, at_once: bool) -> str:

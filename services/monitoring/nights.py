@@ -44,12 +44,14 @@ def _running(told: Told, tx: Session, sleep: Sleep | None, name: tuple[str, str]
     told.tell(metrics.NIGHT_PROGRESS, progress, *name)
     seconds = spent(sleep, now).wall_seconds if sleep is not None and not stands else 0.0
     told.tell(metrics.NIGHT_RUNNING, seconds, *name)
-    waits = sleep is not None and sleep.status is SleepStatus.QUEUED
-    told.tell(metrics.SLEEP_WAITING, max(0.0, now - _since(tx, sleep)) if sleep is not None and waits else 0.0, *name)
+    since = _since(tx, sleep) if sleep is not None else None
+    told.tell(metrics.SLEEP_WAITING, max(0.0, now - since) if since is not None else 0.0, *name)
 
 
-def _since(tx: Session, sleep: Sleep) -> float:
-    """When one that waits came in line."""
+def _since(tx: Session, sleep: Sleep) -> float | None:
+    """When one that waits came in line, or its job did; None: it does not wait."""
+    if sleep.status is not SleepStatus.QUEUED:
+        return sleep.pending_since
     retried = select(func.max(Event.created_at)).where(Event.sleep == sleep.id, Event.type == "sleep.retried")
     return sleep.paused_at or (tx.scalar(retried) if sleep.life else None) or sleep.created_at
 

@@ -183,8 +183,10 @@ class Sleep(Row):
     """When the job of a night that is to stop is stopped though nothing was sealed meanwhile; None: at once."""
     paused_at: Mapped[float | None] = mapped_column(default=None)
     """Since when it stands still: paused, or in line again."""
+    pending_since: Mapped[float | None] = mapped_column(default=None)
+    """Since when the cluster has its job and has not begun it: for want of room, in a queue, or because a cluster of its own starts."""
     paused_seconds: Mapped[float] = mapped_column(default=0.0)
-    """Of earlier pauses, since `began_at`."""
+    """For which it stood still or was pending before, since `began_at`."""
     starts_over: Mapped[bool] = mapped_column(default=False)
     """The next attempt begins with an empty home."""
     left_out: Mapped[Json] = mapped_column(default=dict)

@@ -145,7 +145,8 @@ def test_a_night_whose_cluster_loses_its_head_goes_on_on_the_next_one_and_promot
 def test_its_rayjob_says_how_it_ended_and_is_what_the_chart_wrote_down(life: Life) -> None:
     assert (life.job["status"]["jobDeploymentStatus"], life.job["status"]["jobStatus"]) == ("Complete", "SUCCEEDED")
     assert life.job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nights"
-    assert yaml.safe_load(life.job["spec"]["runtimeEnvYAML"])["env_vars"] is not None
+    told = yaml.safe_load(life.job["spec"]["runtimeEnvYAML"])["env_vars"]
+    assert [told[name] for name in names.WHOSE] == ["default", "nursery"], "whose metrics they are"
     assert life.job["spec"]["metadata"]["sleep_id"] == life.sleep["id"]
 
 

@@ -38,7 +38,7 @@ from circadian.specs import (
 from services.api.app import create_app
 from services.controller import Controller
 from services.fleet import Body, DeliveryFailed, FleetUnavailable, Reply, Route, ServingSpec, Sight
-from services.launcher import JobReport, LauncherUnavailable
+from services.launcher import JobReport, LauncherUnavailable, awaited_by_driver
 from services.learners import ChunkRefused, LearnerUnavailable
 from services.plan import Job
 from services.settings import Settings
@@ -184,7 +184,7 @@ class MemoryLauncher:
     async def report(self, submission_id: str) -> JobReport:
         if self.unreachable:
             return JobReport(Job.UNREACHABLE, "no answer")
-        return JobReport(self.jobs.get(submission_id, Job.LOST), "the job's last words", self.pending)
+        return JobReport(self.jobs.get(submission_id, Job.LOST), "the job's last words", self.pending, awaited_by_driver())
 
     async def stop(self, submission_id: str) -> None:
         if self.unreachable:

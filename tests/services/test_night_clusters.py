@@ -6,11 +6,13 @@ import asyncio
 import json
 import re
 import shlex
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from hypothesis import given
@@ -18,7 +20,8 @@ from hypothesis import strategies as st
 from in_memory import MemoryFleet, MemoryLauncher, Night, Service, running
 
 from actors import names
-from services.launcher import LauncherUnavailable
+from services.kubernetes import KubernetesRefused, Objects
+from services.launcher import THREADS, LauncherUnavailable
 from services.night_clusters import (
     KEPT_SECONDS,
     NAME_LENGTH,
@@ -50,7 +53,7 @@ FILE: dict[str, Any] = {
         },
     },
 }
-METADATA = {"sleep_id": "slp_00a1", "deployment": "mine", "phase": "night"}
+METADATA = {"sleep_id": "slp_00a1", "tenant": "ours", "deployment": "mine", "phase": "night"}
 
 
 @dataclass
@@ -112,7 +115,9 @@ def test_an_attempt_is_a_rayjob_with_the_operators_cluster_and_the_nights_comman
     assert shlex.split(spec["entrypoint"])[1:] == ["-m", "pipelines.night", str(tmp_path / "a job.json"), "slp_00a1-a1"]
     assert (spec["jobId"], spec["metadata"], spec["submissionMode"]) == ("slp_00a1-a1", METADATA, "HTTPMode")
     assert (spec["shutdownAfterJobFinishes"], spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (True, 0, 90000)
-    assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"][names.ROLES_VARIABLE] == "1"
+    environment = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
+    assert environment[names.ROLES_VARIABLE] == "1"
+    assert [environment[name] for name in names.WHOSE] == ["ours", "mine"], "what it tells Prometheus is told of its deployment"
     assert (spec["entrypointNumCpus"], json.loads(spec["entrypointResources"])) == (0, names.role("learner"))
 
 
@@ -129,6 +134,8 @@ def test_an_attempt_that_is_submitted_twice_is_adopted(launcher: ClusterLauncher
         ("", "", {}, Job.ALIVE, True),
         ("Initializing", "", {}, Job.ALIVE, True),
         ("Suspended", "", {}, Job.ALIVE, True),
+        ("Running", "", {}, Job.ALIVE, True),
+        ("Running", "PENDING", {}, Job.ALIVE, True),
         ("Running", "RUNNING", {}, Job.ALIVE, False),
         ("Running", "SUCCEEDED", {}, Job.ALIVE, False),
         ("Complete", "SUCCEEDED", {}, Job.SUCCEEDED, False),
@@ -152,6 +159,69 @@ def test_what_kuberay_says_is_what_the_night_is(
     kuberay.says("slp_00a1-a1", deployment, job, **more)
     report = asyncio.run(launcher.report("slp_00a1-a1"))
     assert (report.job, report.pending, report.message) == (found, pending, ": ".join(more.values()))
+
+
+@pytest.mark.parametrize(
+    ("deployment", "job", "more", "awaits"),
+    [
+        ("", "", {}, "KubeRay to look at its RayJob"),
+        ("Initializing", "", {"message": "no nodes"}, "a cluster of its own to start (no nodes)"),
+        ("Suspended", "", {}, "whoever suspended its RayJob to let it begin: a queue, where it has one"),
+        ("Retrying", "", {}, "its RayJob, which is Retrying"),
+        ("Running", "PENDING", {}, "the cluster to start its driver"),
+    ],
+)
+def test_what_a_night_on_its_own_cluster_waits_for_is_what_kuberay_says(
+    deployment: str, job: str, more: dict[str, str], awaits: str
+) -> None:
+    report = report_of({"metadata": {}, "status": {"jobDeploymentStatus": deployment, "jobStatus": job} | more})
+    assert (report.pending, report.awaits) == (True, awaits)
+
+
+def test_a_night_is_submitted_though_those_that_ended_cannot_be_taken_away(
+    launcher: ClusterLauncher, kuberay: KubeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(launcher.submit("slp_00a1-a1", tmp_path / "job.json", METADATA))
+    kuberay.says("slp_00a1-a1", "Failed", "FAILED", endTime="2001-01-01T00:00:00Z")
+
+    def refuses(name: str) -> None:
+        raise KubernetesRefused(f"{name} may not be deleted")
+
+    monkeypatch.setattr(launcher._jobs, "delete", refuses)
+    asyncio.run(launcher.submit("slp_00a1-a2", tmp_path / "job.json", METADATA))
+    assert sorted(kuberay.names()) == ["slp-00a1-a1", "slp-00a1-a2"]
+
+
+def test_a_cluster_that_answers_nothing_keeps_nobody_from_asking_kubernetes(
+    settings: Settings, kuberay: KubeRay, tmp_path: Path
+) -> None:
+    launcher = launcher_of(settings.model_copy(update={"ray_request_seconds": 1.0}))
+    asyncio.run(launcher.submit("slp_00a1-a1", tmp_path / "job.json", METADATA))
+
+    async def read() -> None:
+        asked = [launcher.logs("slp_00a1-a1") for _ in range(2 * THREADS)]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(answer, LauncherUnavailable) for answer in told)
+        assert (await launcher.report("slp_00a1-a1")).job is Job.ALIVE
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        kuberay.says("slp_00a1-a1", "Running", "RUNNING", dashboardURL=f"127.0.0.1:{silent.getsockname()[1]}")
+        asyncio.run(read())
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('rayjobs.ray.io is forbidden: User "system:serviceaccount:a:b" cannot create resource "rayjobs"', True),
+        ('admission webhook "vrayjob.kb.io" denied the request: spec.rayClusterSpec: in-tree autoscaling', False),
+    ],
+)
+def test_rights_are_asked_for_where_rights_are_missing(settings: Settings, said: str, told: bool) -> None:
+    jobs = Objects(settings.kubernetes_api, settings.kubernetes_account, "ray.io", "v1", "rayjobs", 1.0)
+    with pytest.raises(KubernetesRefused) as refused:
+        jobs._read("POST", httpx.Response(403, json={"message": said}))
+    assert said in str(refused.value)
+    assert ("the service account needs create" in str(refused.value)) is told
 
 
 def test_one_that_is_being_deleted_still_holds_its_machines() -> None:

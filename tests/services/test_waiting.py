@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from in_memory import MemoryFleet, MemoryLauncher, Night, Service, running
+from sqlalchemy import update
 
 from actors import names
 from services.settings import Settings
+from services.tables import Sleep
 
 
 @pytest.fixture
@@ -56,3 +59,49 @@ def test_a_night_that_waits_for_its_workers_says_so_until_it_goes_on(asleep: tup
     service.until(lambda: waits(service, night) is None)
     night.end("no_op")
     assert service.ended(night.sleep)["waiting"] is None
+
+
+LONG = 1_000_000.0
+"""Seconds: far more than any limit."""
+
+
+def pending_for_long(service: Service, night: Night) -> None:
+    """It ran for a second after it was submitted, and has been pending since."""
+    service.until(lambda: waits(service, night))
+    then = time.time() - LONG
+    with service.controller.database.write() as tx:
+        tx.execute(update(Sleep).where(Sleep.id == night.sleep).values(began_at=then - 1.0, pending_since=then))
+
+
+def test_what_a_night_waits_for_its_cluster_is_nothing_that_it_spends(settings: Settings, base: Path) -> None:
+    patient = settings.model_copy(update={"job_pending_seconds": 0.01, "night_seconds": 2 * LONG})
+    with running(patient, base, MemoryFleet(), MemoryLauncher(pending=True)) as service:
+        service.deploy()
+        service.tell()
+        sleep, night = service.sleep(budget={"max_wall_seconds": 1000.0})
+        pending_for_long(service, night)
+        service.launcher.pending = False
+        night.end("no_op")
+        ended = service.ended(sleep["id"])
+        assert ended["status"] == "succeeded"
+        assert 1.0 <= ended["spent"]["wall_seconds"] < 900.0
+
+
+def test_a_night_that_no_cluster_begins_is_given_up_and_says_what_it_waited_for(asleep: tuple[Service, Night]) -> None:
+    service, night = asleep
+    pending_for_long(service, night)
+    error = service.ended(night.sleep)["error"]
+    assert error["code"] == "no_capacity"
+    assert "waits for the cluster to start its driver" in error["message"]
+
+
+def test_a_night_whose_job_the_cluster_does_not_take_says_why(settings: Settings, base: Path) -> None:
+    with running(settings, base, MemoryFleet(), MemoryLauncher(submission="lost")) as service:
+        service.deploy()
+        service.tell()
+        sleep = service.client.post("/v1/sleeps", json={"deployment": "toy"}).json()["id"]
+        service.until(lambda: service.get_sleep(sleep)["waiting"])
+        assert service.get_sleep(sleep)["waiting"] == "waits for the cluster to take its job: no answer"
+        service.launcher.submission = "confirmed"
+        service.until(lambda: service.get_sleep(sleep)["status"] == "preparing")
+        assert service.get_sleep(sleep)["waiting"] is None
