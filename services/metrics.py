@@ -46,10 +46,10 @@ class Metrics:
         self.registry.register(_LookedUp(database, serving, leader))
         self._server: WSGIServer | None = None
 
-    def answered(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """A request, by the route's template: a path that leads nowhere is no label."""
+    def answered(self, method: str, route: str | None, status: str, seconds: float) -> None:
+        """A request, by the route's template: a path that leads nowhere is no label. status: as the label has it."""
         named = (method if method in METHODS else metrics.OTHER, route or NO_ROUTE)
-        self._requests.labels(*named, str(status)).inc()
+        self._requests.labels(*named, status).inc()
         self._seconds.labels(*named).observe(seconds)
 
     def took_in(self, outcome: str) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import text, update
 
 from circadian.metrics import METRICS
 from services import naming
+from services.api.repeats import Repeats
 from services.ports import RANGE, PortInUse, free_ports
 from services.settings import Settings
 from services.tables import ApiKey
@@ -81,6 +82,25 @@ def test_no_label_holds_what_a_client_sent(service: Service, port: int) -> None:
     assert "mira" not in said.lower()
     assert not re.search(r"(exp|dep|slp|ver|key)_[0-9a-f]{6}", said)
     assert KEY not in said
+
+
+def test_a_request_that_the_service_fails_counts_as_500(service: Service, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise RuntimeError("no")
+
+    def breaks(*_: object) -> None:
+        raise ValueError("no")
+
+    service.deploy()
+    service.fleet.answer = fails  # type: ignore[method-assign, assignment]
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    assert service.client.post("/v1/chat/completions", json=chat).status_code == 500
+    monkeypatch.setattr(Repeats, "_begin", breaks)
+    assert service.client.post("/v1/sleeps", json={"deployment": "toy"}, headers={"Idempotency-Key": "k"}).status_code == 500
+    found = scraped(port)
+    assert found["circadian_http_requests_total", "POST", "/v1/chat/completions", "500"] == 1.0
+    assert found["circadian_http_answer_seconds_count", "POST", "/v1/chat/completions"] == 1.0
+    assert found["circadian_http_requests_total", "POST", "/v1/", "500"] == 1.0, "it had found no route"
 
 
 def test_metrics_are_not_on_the_port_of_the_clients(service: Service, port: int) -> None:
