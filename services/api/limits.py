@@ -15,8 +15,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from circadian.metrics import STATUS_ASLEEP
 from services import naming, readable
-from services.errors import REQUEST_ID, Problem
+from services.errors import ASLEEP, REQUEST_ID, Problem
 from services.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class RequestId:
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.update(scope["state"].get("rate_headers", {}))
-                self.metrics.answered(scope["method"], _route(scope), str(message["status"]), time.monotonic() - began)
+                self.metrics.answered(scope["method"], _route(scope), _status(scope, message["status"]), time.monotonic() - began)
             try:
                 async with asyncio.timeout(self.seconds):
                     await send(message)
@@ -78,6 +79,11 @@ class RequestId:
 def _route(scope: Scope) -> str | None:
     """Its template; None where nothing was routed, or had not been yet."""
     return getattr(scope.get("route"), "path", None)
+
+
+def _status(scope: Scope, status: int) -> str:
+    """As it is counted."""
+    return STATUS_ASLEEP if scope["state"].get("problem") == ASLEEP else str(status)
 
 
 def current_task() -> asyncio.Task[object]:
