@@ -171,7 +171,7 @@ NIGHTS = (
         "0m",
         "warning",
         f"The last night of {OF} has failed",
-        "It used up its attempts. The version before it serves on, and its experiences wait for the next night.",
+        "It is not tried again by itself; its error says why. The version before it serves on, its experiences wait for the next night.",
     ),
     Alert(
         "CircadianNightLate",
