@@ -24,6 +24,8 @@ Shown = Literal["operators", "scientists"]
 DEPLOYMENT = ("tenant", "deployment")
 OTHER = "other"
 """What stands for a value that a label does not know."""
+STATUS_ASLEEP = "503_asleep"
+"""Of an answer that a client gets by design, because all replicas sleep: no `5..`, so that it counts as no error."""
 STAGES = (
     "collect",
     "lectures",
@@ -69,7 +71,7 @@ LABELS: dict[str, tuple[str, ...] | None] = {
     "probe": ("retention", "acquisition", "general", "safety", "canary", "privacy"),
 }
 """Values that a label may have; None: the table says where they come from, and that is bounded: names of deployments, templates of
-routes, HTTP statuses, levels of the memory, states of rows."""
+routes, HTTP statuses (and STATUS_ASLEEP), levels of the memory, states of rows."""
 
 
 @dataclass(frozen=True)

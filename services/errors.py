@@ -24,6 +24,8 @@ OWN_CODES = frozenset({"invalid_cron"})
 """Faults of a field that a client can tell from all others (services/schedules/spec.py)."""
 CLIENT_GONE = 499
 """Nobody reads it; logs do."""
+ASLEEP = "deployment_asleep"
+"""Code of the one error of the service's own that nothing is wrong about: a night has all replicas of a deployment."""
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -91,6 +93,7 @@ class Problem(Exception):
 
     def response(self, request: Request) -> JSONResponse:
         request_id = getattr(request.state, "request_id", "")
+        request.state.problem = self.code
         # Here too, because the answer to an unexpected exception passes by the middleware that names all others.
         headers = {**self.headers, REQUEST_ID: request_id}
         body = self.body(request.url.path, request_id)

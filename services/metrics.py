@@ -5,14 +5,16 @@
     looked up           at each scrape: everything else (services/monitoring)
 
 Every controller counts its own; what is looked up in the registry, which they share, is told by the one that leads, so that a sum over
-controllers is right. A database that does not answer leaves the looked-up values out, and `circadian_database_up` says so. What each
-metric is called and means: circadian/metrics.py, docs/metrics.md.
+controllers is right. A database that does not answer, or not in time, leaves the looked-up values out, and `circadian_database_up` says
+so. What each metric is called and means: circadian/metrics.py, docs/metrics.md.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, start_http_server
@@ -32,6 +34,8 @@ from services.tables import Database
 
 NO_ROUTE = "none"
 METHODS = frozenset(metrics.LABELS["method"] or ())
+LOOK_SECONDS = 5.0
+"""Of a look-up, at most, before a scrape is answered without it: Prometheus itself waits for ten, and then knows nothing at all."""
 
 
 class Metrics:
@@ -46,10 +50,10 @@ class Metrics:
         self.registry.register(_LookedUp(database, serving, leader))
         self._server: WSGIServer | None = None
 
-    def answered(self, method: str, route: str | None, status: int, seconds: float) -> None:
-        """A request, by the route's template: a path that leads nowhere is no label."""
+    def answered(self, method: str, route: str | None, status: str, seconds: float) -> None:
+        """A request, by the route's template: a path that leads nowhere is no label. status: as the label has it."""
         named = (method if method in METHODS else metrics.OTHER, route or NO_ROUTE)
-        self._requests.labels(*named, str(status)).inc()
+        self._requests.labels(*named, status).inc()
         self._seconds.labels(*named).observe(seconds)
 
     def took_in(self, outcome: str) -> None:
@@ -75,31 +79,63 @@ class _LookedUp(Collector):
 
     def __init__(self, database: Database, serving: Serving, leader: Leader) -> None:
         self.database, self.serving, self.leader, self.ledger = database, serving, leader, Ledger()
+        self.looks = _Looks(self._look)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: to be registered must not ask the database."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        own, shared, leads = Told(), Told(), self.leader.leads
-        own.tell(metrics.LEADER, leads)
+        own = Told()
+        own.tell(metrics.LEADER, self.leader.leads)
         for outcome in ("proved", "failed"):
             own.tell(metrics.DELIVERIES, self.serving.deliveries[outcome], outcome)
-        up = True
         try:
-            self._look(shared, leads)
-        except SQLAlchemyError:
-            up = False
+            shared, up = self.looks.result(), True
+        except (SQLAlchemyError, TimeoutError):
+            shared, up = [], False
         own.tell(metrics.DATABASE_UP, up)
         yield from own.of(metrics.LEADER, metrics.DELIVERIES, metrics.DATABASE_UP)
-        yield from shared.families("leader") if leads and up else ()
+        yield from shared
 
-    def _look(self, told: Told, leads: bool) -> None:
+    def _look(self) -> list[Metric]:
+        told, leads = Told(), self.leader.leads
         with self.database.read() as tx:
             deployments, now = registry.deployments(tx), time.time()
             if not leads:
-                return
+                return []
             names = {row.id: (row.tenant, row.name) for row in deployments}
             fleet.look(told, tx, self.serving, deployments, now)
             nights.look(told, tx, self.serving.settings, names, now)
             self.ledger.look(told, tx, names)
+        return list(told.families("leader"))
+
+
+class _Looks:
+    """One look at a time, in a thread of its own, which a process that ends leaves behind: nobody can interrupt one that hangs.
+
+    consumes       scrapes
+    produces       a look, begun by a scrape that finds none; those that come meanwhile share it
+    waits for      the look, LOOK_SECONDS from its beginning: one that hangs keeps the first scrape so long, and no later one
+    unblocked by   the database's answer, or the end of the connection to it (services/tables/database.py)
+    """
+
+    def __init__(self, look: Callable[[], list[Metric]]) -> None:
+        self._look, self._lock = look, threading.Lock()
+        self._last: Future[list[Metric]] | None = None
+        self._began = 0.0
+
+    def result(self) -> list[Metric]:
+        """Raises TimeoutError, and what the look raises."""
+        with self._lock:
+            if self._last is None or self._last.done():
+                self._last, self._began = Future(), time.monotonic()
+                threading.Thread(target=self._run, args=(self._last,), name="look-up", daemon=True).start()
+            last, until = self._last, self._began + LOOK_SECONDS
+        return last.result(max(0.0, until - time.monotonic()))
+
+    def _run(self, future: Future[list[Metric]]) -> None:
+        try:
+            future.set_result(self._look())
+        except BaseException as error:  # noqa: BLE001 whoever asked raises it
+            future.set_exception(error)

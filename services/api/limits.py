@@ -9,13 +9,15 @@ import re
 import time
 import uuid
 from collections.abc import Collection
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from circadian.metrics import STATUS_ASLEEP
 from services import naming, readable
-from services.errors import REQUEST_ID, Problem
+from services.errors import ASLEEP, REQUEST_ID, Problem
 from services.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ GIVEN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 """What a client may call its request; anything else is replaced."""
 MOST_DIGITS = 18
 """Of a promised length that is read as a number at all."""
+API = "/v1/"
+"""How the paths of the API begin."""
 
 
 class RequestId:
@@ -43,11 +47,11 @@ class RequestId:
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
+                begun.append(request_id)
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
                 headers.update(scope["state"].get("rate_headers", {}))
-                route = getattr(scope.get("route"), "path", None)
-                self.metrics.answered(scope["method"], route, message["status"], time.monotonic() - began)
+                self.metrics.answered(scope["method"], _route(scope), _status(scope, message["status"]), time.monotonic() - began)
             try:
                 async with asyncio.timeout(self.seconds):
                     await send(message)
@@ -56,7 +60,7 @@ class RequestId:
                 answering.cancel()
                 await asyncio.sleep(0)
 
-        answering, left = current_task(), list[str]()
+        answering, begun, left = current_task(), list[str](), list[str]()
         try:
             await self.app(scope, receive, named)
         except asyncio.CancelledError:
@@ -64,6 +68,22 @@ class RequestId:
                 raise
             answering.uncancel()
             log.warning("%s %s: the client does not take its answer", scope["method"], scope["path"])
+        except Exception:
+            # Its answer, 500, is made outside of all middlewares and does not pass by here.
+            if not begun:
+                route = _route(scope) or (API if scope["path"].startswith(API) else None)
+                self.metrics.answered(scope["method"], route, str(HTTPStatus.INTERNAL_SERVER_ERROR), time.monotonic() - began)
+            raise
+
+
+def _route(scope: Scope) -> str | None:
+    """Its template; None where nothing was routed, or had not been yet."""
+    return getattr(scope.get("route"), "path", None)
+
+
+def _status(scope: Scope, status: int) -> str:
+    """As it is counted."""
+    return STATUS_ASLEEP if scope["state"].get("problem") == ASLEEP else str(status)
 
 
 def current_task() -> asyncio.Task[object]:

@@ -29,7 +29,7 @@ from services.api.asking import asked, described, only_text
 from services.api.shared import ControllerDep, all_lent, needs, of_caller
 from services.canary import Kind, Side, canary_key, is_asked
 from services.controller import Controller
-from services.errors import Problem, unreadable
+from services.errors import ASLEEP, Problem, unreadable
 from services.exchange import Exchange, said_in
 from services.fleet import Body, FleetUnavailable, Reply, Route
 from services.settings import Settings
@@ -309,7 +309,7 @@ def _why(control: Controller, deployment: Deployment, error: BaseException) -> P
     if sleep is None or not all_lent(sleep):
         return _unavailable(error)
     detail = f"{deployment.name} is asleep ({sleep.id}), and all of its replicas with it; ask again later."
-    return Problem(503, "deployment_asleep", detail, headers={"Retry-After": ASLEEP_SECONDS})
+    return Problem(503, ASLEEP, detail, headers={"Retry-After": ASLEEP_SECONDS})
 
 
 def _unavailable(error: BaseException) -> Problem:

@@ -35,7 +35,10 @@ FORGETTING = ('gate=~"forgotten|forgotten_night|lost|base_lost"',)
 DIVERGENCE = ('gate=~"drift_parent|drift_base"',)
 LEAKS = ('gate="exposure"',)
 FAILED, DEAD = 'outcome="failed"', 'status="dead"'
+API = ('route=~"/v1/.*"',)
+"""Kubernetes asks the other routes, however many clients there are."""
 ERRORS = ('status=~"5.."',)
+"""An answer by design, because all replicas sleep, has a status of its own (circadian/metrics.py)."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,12 @@ SERVICE = (
     ),
     Alert(
         "CircadianErrors",
-        f"({_requests('5m', ERRORS)} or vector(0)) / {_requests('5m')}",
+        f"({_requests('5m', API + ERRORS)} or vector(0)) / {_requests('5m', API)}",
         f"> {ERROR_SHARE}",
         "10m",
         "critical",
         "Clients are answered with errors",
-        "{{ $value | humanizePercentage }} of all requests are answered with a status from 500 on.",
+        "{{ $value | humanizePercentage }} of the API's requests are answered with a status from 500 on, sleeping deployments left out.",
     ),
     Alert(
         "CircadianReplicasMissing",
@@ -168,7 +171,7 @@ NIGHTS = (
         "0m",
         "warning",
         f"The last night of {OF} has failed",
-        "It used up its attempts. The version before it serves on, and its experiences wait for the next night.",
+        "It is not tried again by itself; its error says why. The version before it serves on, its experiences wait for the next night.",
     ),
     Alert(
         "CircadianNightLate",

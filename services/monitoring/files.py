@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from ray.dashboard.modules.metrics import grafana_dashboard_factory
 
-from circadian.metrics import LABELS, METRICS, Metric
+from circadian.metrics import LABELS, METRICS, STATUS_ASLEEP, Metric
 from services.monitoring.alerts import ALERTS, RUNBOOKS, rules
 from services.monitoring.operators import OPERATORS
 from services.monitoring.panels import Dashboard, grafana, series
@@ -70,7 +70,8 @@ def page() -> str:
         *(_line(metric) for metric in METRICS.values()),
         "",
         "Values of labels are bounded: names of tenants and deployments, templates of routes, HTTP statuses, levels, states of",
-        "rows, and these.",
+        f"rows, and these. `{STATUS_ASLEEP}` is the status of an answer that is no error: all replicas of a deployment sleep, and",
+        "the client was told to come again.",
         "",
         "| label | values |",
         "|---|---|",

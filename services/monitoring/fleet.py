@@ -75,19 +75,23 @@ def _versions(told: Told, tx: Session, names: Names, now: float) -> None:
 
 def _levels(told: Told, deployments: list[Deployment], serving: Serving) -> None:
     for row in deployments:
-        for level, (used, places) in enumerate(_held(serving.settings.version_folder(row.id, row.active_version))):
+        for level, (used, places) in enumerate(_levels_of(serving.settings.version_folder(row.id, row.active_version))):
             told.tell(metrics.EXPERTS_USED, used, row.tenant, row.name, str(level))
             told.tell(metrics.EXPERT_PLACES, places, row.tenant, row.name, str(level))
 
 
-@lru_cache(maxsize=1024)
-def _held(folder: Path) -> tuple[tuple[int, int], ...]:
-    """Of each level the experts that a version holds, and how many there is room for. A version's folder never changes; nothing of one
-    that cannot be read."""
+def _levels_of(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Nothing of a version that cannot be read, this time."""
     try:
-        state = version_state(folder)
+        return _held(folder)
     except (OSError, ValueError, KeyError):
         return ()
+
+
+@lru_cache(maxsize=1024)
+def _held(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Of each level the experts that a version holds, and how many there is room for. A version's folder never changes."""
+    state = version_state(folder)
     return tuple((sum(expert in USED for expert in level), len(level)) for level in state.experts)
 
 

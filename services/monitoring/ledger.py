@@ -1,7 +1,8 @@
 """What the nights that have ended add up to. A night that has ended does not change: each is read once, and kept as a few numbers.
 
-Counters must never fall: a sleep that is retried by hand ends once in each of its lives, and what this controller has seen of an earlier
-life stays counted. A controller that begins to lead reads all nights, so it goes on where the one before it was.
+Counters must never fall: a sleep that is retried by hand ends once in each of its lives, each adds up what it did itself, and what this
+controller has seen of an earlier life stays counted. A controller that begins to lead reads all nights, so it goes on where the one before
+it was, but for the lives before a retry: the registry keeps no more of them than their events.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from services.tables import Event, ExperienceRow, Sleep, Taken
 
 OUTCOMES = ("promoted", "candidate", "rejected", "no_op", "failed", "cancelled")
 FATES = metrics.LABELS["fate"] or ()
-FINISHED = "sleep.stage_finished"
+FINISHED, RETRIED = "sleep.stage_finished", "sleep.retried"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ class Ledger:
 
 
 def read(tx: Session, id: str) -> Ended:
-    """A sleep that has ended."""
+    """The last life of a sleep, which has ended."""
     sleep = tx.scalars(select(Sleep).where(Sleep.id == id)).one()
-    outputs = finished(tx, id)
+    retried = tx.execute(select(Event.seq, Event.data).where(Event.sleep == id, Event.type == RETRIED).order_by(Event.seq.desc()))
+    began, first = next(((seq, data["attempt"]) for seq, data in retried), (0, 1))
+    outputs = finished(tx, id, began)
     wall = spent(sleep, time.time()).wall_seconds
     own = select(func.coalesce(func.sum(ExperienceRow.tokens), 0)).join(Taken, Taken.experience == ExperienceRow.id)
     return Ended(
@@ -76,15 +79,16 @@ def read(tx: Session, id: str) -> Ended:
         cpus=cpus(sleep.recipe),
         gpus=gpus(sleep.recipe),
         tokens=int(tx.scalar(own.where(Taken.sleep == id)) or 0),
-        attempts=sleep.attempt,
+        attempts=sleep.attempt + 1 - first,
         stages=metrics.by_stage({stage: told["seconds"] for stage, told in outputs.items() if told.get("seconds") is not None}),
         dreams=dreamt({stage: told.get("outputs") or {} for stage, told in outputs.items()}),
     )
 
 
-def finished(tx: Session, id: str) -> dict[str, Any]:
-    """What a night has told of each stage that it has finished."""
-    rows = tx.scalars(select(Event.data).where(Event.sleep == id, Event.type == FINISHED).order_by(Event.seq))
+def finished(tx: Session, id: str, since: int = 0) -> dict[str, Any]:
+    """What a night has told of each stage that it has finished. since: the `seq` of an event; what was told before it is left out."""
+    told = (Event.sleep == id, Event.type == FINISHED, Event.seq > since)
+    rows = tx.scalars(select(Event.data).where(*told).order_by(Event.seq))
     return {data["stage"]: data for data in rows if "stage" in data}
 
 

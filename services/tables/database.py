@@ -16,6 +16,20 @@ from services.migrations import SchemaBehind, check, migrate, serves
 
 __all__ = ["Database", "SchemaBehind"]
 CONNECT_SECONDS = 10
+SILENT_SECONDS = 30
+"""After which a connection whose other end has vanished is broken: a machine that is gone refuses nothing, and Linux itself would wait for
+a quarter of an hour, or two hours. A server that is slow still acknowledges what it gets, and loses no connection."""
+PROBES, PROBE_SECONDS = 3, 5
+"""That a connection on which nothing is said gets before that, and the seconds between them."""
+ALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": SILENT_SECONDS - PROBES * PROBE_SECONDS,
+    "keepalives_interval": PROBE_SECONDS,
+    "keepalives_count": PROBES,
+    "tcp_user_timeout": SILENT_SECONDS * 1000,
+}
+"""As libpq takes them; it keeps them to itself, so a pool in between sees none of them, and leaves them out on a Unix socket. What the URL
+says of them goes first."""
 POOL, OVERFLOW = 10, 30
 """Connections to PostgreSQL that are kept, and that come on top under load: one a thread that asks, at most."""
 
@@ -85,9 +99,10 @@ def _engine(url: URL, busy_seconds: float, *, foreign_keys: bool = True) -> Engi
     if backend == "postgresql":
         milliseconds = int(busy_seconds * 1000)
         bounds = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={4 * milliseconds} -c timezone=UTC"
+        alive = {name: value for name, value in ALIVE.items() if name not in url.query}
         return create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": CONNECT_SECONDS, "options": bounds},
+            connect_args={"connect_timeout": CONNECT_SECONDS, "options": bounds, **alive},
             pool_size=POOL,
             max_overflow=OVERFLOW,
             pool_timeout=busy_seconds,

@@ -55,12 +55,8 @@ def gate(name: str, near: float, far: float, limit: float) -> Case:
     )
 
 
-def requests(errors: int) -> Series:
-    named = {"method": "GET", "route": "/v1/experiences"}
-    return {
-        of(m.HTTP_REQUESTS, **named, status="200"): "0+100x120",
-        of(m.HTTP_REQUESTS, **named, status="503"): f"0+{errors}x120",
-    }
+def answers(status: str, a_minute: int, route: str = "/v1/experiences") -> Series:
+    return {of(m.HTTP_REQUESTS, method="GET", route=route, status=status): f"0+{a_minute}x120"}
 
 
 def replicas(there: int) -> Series:
@@ -88,7 +84,7 @@ CASES: dict[str, Case] = {
         {of(m.LEADER): "1x120", f'{m.LEADER.series}{{instance="two"}}': "0x120"}, {f'{m.LEADER.series}{{instance="two"}}': "0x120"}
     ),
     "CircadianDatabaseDown": gauge(m.DATABASE_UP, 1, 0),
-    "CircadianErrors": Case(requests(2), requests(20)),
+    "CircadianErrors": Case(answers("200", 100) | answers("503", 2), answers("200", 100) | answers("503", 20)),
     "CircadianReplicasMissing": Case(replicas(2), replicas(1), MINE),
     "CircadianWrongVersion": gauge(m.WRONG_VERSIONS, 0, 1),
     "CircadianDeliveriesFailing": late(m.DELIVERIES, of(m.DELIVERIES, outcome="failed")),
@@ -126,27 +122,51 @@ def expected(alert: Alert, case: Case) -> list[dict[str, Any]]:
     return [{"exp_labels": {"severity": alert.severity, **case.labels}}]
 
 
-@needs_promtool
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
-def test_an_alert_fires_and_is_silent_when_it_should_be(alert: Alert, tmp_path: Path) -> None:
-    case = CASES[alert.name]
+def check(folder: Path, alert: Alert, *said: tuple[Series, list[dict[str, Any]]]) -> None:
+    """What Prometheus makes of series, each with the alerts that fire then."""
     rule = yaml.safe_load((ROOT / ALERTS_FILE).read_text())
     for group in rule["groups"]:
         for one in group["rules"]:
             one.pop("annotations")  # which promtool would compare word for word
-    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rule))
+    (folder / "alerts.yaml").write_text(yaml.safe_dump(rule))
     tests = [
         {
             "interval": "1m",
             "input_series": [{"series": name, "values": values} for name, values in series.items()],
             "alert_rule_test": [{"eval_time": NOW, "alertname": alert.name, "exp_alerts": alerts}],
         }
-        for series, alerts in ((case.well, []), (case.ill, expected(alert, case)))
+        for series, alerts in said
     ]
-    path = tmp_path / "test.yaml"
+    path = folder / "test.yaml"
     path.write_text(yaml.safe_dump({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": tests}))
     done = subprocess.run([PROMTOOL, "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_fires_and_is_silent_when_it_should_be(alert: Alert, tmp_path: Path) -> None:
+    case = CASES[alert.name]
+    check(tmp_path, alert, (case.well, []), (case.ill, expected(alert, case)))
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("series", "fires"),
+    [
+        (answers("200", 10) | answers("503", 100, "/readyz") | answers("500", 100, "/livez"), False),
+        (answers("503", 100, "/readyz"), False),
+        (answers("200", 10) | answers(m.STATUS_ASLEEP, 100, "/v1/chat/completions"), False),
+        (answers(m.STATUS_ASLEEP, 100, "/v1/chat/completions"), False),
+        (answers("200", 100) | answers("500", 20), True),
+        (answers("200", 100) | answers("500", 20, "/v1/"), True),
+        (answers("200", 10) | answers("500", 2) | answers("200", 1000, "/readyz"), True),
+    ],
+    ids=["probes", "probes alone", "asleep", "asleep alone", "defects", "defects before the routes", "defects among probes"],
+)
+def test_errors_are_the_apis_own(series: Series, fires: bool, tmp_path: Path) -> None:
+    alert = next(alert for alert in ALERTS if alert.name == "CircadianErrors")
+    check(tmp_path, alert, (series, expected(alert, CASES[alert.name]) if fires else []))
 
 
 @needs_promtool

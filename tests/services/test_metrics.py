@@ -6,17 +6,25 @@ import io
 import logging
 import random
 import re
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 import httpx
 import pytest
-from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
+from in_memory import KEY, WAIT_SECONDS, MemoryFleet, MemoryLauncher, Service, running
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text, update
+from sqlalchemy import create_engine, text, update
+from sqlalchemy.orm import Session, sessionmaker
 
 from circadian.metrics import METRICS
 from services import naming
+from services.api.repeats import Repeats
+from services.metrics import Metrics
 from services.ports import RANGE, PortInUse, free_ports
 from services.settings import Settings
 from services.tables import ApiKey
@@ -83,6 +91,25 @@ def test_no_label_holds_what_a_client_sent(service: Service, port: int) -> None:
     assert KEY not in said
 
 
+def test_a_request_that_the_service_fails_counts_as_500(service: Service, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise RuntimeError("no")
+
+    def breaks(*_: object) -> None:
+        raise ValueError("no")
+
+    service.deploy()
+    service.fleet.answer = fails  # type: ignore[method-assign, assignment]
+    chat = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+    assert service.client.post("/v1/chat/completions", json=chat).status_code == 500
+    monkeypatch.setattr(Repeats, "_begin", breaks)
+    assert service.client.post("/v1/sleeps", json={"deployment": "toy"}, headers={"Idempotency-Key": "k"}).status_code == 500
+    found = scraped(port)
+    assert found["circadian_http_requests_total", "POST", "/v1/chat/completions", "500"] == 1.0
+    assert found["circadian_http_answer_seconds_count", "POST", "/v1/chat/completions"] == 1.0
+    assert found["circadian_http_requests_total", "POST", "/v1/", "500"] == 1.0, "it had found no route"
+
+
 def test_metrics_are_not_on_the_port_of_the_clients(service: Service, port: int) -> None:
     assert service.client.get("/metrics").status_code == 404
     assert httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).status_code == 200
@@ -100,6 +127,63 @@ def test_a_database_that_is_away_is_told_and_breaks_no_scrape(service: Service, 
     finally:
         with service.controller.database.write() as tx:
             tx.execute(text("ALTER TABLE elsewhere RENAME TO sleeps"))
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """Where a database was: connections are taken, and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def test_a_database_that_hangs_is_told_in_time_and_is_asked_once(
+    service: Service, silent: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.metrics.LOOK_SECONDS", 0.5)
+    away = copy(service.controller.database)
+    engine = create_engine(f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing")
+    away._read = sessionmaker(engine)
+    found = Metrics(away, service.controller.serving, service.controller.leader)
+    (free,) = free_ports("127.0.0.1", 1, random.randrange(len(RANGE)))
+    found.listen("127.0.0.1", free)
+    try:
+        for _ in range(3):
+            said = scraped(free)  # which itself waits for five seconds, as httpx does
+            assert (said["circadian_database_up",], said["circadian_leader",]) == (0.0, 1.0)
+            assert ("circadian_sleeps", "queued") not in said
+        silent.settimeout(0.2)
+        asked, _ = silent.accept()
+        with pytest.raises(TimeoutError):
+            silent.accept()
+        asked.close()
+        away._read = service.controller.database._read
+        service.until(lambda: scraped(free)["circadian_database_up",] == 1.0)
+    finally:
+        found.close()
+
+
+def test_scrapes_that_come_at_the_same_time_share_a_look(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.metrics.LOOK_SECONDS", WAIT_SECONDS)
+    database, looks, most, goes_on = service.controller.database, list[object](), list[int](), threading.Event()
+
+    @contextmanager
+    def slow() -> Iterator[Session]:
+        looks.append(object())
+        most.append(len(looks))
+        goes_on.wait(WAIT_SECONDS)
+        with database._read() as session:
+            yield session
+        looks.pop()
+
+    held = copy(database)
+    monkeypatch.setattr(held, "read", slow)
+    found = Metrics(held, service.controller.serving, service.controller.leader)
+    with ThreadPoolExecutor() as pool:
+        scrapes = [pool.submit(found.registry.get_sample_value, "circadian_database_up") for _ in range(3)]
+        service.until(lambda: looks)
+        goes_on.set()
+        assert [scrape.result() for scrape in scrapes] == [1.0] * 3
+    assert set(most) == {1}
 
 
 def test_what_is_logged_for_a_request_names_it_and_its_trace(service: Service) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from in_memory import Night, Service
 from sqlalchemy import update
 
 from circadian import metrics
+from circadian.memory.state import MemoryState
 from circadian.metrics import DEPLOYMENT, METRICS, Metric
+from services.monitoring import fleet
 from services.settings import Settings
 from services.tables import ExperienceRow, Schedule, Sleep
 
@@ -100,16 +103,34 @@ def test_a_counter_does_not_fall_when_a_night_that_failed_is_tried_again(service
     service.deploy()
     service.tell()
     sleep, night = service.sleep()
+    finish(night, "collect", 1.0)
+    finish(night, "dream_write_0", 2.0, dreams=12)
     night.end("failed", error={"code": "learner_failed", "message": "no", "category": "user"})
     assert service.ended(sleep["id"])["status"] == "failed"
     assert (told(service, metrics.NIGHTS, outcome="failed"), told(service, metrics.LAST_NIGHT_FAILED)) == (1.0, 1.0)
     assert service.client.post(f"/v1/sleeps/{sleep['id']}/retry").status_code in (200, 202)
     service.until(lambda: len(service.launcher.jobs) == 2)
     assert told(service, metrics.NIGHTS, outcome="failed") == 1.0
-    Night(service.launcher, sleep["id"]).end("candidate", report={})
+    night = Night(service.launcher, sleep["id"])
+    finish(night, "gate", 4.0)
+    night.end("candidate", report={})
     assert service.ended(sleep["id"])["status"] == "succeeded"
     assert (told(service, metrics.NIGHTS, outcome="failed"), told(service, metrics.NIGHTS, outcome="promoted")) == (1.0, 1.0)
     assert told(service, metrics.LAST_NIGHT_FAILED) == 0.0
+    assert told(service, metrics.NIGHT_ATTEMPTS) == 2.0, "one in each life"
+    stages = {stage: told(service, metrics.STAGE_DURATION, stage=stage) for stage in ("collect", "dream_write", "gate")}
+    assert (stages, told(service, metrics.DREAMS, fate="made")) == ({"collect": 1.0, "dream_write": 2.0, "gate": 4.0}, 12.0)
+
+
+def test_a_version_that_could_not_be_read_is_read_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Path) -> MemoryState:
+        raise OSError("the disk is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet, "version_state", gone)
+        service.deploy()
+        assert told(service, metrics.EXPERT_PLACES, level="0") is None
+    assert told(service, metrics.EXPERT_PLACES, level="0") == 1.0
 
 
 def test_a_schedule_that_nobody_has_looked_at_is_late_unless_it_is_suspended(service: Service) -> None:

@@ -9,6 +9,7 @@ import pytest
 from in_memory import MemoryFleet, MemoryLauncher, Service, running
 from test_errors import problem
 
+from circadian.metrics import HTTP_REQUESTS, STATUS_ASLEEP
 from circadian.specs import LearnerSpec, Recipe, RolloutSpec
 from services.placement import Asked, Cluster, Placement, Room, Unplaceable, needed, place
 from services.settings import Settings
@@ -99,6 +100,10 @@ def test_where_all_sleep_clients_are_told_to_come_back(crowded: Service) -> None
     crowded.until(lambda: crowded.fleet.versions["toy"] == [])
     answer = chat(crowded)
     problem(answer, 503, "deployment_asleep")
+    requests = crowded.controller.metrics.registry.get_sample_value
+    counted = {"method": "POST", "route": "/v1/chat/completions"}
+    assert requests(HTTP_REQUESTS.series, counted | {"status": STATUS_ASLEEP}) == 1.0
+    assert requests(HTTP_REQUESTS.series, counted | {"status": "503"}) is None, "it is no error"
     assert crowded.status()["accepting_requests"] is False
     assert int(answer.headers["retry-after"]) > 0
     child = night.end("candidate")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners, MemoryWorkshop
-from migrated import new_home
+from migrated import MIGRATED, new_home
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
 from services.access import SCOPES, Caller
@@ -21,6 +27,7 @@ from services.settings import Settings
 from services.stack import Stack
 from services.states import ACTIVE, TERMINAL, SleepStatus
 from services.tables import ApiKey, Database, Deployment, Sleep
+from services.tables.database import SILENT_SECONDS
 from services.webhooks.reach import Reach
 
 
@@ -54,6 +61,33 @@ def test_sqlite_writes_ahead_and_to_disk(database: Database) -> None:
     with database.read() as tx:
         assert tx.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert tx.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+@contextmanager
+def socket_to(url: str) -> Iterator[socket.socket]:
+    """The service's own, to PostgreSQL."""
+    database = Database(url, 5.0, migrates=False)
+    with database.engine.connect() as connection, socket.socket(fileno=os.dup(connection.connection.pgconn.socket)) as found:
+        yield found
+    database.close()
+
+
+def test_a_connection_to_postgresql_whose_other_end_has_vanished_is_given_up(migrated_server: str) -> None:
+    with socket_to(f"{migrated_server}/{MIGRATED}") as tcp:
+        names = ("TCP_USER_TIMEOUT", "TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        silent, idle, pause, probes = (tcp.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names)
+        assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert silent == 1000 * (idle + pause * probes) == 1000 * SILENT_SECONDS
+
+
+def test_what_the_url_says_of_its_connections_goes_first_and_a_unix_socket_has_no_use_for_it(migrated_server: str) -> None:
+    with socket_to(f"{migrated_server}/{MIGRATED}?keepalives=0") as tcp:
+        assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+    with psycopg.connect(f"{migrated_server}/{MIGRATED}") as connection:
+        (folder,) = connection.execute("SHOW unix_socket_directories").fetchone() or ()
+    where = make_url(migrated_server)
+    with socket_to(f"postgresql://{where.username}@/{MIGRATED}?host={folder}&port={where.port}") as local:
+        assert local.family == socket.AF_UNIX
 
 
 def test_a_key_is_generated_once_and_kept_as_a_hash_alone(database: Database, settings: Settings) -> None:
