@@ -107,7 +107,7 @@ def test_the_least_needs_no_custom_resources_but_kuberays() -> None:
             ["URL=https://circadian.example.com", "get secret day-circadian-secrets"],
             ["WARNING", "grep 'API key'"],
         ),
-        ("gpu-production", ["get secret ray-token", "circadian.example.com", "get secret circadian "], ["WARNING"]),
+        ("gpu-production", ["get secret ray-token", "circadian.example.com", "get secret circadian-secrets "], ["WARNING"]),
         ("minimal", ["get secret day-circadian -o jsonpath='{.data.auth_token}'", "/v1/sleeps"], ["WARNING"]),
     ],
 )

@@ -101,6 +101,30 @@ database_url
 {{- default (include "circadian.fullname" .) .Values.ray.auth.existingSecret -}}
 {{- end -}}
 
+{{/* Secrets of the operator's own that the values name, but for Ray's: a map of fields to names. */}}
+{{- define "circadian.namedSecrets" -}}
+{{- $v := .Values -}}
+{{- $named := dict "secrets.existingSecret" $v.secrets.existingSecret "database.existingSecret" $v.database.existingSecret -}}
+{{- $_ := set $named "hub.existingSecret" $v.hub.existingSecret -}}
+{{- $_ := set $named "ray.gcsFaultTolerance.existingSecret" $v.ray.gcsFaultTolerance.existingSecret -}}
+{{- $_ := set $named "ingress.tls.existingSecret" $v.ingress.tls.existingSecret -}}
+{{- range $i, $one := $v.global.imagePullSecrets -}}
+{{- $_ := set $named (printf "global.imagePullSecrets[%d].name" $i) $one.name -}}
+{{- end -}}
+{{- range $i, $one := $v.controller.extraEnv -}}
+{{- $_ := set $named (printf "controller.extraEnv[%d].valueFrom.secretKeyRef.name" $i) (dig "valueFrom" "secretKeyRef" "name" "" $one) -}}
+{{- end -}}
+{{- range $group, $of := $v.ray.groups -}}
+{{- range $i, $one := $of.envFrom -}}
+{{- $_ := set $named (printf "ray.groups.%s.envFrom[%d].secretRef.name" $group $i) (dig "secretRef" "name" "" $one) -}}
+{{- end -}}
+{{- range $i, $one := $of.env -}}
+{{- $_ := set $named (printf "ray.groups.%s.env[%d].valueFrom.secretKeyRef.name" $group $i) (dig "valueFrom" "secretKeyRef" "name" "" $one) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $named -}}
+{{- end -}}
+
 {{- define "circadian.homeClaim" -}}
 {{- default (printf "%s-home" (include "circadian.fullname" .)) .Values.storage.existingClaim -}}
 {{- end -}}

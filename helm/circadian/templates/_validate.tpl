@@ -38,6 +38,13 @@
 {{- fail (printf "%s.accessModes must have ReadWriteMany, since several nodes use it; set storage.singleNode=true where everything runs on one" $volume) -}}
 {{- end -}}
 {{- end -}}
+{{- if not $v.ray.auth.existingSecret -}}
+{{- range $field, $name := include "circadian.namedSecrets" . | fromYaml -}}
+{{- if eq $name (include "circadian.raySecret" $) -}}
+{{- fail (printf "%s is %s, which KubeRay takes for the Secret of Ray's token, because the RayCluster has that name: give your Secret another name, or Ray's token one by ray.auth.existingSecret" $field $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $_ := $v.ray.env -}}
 {{- if regexMatch "^RAY_AUTH_|(TOKEN|SECRET|KEY|PASSWORD|PASSWD|CREDENTIALS)$" $name -}}
 {{- fail (printf "ray.env.%s is for no values file: give secrets by envFrom of a group, and Ray's token by ray.auth.existingSecret" $name) -}}
