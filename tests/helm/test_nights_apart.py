@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from services.night_clusters import ray_job, read_cluster_file
-from tests.helm.chart import NIGHTS as NAME
 from tests.helm.chart import (
     NAMES,
     Object,
@@ -23,6 +22,7 @@ from tests.helm.chart import (
     values_file,
     variables,
 )
+from tests.helm.chart import NIGHTS as NAME
 from tests.helm.schemas import faults
 
 
@@ -56,7 +56,7 @@ def test_it_has_the_groups_of_nights_and_none_that_answers(file: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kueue_takes_every_ray_cluster_that_has_a_queue(name: str) -> None:
-    """As its webhooks for RayClusters and RayJobs decide (pkg/controller/jobs/raycluster, rayjob): the annotation counts, a label does not."""
+    """As its webhooks decide (pkg/controller/jobs/raycluster and rayjob): the annotation counts, a label does not."""
     made = [*objects(name), *(cluster for each in objects(name) if (cluster := cluster_of_nights(each)))]
     for cluster in (each for each in made if each["kind"] == "RayCluster"):
         assert not refused_by_kueue(cluster["metadata"], cluster["spec"])
