@@ -25,7 +25,6 @@ COMMAND_SECONDS = 120.0
 TIMEOUT = "60s"
 """Of helm's own waiting, where it has something to wait for."""
 SECRETS = {
-    "circadian": ("key_pepper", "signing_key", "api_key"),
     "circadian-secrets": ("key_pepper", "signing_key", "api_key"),
     "circadian-database": ("database_url",),
     "hub": ("token",),

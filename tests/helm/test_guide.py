@@ -1,4 +1,4 @@
-"""What the operator's guide types to install, test, upgrade and roll back works as it stands, in a shell, with real helm and kubectl."""
+"""What the operator's guide and the chart's own page type works as it stands, in a shell, with real helm and kubectl."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.helm.releases import COMMAND_SECONDS, HELMS, ROOT
 from tests.helm.tools import helm, kubectl
 
 GUIDE = (ROOT / "docs" / "operating.md").read_text()
+CHARTS_PAGE = (ROOT / "helm" / "circadian" / "README.md").read_text()
 GIVEN = {"PASSWORD": "p", "HF_TOKEN": "t", "REDIS_PASSWORD": "r", "JUDGE_KEY": "j"}
 """What the reader has."""
 CLIENTS_SIDE = "--server-side=false"
@@ -21,8 +22,11 @@ CLIENTS_SIDE = "--server-side=false"
 
 def commands(heading: str) -> list[str]:
     """Those of a section that kubectl or helm carries out."""
-    section = GUIDE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    lines = [line for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    return typed(GUIDE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0])
+
+
+def typed(text: str) -> list[str]:
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     return [line for line in lines if line.startswith(("helm ", "kubectl "))]
 
 
@@ -46,6 +50,18 @@ def test_the_guide_installs_upgrades_and_goes_back(version: Literal[3, 4], relea
             for each in api.get("RayCluster", "circadian", "circadian")["spec"]["workerGroupSpecs"]
         }
         assert groups["learner"] == 2, "what a night holds is left to it"
+
+
+@pytest.mark.parametrize(("version", "release"), HELMS)
+def test_what_the_charts_page_types_first_comes_up(version: Literal[3, 4], release: str, tmp_path: Path) -> None:
+    (tmp_path / "helm").symlink_to(helm(version))
+    (tmp_path / "kubectl").symlink_to(kubectl())
+    lines = typed(CHARTS_PAGE)
+    assert len(lines) == 5
+    with kube_api(release) as api:
+        for command in lines:
+            _type(api, tmp_path, command)
+        assert api.waiting() == []
 
 
 def test_the_guide_says_what_helm_4_needs() -> None:

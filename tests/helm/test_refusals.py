@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helm.chart import Version, template, values_file
+from tests.helm.chart import RELEASE, Version, template, values_file
 
+RAYS = f"{RELEASE}-circadian"
+"""The RayCluster's name, and so that of the Secret of its token."""
 SCHEMA: list[tuple[Any, str, str]] = [
     ({"controler": {}}, "", "controler"),
     ({"ray": {"auth": {"mode": "disabled"}}}, "/ray/auth", "mode"),
@@ -50,6 +52,14 @@ ELSEWHERE: list[tuple[Any, str]] = [
     ({"database": {"existingSecret": ""}, "postgres": {"dev": {"enabled": True}}}, "postgres.dev.password is empty"),
     ({"storage": {"accessModes": ["ReadWriteOnce"]}}, "storage.accessModes must have ReadWriteMany"),
     ({"modelCache": {"accessModes": ["ReadWriteOnce"]}}, "modelCache.accessModes must have ReadWriteMany"),
+    ({"secrets": {"existingSecret": RAYS}}, f"secrets.existingSecret is {RAYS}, which KubeRay takes for"),
+    ({"database": {"existingSecret": RAYS}}, f"database.existingSecret is {RAYS}, which KubeRay takes for"),
+    ({"hub": {"existingSecret": RAYS}}, f"hub.existingSecret is {RAYS}, which KubeRay takes for"),
+    ({"global": {"imagePullSecrets": [{"name": RAYS}]}}, f"global.imagePullSecrets[0].name is {RAYS}, which KubeRay takes for"),
+    (
+        {"ray": {"groups": {"learner": {"envFrom": [{"secretRef": {"name": RAYS}}]}}}},
+        f"ray.groups.learner.envFrom[0].secretRef.name is {RAYS}, which KubeRay takes for",
+    ),
     ({"ray": {"env": {"RAY_AUTH_MODE": "disabled"}}}, "ray.env.RAY_AUTH_MODE"),
     ({"ray": {"env": {"HF_TOKEN": "hf_x"}}}, "ray.env.HF_TOKEN"),
     ({"ray": {"groups": {"head": {"enabled": False}}}}, "ray.groups.head"),
@@ -61,6 +71,11 @@ ELSEWHERE: list[tuple[Any, str]] = [
     ({"ingress": {"enabled": True}}, "ingress.host is empty"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     ({"controller": {"autoscaling": {"minReplicas": 9}}}, "controller.autoscaling.minReplicas 9 is more than maxReplicas 6"),
+    ({"ray": {"labels": {"kueue.x-k8s.io/queue-name": "nights"}}}, "set ray.annotations to kueue.x-k8s.io/elastic-job=true"),
+    (
+        {"controller": {"serviceAccount": {"create": False}}, "nights": {"ownCluster": {"enabled": True}}},
+        "set controller.serviceAccount.create=true, or name another one",
+    ),
     ({"networkPolicy": {"apiServer": {"cidrs": []}}}, "networkPolicy.apiServer.cidrs is empty"),
 ]
 """What the schema cannot say, and the words."""
@@ -89,6 +104,19 @@ def test_what_contradicts_itself_is_refused_with_the_remedy(values: Any, words: 
     told = refused(values, tmp_path)
     assert words in told
     assert len(told.strip().splitlines()) <= 3 or "level=" in told
+
+
+def test_a_secret_may_have_the_name_of_the_raycluster_where_rays_own_has_another(tmp_path: Path) -> None:
+    file = tmp_path / "named.yaml"
+    file.write_text(yaml.safe_dump({"secrets": {"existingSecret": RAYS}, "ray": {"auth": {"existingSecret": "ray-token"}}}))
+    assert template("--values", values_file("minimal"), "--values", file).returncode == 0
+
+
+@pytest.mark.parametrize("account", [{"create": False, "name": "nights"}, {"create": True}])
+def test_an_account_of_ones_own_may_make_rayjobs(account: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "account.yaml"
+    file.write_text(yaml.safe_dump({"controller": {"serviceAccount": account}, "nights": {"ownCluster": {"enabled": True}}}))
+    assert template("--values", values_file("minimal"), "--values", file).returncode == 0
 
 
 def test_helm_3_refuses_too(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- toYaml (merge $ours (deepCopy (default dict .more)) (deepCopy .root.Values.commonLabels)) -}}
 {{- end -}}
 
+{{/* Of Ray's pods: nothing that a new version of the chart changes, since KubeRay makes the cluster anew when a template changes. */}}
+{{- define "circadian.rayPodLabels" -}}
+{{- $ours := include "circadian.selector" . | fromYaml -}}
+{{- $_ := set $ours "app.kubernetes.io/part-of" "circadian" -}}
+{{- toYaml (merge $ours (deepCopy .more)) -}}
+{{- end -}}
+
 {{/* metadata without annotations. Called with root, component and suffix ("" or "-controller"). */}}
 {{- define "circadian.metadata" -}}
 name: {{ include "circadian.fullname" .root }}{{ .suffix }}
@@ -99,6 +106,30 @@ database_url
 
 {{- define "circadian.raySecret" -}}
 {{- default (include "circadian.fullname" .) .Values.ray.auth.existingSecret -}}
+{{- end -}}
+
+{{/* Secrets of the operator's own that the values name, but for Ray's: a map of fields to names. */}}
+{{- define "circadian.namedSecrets" -}}
+{{- $v := .Values -}}
+{{- $named := dict "secrets.existingSecret" $v.secrets.existingSecret "database.existingSecret" $v.database.existingSecret -}}
+{{- $_ := set $named "hub.existingSecret" $v.hub.existingSecret -}}
+{{- $_ := set $named "ray.gcsFaultTolerance.existingSecret" $v.ray.gcsFaultTolerance.existingSecret -}}
+{{- $_ := set $named "ingress.tls.existingSecret" $v.ingress.tls.existingSecret -}}
+{{- range $i, $one := $v.global.imagePullSecrets -}}
+{{- $_ := set $named (printf "global.imagePullSecrets[%d].name" $i) $one.name -}}
+{{- end -}}
+{{- range $i, $one := $v.controller.extraEnv -}}
+{{- $_ := set $named (printf "controller.extraEnv[%d].valueFrom.secretKeyRef.name" $i) (dig "valueFrom" "secretKeyRef" "name" "" $one) -}}
+{{- end -}}
+{{- range $group, $of := $v.ray.groups -}}
+{{- range $i, $one := $of.envFrom -}}
+{{- $_ := set $named (printf "ray.groups.%s.envFrom[%d].secretRef.name" $group $i) (dig "secretRef" "name" "" $one) -}}
+{{- end -}}
+{{- range $i, $one := $of.env -}}
+{{- $_ := set $named (printf "ray.groups.%s.env[%d].valueFrom.secretKeyRef.name" $group $i) (dig "valueFrom" "secretKeyRef" "name" "" $one) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $named -}}
 {{- end -}}
 
 {{- define "circadian.homeClaim" -}}

@@ -38,6 +38,13 @@
 {{- fail (printf "%s.accessModes must have ReadWriteMany, since several nodes use it; set storage.singleNode=true where everything runs on one" $volume) -}}
 {{- end -}}
 {{- end -}}
+{{- if not $v.ray.auth.existingSecret -}}
+{{- range $field, $name := include "circadian.namedSecrets" . | fromYaml -}}
+{{- if eq $name (include "circadian.raySecret" $) -}}
+{{- fail (printf "%s is %s, which KubeRay takes for the Secret of Ray's token, because the RayCluster has that name: give your Secret another name, or Ray's token one by ray.auth.existingSecret" $field $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $_ := $v.ray.env -}}
 {{- if regexMatch "^RAY_AUTH_|(TOKEN|SECRET|KEY|PASSWORD|PASSWD|CREDENTIALS)$" $name -}}
 {{- fail (printf "ray.env.%s is for no values file: give secrets by envFrom of a group, and Ray's token by ray.auth.existingSecret" $name) -}}
@@ -78,8 +85,14 @@
 {{- if gt (int $v.controller.autoscaling.minReplicas) (int $v.controller.autoscaling.maxReplicas) -}}
 {{- fail (printf "controller.autoscaling.minReplicas %d is more than maxReplicas %d" (int $v.controller.autoscaling.minReplicas) (int $v.controller.autoscaling.maxReplicas)) -}}
 {{- end -}}
+{{- if and $v.nights.ownCluster.enabled (eq (include "circadian.serviceAccount" .) "default") -}}
+{{- fail "nights.ownCluster gives the controllers' account the right to make RayJobs, which are any pod with any Secret, and that account is the namespace's `default`, which other pods have too: set controller.serviceAccount.create=true, or name another one in controller.serviceAccount.name" -}}
+{{- end -}}
 {{- if and $v.nights.ownCluster.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs is empty, but the controller makes RayJobs: give the API's addresses, or set nights.ownCluster.enabled=false" -}}
+{{- end -}}
+{{- if and $v.ray.autoscaling.enabled (include "circadian.fixedByQueue" (dict "root" $ "labels" $v.ray.labels "annotations" $v.ray.annotations)) -}}
+{{- fail "ray.labels has a queue of Kueue's, which refuses a RayCluster with an autoscaler: set ray.annotations to kueue.x-k8s.io/elastic-job=true (and Kueue's feature gate ElasticJobsViaWorkloadSlices), or ray.autoscaling.enabled=false" -}}
 {{- end -}}
 {{- if and $v.ray.autoscaling.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs is empty, but the head's autoscaler asks the Kubernetes API: give its addresses, or set ray.autoscaling.enabled=false" -}}
