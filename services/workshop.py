@@ -76,11 +76,12 @@ class RayWorkshop:
             async with asyncio.timeout(self.settings.workshop_seconds):
                 ref = await self.fleet.put(partial(work_ref, request))
                 try:
-                    return Answer.model_validate_json(await self.fleet.answered(ref))
+                    text: str = await self.fleet.answered(ref)
                 except asyncio.CancelledError:  # also when the time is over: nobody waits for it any more
                     with suppress(RayError):  # a cluster that has gone meanwhile took it along
                         ray.cancel(ref, force=True)
                     raise
+                return Answer.model_validate_json(text)
         except TimeoutError as error:
             seconds = f"{self.settings.workshop_seconds:g} s"
             raise _nobody(f"no node has looked into the model within {seconds} (CIRCADIAN_WORKSHOP_SECONDS)") from error

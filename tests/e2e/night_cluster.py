@@ -71,8 +71,8 @@ class OwnCluster:
             return False
 
     def end(self) -> None:
-        """As a pod ends whose node is gone: everything in it at once, the driver too. What two drivers of one attempt would do to each other
-        is asked in tests/pipelines/test_stages.py."""
+        """As a pod ends whose node is gone: everything in it at once, the driver too. What two drivers of one attempt would do to each
+        other is asked in tests/pipelines/test_stages.py."""
         family = [self.head.pid, *(process.pid for process in psutil.Process(self.head.pid).children(recursive=True))]
         for pid in family:
             if psutil.pid_exists(pid):
