@@ -17,7 +17,7 @@ IMAGES  = $(VENV)/.images
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-test: $(READY) $(HELM) $(IMAGES) lint  ## everything: quick tests first, side by side, then one worker takes those with Ray, and another one those with vLLM alone
+test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes the tests with Ray, the others all that is quick, then those with vLLM alone
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Nights beside a real Prometheus, and through Ray's dashboard; they are not in `make test`, whose time is bounded.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 LAST = ("tests/helm/", "tests/deploy/", "tests/benchmarks/", "tests/services/test_openapi.py", "tests/services/test_ui")
-"""Quick tests that take minutes together: one worker goes through them while the other one is busy with the cluster."""
+"""Tests without an engine that take minutes together."""
 
 
 def is_engine(item: pytest.Item) -> bool:
@@ -38,18 +38,22 @@ def file_of(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
-def turn(file: str) -> int:
-    """Quick files come first, so that a slip is seen in seconds; then the cluster's, and what one worker does beside them."""
-    return ["", "cluster", "engine"].index(lane(file)) or 3 * file.startswith(LAST)
+def turn(file: str, shared: bool) -> int:
+    """Quick files come first, so that a slip is seen in seconds. Where workers share them out, one begins at once with the cluster's, which
+    take longer than all the others together, and those that start an engine come last with what is slow."""
+    if lane(file) == "cluster":
+        return -1 if shared else 3
+    return 2 * (lane(file) == "engine") or 1 * file.startswith(LAST)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test that starts a cluster starts an engine, too."""
     for item in items:
         if item.get_closest_marker("cluster"):
             item.add_marker("engine")
-    items.sort(key=lambda item: turn(file_of(item.nodeid)))
+    shared = hasattr(config, "workerinput")
+    items.sort(key=lambda item: turn(file_of(item.nodeid), shared))
 
 
 @pytest.hookimpl(optionalhook=True)
