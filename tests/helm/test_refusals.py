@@ -71,6 +71,7 @@ ELSEWHERE: list[tuple[Any, str]] = [
     ({"ingress": {"enabled": True}}, "ingress.host is empty"),
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     ({"controller": {"autoscaling": {"minReplicas": 9}}}, "controller.autoscaling.minReplicas 9 is more than maxReplicas 6"),
+    ({"ray": {"labels": {"kueue.x-k8s.io/queue-name": "nights"}}}, "set ray.annotations to kueue.x-k8s.io/elastic-job=true"),
     ({"networkPolicy": {"apiServer": {"cidrs": []}}}, "networkPolicy.apiServer.cidrs is empty"),
 ]
 """What the schema cannot say, and the words."""

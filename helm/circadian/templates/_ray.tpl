@@ -49,6 +49,13 @@
 {{- end }}
 {{- end -}}
 
+{{/* Whether Kueue admits an object whole, and so refuses an autoscaler in it: a queue's label without the annotation that it may grow. Called
+with root, labels and annotations, which are the object's own. */}}
+{{- define "circadian.fixedByQueue" -}}
+{{- $labels := merge (deepCopy .labels) .root.Values.commonLabels -}}
+{{- if and (hasKey $labels "kueue.x-k8s.io/queue-name") (ne (get .annotations "kueue.x-k8s.io/elastic-job") "true") }}true{{ end -}}
+{{- end -}}
+
 {{/* A group's Kubernetes resources: its GPUs in requests and in limits. */}}
 {{- define "circadian.groupResources" -}}
 {{- $resources := deepCopy .resources -}}

@@ -88,6 +88,9 @@
 {{- if and $v.nights.ownCluster.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs is empty, but the controller makes RayJobs: give the API's addresses, or set nights.ownCluster.enabled=false" -}}
 {{- end -}}
+{{- if and $v.ray.autoscaling.enabled (include "circadian.fixedByQueue" (dict "root" $ "labels" $v.ray.labels "annotations" $v.ray.annotations)) -}}
+{{- fail "ray.labels has a queue of Kueue's, which refuses a RayCluster with an autoscaler: set ray.annotations to kueue.x-k8s.io/elastic-job=true (and Kueue's feature gate ElasticJobsViaWorkloadSlices), or ray.autoscaling.enabled=false" -}}
+{{- end -}}
 {{- if and $v.ray.autoscaling.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs is empty, but the head's autoscaler asks the Kubernetes API: give its addresses, or set ray.autoscaling.enabled=false" -}}
 {{- end -}}
