@@ -58,10 +58,12 @@ def values_file(name: str) -> Path:
     return CHART / "ci" / f"{name}-values.yaml"
 
 
-def template(*arguments: str | Path, version: Version = 4, kuberay: bool = True) -> subprocess.CompletedProcess[str]:
+def template(
+    *arguments: str | Path, version: Version = 4, kuberay: bool = True, chart: Path = CHART
+) -> subprocess.CompletedProcess[str]:
     """`helm template` with these arguments, whatever becomes of it."""
     known = ["--api-versions", KUBERAY] if kuberay else []
-    command = [helm(version), "template", RELEASE, CHART, "--namespace", NAMESPACE, *known, *arguments]
+    command = [helm(version), "template", RELEASE, chart, "--namespace", NAMESPACE, *known, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

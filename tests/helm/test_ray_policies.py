@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
+import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _get_custom_resources
 
-from tests.helm.chart import default_values, every_file, one, pods, variables, worker_groups
+from tests.helm.chart import CHART, default_values, every_file, one, pods, template, values_file, variables, worker_groups
 
 
 @every_file
@@ -121,5 +124,20 @@ def test_rays_state_in_redis_has_its_password_by_reference() -> None:
     assert options["redisPassword"] == {"valueFrom": {"secretKeyRef": {"name": "ray-redis", "key": "password"}}}
 
 
-def test_a_kueue_queue_is_a_label_of_the_cluster() -> None:
-    assert one("gpu-production", "RayCluster")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nights"
+def test_a_kueue_queue_is_a_label_of_the_cluster_and_that_it_scales_an_annotation() -> None:
+    metadata = one("gpu-production", "RayCluster")["metadata"]
+    assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "nights"
+    assert metadata["annotations"] == {"kueue.x-k8s.io/elastic-job": "true"}
+
+
+def test_another_version_of_the_chart_leaves_the_cluster_as_it_is(tmp_path: Path) -> None:
+    """KubeRay makes it anew when anything of its spec but sizes has changed; images are given by digest here."""
+    chart = tmp_path / "circadian"
+    shutil.copytree(CHART, chart)
+    told = yaml.safe_load((chart / "Chart.yaml").read_text())
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(told | {"version": "9.9.9", "appVersion": "9.9.8"}))
+    done = template("--values", values_file("gpu-production"), "--set", "commonLabels.team=others", chart=chart)
+    assert done.returncode == 0, done.stderr
+    (later,) = (each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "RayCluster")
+    assert later["spec"] == one("gpu-production", "RayCluster")["spec"]
+    assert later["metadata"]["labels"]["helm.sh/chart"] == "circadian-9.9.9"

@@ -34,6 +34,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- toYaml (merge $ours (deepCopy (default dict .more)) (deepCopy .root.Values.commonLabels)) -}}
 {{- end -}}
 
+{{/* Of Ray's pods: nothing that a new version of the chart changes, since KubeRay makes the cluster anew when a template changes. */}}
+{{- define "circadian.rayPodLabels" -}}
+{{- $ours := include "circadian.selector" . | fromYaml -}}
+{{- $_ := set $ours "app.kubernetes.io/part-of" "circadian" -}}
+{{- toYaml (merge $ours (deepCopy .more)) -}}
+{{- end -}}
+
 {{/* metadata without annotations. Called with root, component and suffix ("" or "-controller"). */}}
 {{- define "circadian.metadata" -}}
 name: {{ include "circadian.fullname" .root }}{{ .suffix }}
