@@ -6,6 +6,7 @@ import ipaddress
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helm.chart import NAMESPACE, NIGHTS, Object, every_file, every_pod, of_kind, pods, template, values_file
 
@@ -134,6 +135,17 @@ def test_all_resolve_names() -> None:
     for source in set(_components("minimal")) - {"postgres"}:
         rules = [rule for policy in _policies_of("minimal", source) for rule in policy["spec"].get("egress", [])]
         assert [rule for rule in rules if {"protocol": "UDP", "port": 53} in rule["ports"]]
+
+
+def test_names_are_resolved_on_the_node_where_the_values_say() -> None:
+    done = template("--values", values_file("laptop-cpu"), "--set-json", 'networkPolicy.dns.cidrs=["169.254.20.10/32"]')
+    assert done.returncode == 0, done.stderr
+    ways = []
+    for policy in (each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "NetworkPolicy"):
+        rules = [rule for rule in policy["spec"].get("egress") or [] if {"protocol": "UDP", "port": 53} in rule["ports"]]
+        ways += [rule["to"] for rule in rules]
+    assert len(ways) > 3
+    assert all({"ipBlock": {"cidr": "169.254.20.10/32"}} in peers for peers in ways)
 
 
 def test_policies_can_be_left_to_somebody_else() -> None:

@@ -31,6 +31,9 @@
     - namespaceSelector:
         matchLabels:
           kubernetes.io/metadata.name: {{ .Values.networkPolicy.dns.namespace }}
+    {{- range .Values.networkPolicy.dns.cidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
   ports:
     {{- range .Values.networkPolicy.dns.ports }}
     - {protocol: UDP, port: {{ . }}}
