@@ -137,13 +137,13 @@ def test_a_mirror_stands_before_every_image() -> None:
 
 def test_what_is_created_by_hooks_needs_nothing_that_is_created_later() -> None:
     hooks = [object for object in objects("external-database") if _is_hook(object, "pre-install")]
-    assert {object["kind"] for object in hooks} == {"Job", "Secret"}
+    assert {object["kind"] for object in hooks} == {"Job", "NetworkPolicy", "Secret"}
     job = one("external-database", "Job")
     [mounted] = [volume["secret"]["secretName"] for volume in job["spec"]["template"]["spec"]["volumes"] if "secret" in volume]
     [secret] = [object for object in hooks if object["kind"] == "Secret"]
     assert secret["metadata"]["name"] == mounted
     weights = {object["kind"]: int(object["metadata"]["annotations"]["helm.sh/hook-weight"]) for object in hooks}
-    assert weights["Secret"] < weights["Job"]
+    assert max(weights["Secret"], weights["NetworkPolicy"]) < weights["Job"]
     assert "serviceAccountName" not in job["spec"]["template"]["spec"]
 
 

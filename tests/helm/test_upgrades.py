@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import ItemsView
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from tests.helm.chart import default_values
 from tests.helm.kube_api import KubeApi, kube_api
 from tests.helm.kube_control import MADE_TOKEN
+from tests.helm.kube_kinds import Object
 from tests.helm.releases import CHART, MINIMAL, NAMESPACE, NEWEST, Helm, controller, controllers, found, holds, image, prepare
 from tests.helm.tools import kubectl
 
 EXTERNAL = CHART / "ci" / "external-database-values.yaml"
+TRIAL = CHART / "ci" / "laptop-cpu-values.yaml"
 PRODUCTION = CHART / "ci" / "gpu-production-values.yaml"
 NEXT_DIGEST = f"sha256:{'9' * 64}"
+HELMS_PATIENCE_SECONDS = 300
+"""Its --timeout, where none is given."""
 PATIENCE = "12s"
 """With what never gets ready; the way back has as long."""
 ROLLS_BACK = {3: "--atomic", 4: "--rollback-on-failure"}
@@ -40,13 +46,49 @@ def test_a_migration_runs_before_anything_changes(bare: KubeApi, both: tuple[Lit
     assert bare.names("Job", NAMESPACE) == [], "a migration that succeeded is taken away"
 
 
+def test_a_migration_reaches_a_database_that_the_release_before_did_not_know(
+    bare: KubeApi, both: tuple[Literal[3, 4], str], tmp_path: Path
+) -> None:
+    """What the release before has closed is closed while the hooks of the next one run."""
+    helm = Helm(both[0], bare, tmp_path)
+    helm.install("-f", TRIAL)
+    bare.fails = lambda pod: "migrate" in pod["metadata"]["name"] and not reaches_databases(bare, pod)
+    helm.upgrade("-f", TRIAL, "--set", "postgres.dev.enabled=false", "--set", "database.existingSecret=circadian-database")
+    assert bare.names("StatefulSet", NAMESPACE) == []
+    assert [name for name in bare.names("NetworkPolicy", NAMESPACE) if name.endswith("-migrate")] == [], "it was for the Job alone"
+
+
+def reaches_databases(api: KubeApi, pod: Object) -> bool:
+    """Whether the policies that are there now let a pod out to addresses of PostgreSQL, and to those of names."""
+    labels = pod["metadata"]["labels"].items()
+    chosen = [each["spec"] for each in api.all("NetworkPolicy", NAMESPACE) if _selects(each) <= labels]
+    ways = {
+        (port["port"], "ipBlock" in peer)
+        for spec in chosen
+        for rule in spec.get("egress") or []
+        for peer in rule["to"]
+        for port in rule["ports"]
+    }
+    return not chosen or {(5432, True), (53, False)} <= ways
+
+
+def _selects(policy: Object) -> ItemsView[str, str]:
+    selected: dict[str, str] = policy["spec"]["podSelector"]["matchLabels"]
+    return selected.items()
+
+
+def test_a_migration_ends_before_helm_gives_up() -> None:
+    """Helm takes away what its hooks have made when it gives up, under a Job that still runs."""
+    assert default_values()["migrations"]["activeDeadlineSeconds"] < HELMS_PATIENCE_SECONDS
+
+
 def test_a_migration_that_fails_leaves_everything_as_it_was(api: KubeApi, helm: Helm) -> None:
     was = controller(api)
     api.fails = lambda pod: "migrate" in pod["metadata"]["name"]
     seen = len(api.writes)
     helm.upgrade("-f", MINIMAL, "--set", f"images.controller.digest={NEXT_DIGEST}", fails=True)
     assert controller(api) == was
-    assert {write.kind for write in api.writes[seen:]} <= {"Job", "Secret"}
+    assert {write.kind for write in api.writes[seen:]} <= {"Job", "NetworkPolicy", "Secret"}
     assert helm.history() == [(1, "deployed"), (2, "failed")]
     (job,) = api.all("Job", NAMESPACE)
     assert job["status"]["failed"] == job["spec"]["backoffLimit"] + 1, "it stays, so that its log can be read"

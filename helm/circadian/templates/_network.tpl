@@ -84,12 +84,19 @@
     {{- end }}
 {{- end -}}
 
-{{/* apiVersion to podSelector of one role's policy. Called with root and component. */}}
+{{/* apiVersion to podSelector of one role's policy. Called with root and component; hook is the weight of one that is there only while helm
+installs or upgrades. */}}
 {{- define "circadian.policyOf" -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
   {{- include "circadian.metadata" (merge (dict "suffix" (printf "-%s" .component)) .) | nindent 2 }}
+  {{- with .hook }}
+  annotations:
+    helm.sh/hook: pre-install,pre-upgrade
+    helm.sh/hook-weight: {{ . | quote }}
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- end }}
 spec:
   podSelector:
     matchLabels:
