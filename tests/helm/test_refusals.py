@@ -72,6 +72,10 @@ ELSEWHERE: list[tuple[Any, str]] = [
     ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is empty"),
     ({"controller": {"autoscaling": {"minReplicas": 9}}}, "controller.autoscaling.minReplicas 9 is more than maxReplicas 6"),
     ({"ray": {"labels": {"kueue.x-k8s.io/queue-name": "nights"}}}, "set ray.annotations to kueue.x-k8s.io/elastic-job=true"),
+    (
+        {"controller": {"serviceAccount": {"create": False}}, "nights": {"ownCluster": {"enabled": True}}},
+        "set controller.serviceAccount.create=true, or name another one",
+    ),
     ({"networkPolicy": {"apiServer": {"cidrs": []}}}, "networkPolicy.apiServer.cidrs is empty"),
 ]
 """What the schema cannot say, and the words."""
@@ -105,6 +109,13 @@ def test_what_contradicts_itself_is_refused_with_the_remedy(values: Any, words: 
 def test_a_secret_may_have_the_name_of_the_raycluster_where_rays_own_has_another(tmp_path: Path) -> None:
     file = tmp_path / "named.yaml"
     file.write_text(yaml.safe_dump({"secrets": {"existingSecret": RAYS}, "ray": {"auth": {"existingSecret": "ray-token"}}}))
+    assert template("--values", values_file("minimal"), "--values", file).returncode == 0
+
+
+@pytest.mark.parametrize("account", [{"create": False, "name": "nights"}, {"create": True}])
+def test_an_account_of_ones_own_may_make_rayjobs(account: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "account.yaml"
+    file.write_text(yaml.safe_dump({"controller": {"serviceAccount": account}, "nights": {"ownCluster": {"enabled": True}}}))
     assert template("--values", values_file("minimal"), "--values", file).returncode == 0
 
 

@@ -85,6 +85,9 @@
 {{- if gt (int $v.controller.autoscaling.minReplicas) (int $v.controller.autoscaling.maxReplicas) -}}
 {{- fail (printf "controller.autoscaling.minReplicas %d is more than maxReplicas %d" (int $v.controller.autoscaling.minReplicas) (int $v.controller.autoscaling.maxReplicas)) -}}
 {{- end -}}
+{{- if and $v.nights.ownCluster.enabled (eq (include "circadian.serviceAccount" .) "default") -}}
+{{- fail "nights.ownCluster gives the controllers' account the right to make RayJobs, which are any pod with any Secret, and that account is the namespace's `default`, which other pods have too: set controller.serviceAccount.create=true, or name another one in controller.serviceAccount.name" -}}
+{{- end -}}
 {{- if and $v.nights.ownCluster.enabled $v.networkPolicy.enabled (not $v.networkPolicy.apiServer.cidrs) -}}
 {{- fail "networkPolicy.apiServer.cidrs is empty, but the controller makes RayJobs: give the API's addresses, or set nights.ownCluster.enabled=false" -}}
 {{- end -}}
