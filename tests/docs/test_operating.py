@@ -24,7 +24,7 @@ GUIDE = (ROOT / "docs" / "operating.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL) for line in block.splitlines() if line]
 INLINE = re.findall(r"`([^`\n]+)`", GUIDE)
 OURS = [line for line in (*COMMANDS, *INLINE) if line.startswith("circadian ") and len(line.split()) > 2]
-INSTALLS = [line for line in COMMANDS if line.startswith("helm upgrade")]
+INSTALLS = [line for line in COMMANDS if line.startswith(("helm upgrade", "helm install"))]
 PARTS = ("controller", "images", "ingress", "monitoring", "networkPolicy", "night", "ray", "secrets", "database", "storage")
 """Of the values, as the guide speaks of them."""
 VALUES = sorted({name for name in INLINE if re.fullmatch(rf"(?:{'|'.join(PARTS)})(?:\.[\w*]+)+", name)})
@@ -96,13 +96,13 @@ def test_a_verb_and_an_option_that_are_not_there_are_found() -> None:
 def test_the_guide_was_read() -> None:
     assert len(OURS) > 5
     assert len(VALUES) > 5
-    assert len(INSTALLS) == 2
+    assert len(INSTALLS) == 5
 
 
 @cache
 def rendered(line: str) -> list[dict[str, Any]]:
     """What an installation by this command is made of."""
-    given = values_of(INSTALLS[0] if "reuse-values" in line else line)
+    given = [*(values_of(INSTALLS[0]) if "reuse-values" in line else []), *values_of(line)]
     command = [helm(4), "template", "circadian", CHART, "--namespace=circadian", "--api-versions=ray.io/v1", *given]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60.0)
     assert done.returncode == 0, done.stderr
