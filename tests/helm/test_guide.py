@@ -78,6 +78,24 @@ def test_the_guide_restores_where_the_release_is(version: Literal[3, 4], release
         assert controllers["status"]["readyReplicas"] == controllers["spec"]["replicas"] == 2
 
 
+def test_the_guide_rotates_rays_token_and_the_cluster_is_there_again(tmp_path: Path) -> None:
+    version, release = HELMS[-1]
+    _tools(tmp_path, version)
+    (row,) = (line for line in GUIDE.splitlines() if line.startswith("| Ray's token |"))
+    (command,) = re.findall(r"`(kubectl [^`]+)`", row)
+    with kube_api(release) as api:
+        for line in typed(CHARTS_PAGE)[:-1]:
+            _type(api, tmp_path, line)
+        before = {pod["metadata"]["uid"] for pod in api.all("Pod", "circadian") if pod["metadata"]["labels"].get("ray.io/cluster")}
+        _type(api, tmp_path, "kubectl --namespace circadian delete secret circadian")
+        _type(api, tmp_path, command.replace("kubectl ", "kubectl --namespace circadian "))
+        after = {pod["metadata"]["uid"] for pod in api.all("Pod", "circadian") if pod["metadata"]["labels"].get("ray.io/cluster")}
+        assert len(after) == len(before) > 1
+        assert not after & before
+        assert api.get("RayCluster", "circadian", "circadian")["status"]["state"] == "ready"
+        assert "auth_token" in api.get("Secret", "circadian", "circadian")["data"]
+
+
 @pytest.mark.parametrize(("version", "release"), HELMS)
 def test_the_guide_restores_into_a_new_namespace(version: Literal[3, 4], release: str, tmp_path: Path) -> None:
     _tools(tmp_path, version)
