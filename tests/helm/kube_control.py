@@ -315,10 +315,10 @@ def _job(store: Store, key: Key, value: Object) -> None:
 
 
 def _autoscaler(store: Store, key: Key, value: Object) -> None:
-    """Keeps the replicas within its bounds; there is no load."""
+    """Keeps the replicas within its bounds, except where somebody has scaled to none; there is no load."""
     target = value["spec"]["scaleTargetRef"]
     scaled = store.find(Key(named(target["kind"]), key.namespace, target["name"]))
-    if scaled is not None:
+    if scaled is not None and scaled["spec"]["replicas"]:
         most, least = value["spec"]["maxReplicas"], value["spec"].get("minReplicas", 1)
         _scale(store, scaled, min(most, max(least, scaled["spec"]["replicas"])))
         store.set_status(key, {"currentReplicas": scaled["spec"]["replicas"], "desiredReplicas": scaled["spec"]["replicas"]})
@@ -334,6 +334,11 @@ def _ray_cluster(store: Store, key: Key, value: Object) -> None:
     spec = value["spec"]
     if refused := list(kube_ray.refusals(value)):
         store.set_status(key, {"observedGeneration": value["metadata"]["generation"], "reason": "; ".join(refused)})
+        return
+    if spec.get("suspend"):
+        for pod in _owned(store, POD, value):
+            store.delete(key_of(pod), MANAGER)
+        store.set_status(key, {"observedGeneration": value["metadata"]["generation"], "state": "suspended"})
         return
     auth = spec.get("authOptions", {})
     token = Key(named("Secret"), key.namespace, key.name)

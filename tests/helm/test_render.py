@@ -108,7 +108,7 @@ def test_the_least_needs_no_custom_resources_but_kuberays() -> None:
             ["WARNING", "grep 'API key'"],
         ),
         ("gpu-production", ["get secret ray-token", "circadian.example.com", "get secret circadian-secrets "], ["WARNING"]),
-        ("minimal", ["get secret day-circadian -o jsonpath='{.data.auth_token}'", "/v1/sleeps"], ["WARNING"]),
+        ("minimal", ["get secret day-circadian -o jsonpath='{.data.auth_token}'", "circadian sleep first"], ["WARNING"]),
     ],
 )
 def test_the_notes_tell_how_to_begin(name: str, said: list[str], unsaid: list[str]) -> None:
