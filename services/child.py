@@ -6,13 +6,10 @@ Other systems have nothing like it; there a child outlives a parent that is kill
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
+from services.kernel import end_with_parent
 
 
 def command(words: list[str]) -> list[str]:
@@ -22,8 +19,7 @@ def command(words: list[str]) -> list[str]:
 
 def main(parent: int, words: list[str]) -> None:
     """Raises OSError where the command cannot be started."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     if os.getppid() != parent:
         sys.exit("the parent died before its child had begun")
     os.execvp(words[0], words)

@@ -1,6 +1,6 @@
 """Health and identity: the routes that need no key.
 
-    /livez      the process answers; nothing else is asked
+    /livez      the process answers; nothing else is asked, and no thread is needed
     /startupz   the schema is one that this release runs on
     /readyz     requests can be answered: the database, its schema and the keys in it, and the tasks in the background
 
@@ -26,7 +26,7 @@ OK = "ok"
 
 
 @router.get("/livez")
-def livez() -> dict[str, str]:
+async def livez() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": OK}
 

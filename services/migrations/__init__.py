@@ -43,16 +43,14 @@ def migrate(connection: Connection) -> None:
 
 
 def check(connection: Connection) -> None:
-    """Raises SchemaBehind unless the schema is this release's."""
-    at, wanted = _revision(connection), head()
-    if at != wanted:
-        raise SchemaBehind(
-            f"the database has schema {at or 'none'}, this release needs {wanted}; run `python -m services.migrate` first"
-        )
+    """Raises SchemaBehind where this release does not run on the schema (`serves`)."""
+    if not serves(connection):
+        at = _revision(connection) or "none"
+        raise SchemaBehind(f"the database has schema {at}, this release needs {head()}; run `python -m services.migrate` first")
 
 
 def serves(connection: Connection) -> bool:
-    """Whether this release runs on the schema: its own, or a later one, which a newer release has made while this one runs."""
+    """Whether this release runs on the schema: its own, or a later one, made by a newer release beside which, or after which, it runs."""
     at = _revision(connection)
     return at is not None and (at == head() or at not in _known())
 

@@ -42,7 +42,7 @@ class Database:
     """Transactions on the registry. Rows stay readable after their transaction has ended."""
 
     def __init__(self, url: str, busy_seconds: float, *, migrates: bool = True) -> None:
-        """Raises SchemaBehind where the schema is not this release's and may not be changed, UnsupportedDatabase for other kinds."""
+        """Raises SchemaBehind where this release does not run on the schema and may not change it, UnsupportedDatabase for other kinds."""
         setup = _engine(make_url(url), busy_seconds, foreign_keys=False)  # SQLite alters a table by making it anew
         try:
             with setup.execution_options(circadian_write=True).begin() as connection:

@@ -135,8 +135,11 @@ def test_both_have_the_same_ports() -> None:
         int(target.partition(":")[2]) for job in scraped for part in job.get("static_configs", []) for target in part["targets"]
     }
     assert theirs["ray-head"] == {int(head["port"]), int(head["dashboard-port"]), int(head["metrics-export-port"])} | others
-    for name in ("ray-node", "ray-worker"):
-        assert theirs[name] <= {int(ray_switches(name)[key]) for key in ("metrics-export-port", "dashboard-agent-listen-port")}
+    keeper = int(service("ray-node")["command"][3])
+    for name, more in (("ray-node", {keeper}), ("ray-worker", set())):
+        assert theirs[name] <= more | {
+            int(ray_switches(name)[key]) for key in ("metrics-export-port", "dashboard-agent-listen-port")
+        }
 
 
 @every_container

@@ -133,6 +133,11 @@ def test_probes_ask_different_questions(name: str, pod: PodTemplate) -> None:
         assert paths == ["/startupz", "/livez", "/readyz"]
         [node] = [c for c in pod.containers if c["name"] == "ray-node"]
         assert "readinessProbe" not in node, "the API would be gone whenever Ray is"
+        assert node["command"] == ["python", "-m", "services.ray_node", "8702", "ray", "start"], (
+            "it would be, too, if Ray's end were its own"
+        )
+        keeper = {port["name"]: port["containerPort"] for port in node["ports"]}["keeper"]
+        assert (node["livenessProbe"]["httpGet"]["port"], str(keeper)) == ("keeper", node["command"][3])
 
 
 @every_file

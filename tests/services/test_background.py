@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import anyio.to_thread
 import pytest
-from in_memory import Service
+from in_memory import WAIT_SECONDS, Service
 
 from services import probe, registry
 from services.background import Background
@@ -48,6 +51,20 @@ def test_a_service_with_a_broken_task_is_not_ready(service: Service) -> None:
     answer = service.client.get("/readyz")
     assert answer.status_code == 503
     assert "watch slp_1" in answer.json()["checks"]["tasks"]
+
+
+def test_a_controller_whose_threads_all_wait_for_the_database_says_that_it_lives(service: Service) -> None:
+    portal, over = service.client.portal, threading.Event()
+    assert portal is not None
+    limiter = portal.call(anyio.to_thread.current_default_thread_limiter)
+    with ThreadPoolExecutor(1) as client:
+        try:
+            waiting = [portal.start_task_soon(anyio.to_thread.run_sync, over.wait) for _ in range(int(limiter.total_tokens))]
+            service.until(lambda: limiter.available_tokens == 0)
+            assert client.submit(service.client.get, "/livez").result(WAIT_SECONDS).status_code == 200
+        finally:
+            over.set()
+    assert all(each.result(WAIT_SECONDS) for each in waiting)
 
 
 def test_replicas_on_another_version_than_the_deployment_are_brought_back(service: Service) -> None:
