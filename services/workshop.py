@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -71,21 +72,21 @@ class RayWorkshop:
                 log.warning("%s is not fetched: %s", one.model, error)
 
     async def _work(self, request: Request) -> Answer:
-        ref = None
         try:
             async with asyncio.timeout(self.settings.workshop_seconds):
                 ref = await self.fleet.put(partial(work_ref, request))
-                text: str = await self.fleet.answered(ref)
-                answer, ref = Answer.model_validate_json(text), None
-                return answer
+                try:
+                    text: str = await self.fleet.answered(ref)
+                    return Answer.model_validate_json(text)
+                except asyncio.CancelledError:  # also when the time is over: nobody waits for it any more
+                    with suppress(RayError):  # a cluster that has gone meanwhile took it along
+                        ray.cancel(ref, force=True)
+                    raise
         except TimeoutError as error:
             seconds = f"{self.settings.workshop_seconds:g} s"
             raise _nobody(f"no node has looked into the model within {seconds} (CIRCADIAN_WORKSHOP_SECONDS)") from error
         except (FleetUnavailable, NoWorkplace, RayError) as error:
             raise _nobody(f"no node looks into the model: {error}") from error
-        finally:
-            if ref is not None:
-                ray.cancel(ref, force=True)  # nobody waits for it any more
 
 
 def found_request(settings: Settings, base: BaseModelRef, memory: MemorySpec, folder: Path) -> FoundRequest:
