@@ -45,6 +45,7 @@ from circadian.memory.folder import VersionBroken
 from circadian.memory.state import LevelFull
 from circadian.memory.tokenizer_files import load_tokenizer
 from circadian.memory.transfer import Transfer
+from circadian.night_files import OUTCOME_FILE
 from circadian.specs import NightJob
 from circadian.teachers.other import TeacherUnusable
 from pipelines import wake
@@ -84,7 +85,7 @@ def night(job: NightJob) -> Outputs:
     outcome["attempt"] = job.attempt
     outcome["report"] |= {"stages": stages.seconds(), "phases": stages.phases()}
     stages.check_attempt()
-    write_whole(Path(job.home) / "outcome.json", json.dumps(outcome, indent=2))
+    write_whole(Path(job.home) / OUTCOME_FILE, json.dumps(outcome, indent=2))
     return outcome
 
 

@@ -28,10 +28,11 @@ from typing import Any
 
 from circadian.events import EventLog
 from circadian.files import sha256, write_whole
+from circadian.night_files import JOB_FILE
 from circadian.phases import Seconds
 from circadian.specs import NightJob
 
-JOB_FILE, DRIVER_FILE = "job.json", "driver"
+DRIVER_FILE = "driver"
 Outputs = dict[str, Any]
 """JSON values; names that end in `_file` are paths below the night's home, which the manifest seals."""
 

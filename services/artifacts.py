@@ -22,7 +22,7 @@ from stat import S_ISREG
 
 from circadian.events import FILE
 from circadian.files import sha256
-from services.outcome import OUTCOME_FILE
+from circadian.night_files import OUTCOME_FILE
 from services.tables import Json
 
 JSON, LINES, SVG = "application/json", "application/x-ndjson", "image/svg+xml"

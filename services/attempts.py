@@ -14,13 +14,14 @@ import shutil
 from pathlib import Path
 
 from circadian.events import FILE
+from circadian.night_files import JOB_FILE
 from circadian.specs import NightJob
 from services import fast_registry, registry
 from services.online import fast_start
 from services.settings import Settings
 from services.tables import Database, Sleep
 
-JOB_FILE, EXPERIENCES_FILE = "job.json", "experiences.jsonl"
+EXPERIENCES_FILE = "experiences.jsonl"
 
 
 def write_job(settings: Settings, database: Database, sleep: Sleep, attempt: int) -> tuple[Path, tuple[str, str]]:

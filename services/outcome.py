@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from circadian.night_files import OUTCOME_FILE
 from services.launcher import JobReport
 from services.plan import Job, Outcome
 from services.tables import Json, Sleep
 
-OUTCOME_FILE = "outcome.json"
 Category = Literal["user", "server", "unknown"]
 """Whose an error is."""
 

@@ -32,12 +32,12 @@ from supervised import ASK_SECONDS, PATIENCE_SECONDS, Away, Supervised, kill, un
 from watched import Json, Life, Night, held_in_stages
 
 from actors import names
+from circadian.night_files import OUTCOME_FILE
 from circadian.nursery.school import School
 from circadian.nursery.ship import SCHOOL, WEIGHTS
 from circadian.nursery.world import World
 from services import audit
 from services.access import FIRST_TENANT
-from services.outcome import OUTCOME_FILE
 from services.settings import Settings
 from services.stack import StackSpec
 from services.states import FastState, SleepStatus

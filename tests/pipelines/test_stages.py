@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from circadian.events import EventLog
+from circadian.night_files import JOB_FILE
 from circadian.specs import NightJob
-from pipelines.stages import JOB_FILE, Outputs, StageBroken, Stages, Superseded
+from pipelines.stages import Outputs, StageBroken, Stages, Superseded
 
 
 def job(home: Path, **changes: object) -> NightJob:
