@@ -75,14 +75,17 @@ class Stages:
         return outputs
 
     def check_attempt(self) -> None:
-        """Raises Superseded where the job's file names a later attempt than this one, or another process drives it."""
+        """Raises Superseded where the job's file names a later attempt, another process drives this one, or the sleep starts over."""
         self._check_number()
-        if (self.home / DRIVER_FILE).read_text() != self._driver:
+        driver = _text(self.home / DRIVER_FILE)
+        if driver is None:
+            raise Superseded(f"attempt {self._attempt} at the night in {self.home} goes no further: its home was emptied")
+        if driver != self._driver:
             raise Superseded(f"attempt {self._attempt} at the night in {self.home} goes on in another process")
 
     def _check_number(self) -> None:
-        path = self.home / JOB_FILE
-        last = json.loads(path.read_text())["attempt"] if path.exists() else self._attempt
+        job = _text(self.home / JOB_FILE)
+        last = self._attempt if job is None else json.loads(job)["attempt"]
         if last > self._attempt:
             raise Superseded(f"attempt {self._attempt} at the night in {self.home} goes no further: attempt {last} has begun")
 
@@ -108,6 +111,14 @@ class Stages:
                 )
         self.log.emit("sleep.stage_resumed", name.replace("_", " "), stage=name)
         return sealed["outputs"]
+
+
+def _text(path: Path) -> str | None:
+    """None where there is no such file."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
 
 
 def write_lines(path: Path, objects: Iterable[Mapping[str, object]]) -> None:

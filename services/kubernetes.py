@@ -2,7 +2,8 @@
 
     https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/
 
-The token is read for each request: the kubelet replaces it every hour. Calls block, each for `seconds` at most.
+The token is read for each request: the kubelet replaces it every hour. Calls block: to connect takes `seconds` at most, and so does
+each wait until more of the request is sent, or more of the answer comes.
 """
 
 from __future__ import annotations

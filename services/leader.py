@@ -86,6 +86,19 @@ class Lease:
         if term is None or term != self.term:
             raise Deposed(f"{self.holder} led in term {self.term}; it is term {term} now")
 
+    def fence(self) -> Callable[[], None]:
+        """For what is written elsewhere than in the database: it raises Deposed from when the term of now is over, also where this
+        controller leads again."""
+        term = self.term
+
+        def check() -> None:
+            with self.database.read() as tx:
+                now = tx.scalar(select(Leadership.term).where(Leadership.id == ONLY))
+            if now != term:
+                raise Deposed(f"{self.holder} led in term {term}; it is term {now} now")
+
+        return check
+
     def _alone(self) -> bool:
         """An SQLite file has one controller: home.py sees to it."""
         return self.database.engine.dialect.name == "sqlite"

@@ -75,13 +75,14 @@ class Steps(Records):
         except Problem as problem:  # the recipe is from before its operator said what is allowed
             await asyncio.to_thread(self._condemn, night_error(problem.code, problem.detail, "user"))
             return
+        fence = self.lease.fence()
         if sleep.starts_over:
-            await asyncio.to_thread(empty_home, self.settings, sleep)
+            await asyncio.to_thread(empty_home, self.settings, sleep, fence)
         attempt = await asyncio.to_thread(self._begin_attempt, again)
         if attempt is None:
             return
         self._report, self._asked_at = JobReport(Job.LOST), -math.inf
-        job_file, (tenant, name) = await asyncio.to_thread(write_job, self.settings, self.database, sleep, attempt)
+        job_file, (tenant, name) = await asyncio.to_thread(write_job, self.settings, self.database, sleep, attempt, fence)
         metadata = {"sleep_id": sleep.id, "tenant": tenant, "deployment": name, "phase": "night"}
         try:
             await self.launcher.submit(names.night_job(sleep.id, attempt), job_file, metadata)

@@ -14,7 +14,7 @@ from services.webhooks.reach import Reach
 
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""Variables with which a base model or a teacher is fetched; only controllers have one, and hand it on with a request (workshop.py)."""
+"""Variables with which a base model or a teacher is fetched; only controllers have one: they fetch (hub.py)."""
 HEARTBEAT_LIMIT = 15.0
 """Proxies close a silent stream after about half a minute; the interface promises a heartbeat at least this often."""
 

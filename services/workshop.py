@@ -77,11 +77,11 @@ class RayWorkshop:
                 ref = await self.fleet.put(partial(work_ref, request))
                 try:
                     text: str = await self.fleet.answered(ref)
+                    return Answer.model_validate_json(text)
                 except asyncio.CancelledError:  # also when the time is over: nobody waits for it any more
                     with suppress(RayError):  # a cluster that has gone meanwhile took it along
                         ray.cancel(ref, force=True)
                     raise
-                return Answer.model_validate_json(text)
         except TimeoutError as error:
             seconds = f"{self.settings.workshop_seconds:g} s"
             raise _nobody(f"no node has looked into the model within {seconds} (CIRCADIAN_WORKSHOP_SECONDS)") from error

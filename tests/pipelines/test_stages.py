@@ -8,7 +8,7 @@ import pytest
 from circadian.events import EventLog
 from circadian.night_files import JOB_FILE
 from circadian.specs import NightJob
-from pipelines.stages import Outputs, StageBroken, Stages, Superseded
+from pipelines.stages import DRIVER_FILE, Outputs, StageBroken, Stages, Superseded
 
 
 def job(home: Path, **changes: object) -> NightJob:
@@ -100,6 +100,18 @@ def test_of_two_processes_of_one_attempt_the_one_that_came_last_drives(tmp_path:
     with pytest.raises(Superseded):
         first.run("make", Work(tmp_path))
     assert last.run("make", lambda: {"number": 2}) == {"number": 2}
+
+
+def test_a_night_whose_home_was_emptied_for_a_sleep_that_starts_over_seals_nothing(tmp_path: Path) -> None:
+    stages = Stages(job(tmp_path))
+
+    def emptied() -> Outputs:
+        (tmp_path / DRIVER_FILE).unlink()
+        return {"number": 1}
+
+    with pytest.raises(Superseded, match="its home was emptied"):
+        stages.run("make", emptied)
+    assert not list((tmp_path / "stages").iterdir())
 
 
 def test_no_half_written_file_is_left(tmp_path: Path) -> None:
