@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 FILES = [*PAGES, ROOT / "helm" / "circadian" / "templates" / "NOTES.txt"]
-CALL = re.compile(r"(?:\b(GET|POST|PUT|PATCH|DELETE) )?(?<![\w.])(?:\$\w+|https?://[\w.:]+)?(/v1/[\w{}$/.]*[\w}.])")
+CALL = re.compile(r"(?:\b(GET|POST|PUT|PATCH|DELETE) )?(?<![\w.])(?<!=~\x22)(?:\$\w+|https?://[\w.:]+)?(/v1/[\w{}$/.]*[\w}.])")
+"""Not what a query of Prometheus matches (`route=~"/v1/.*"`)."""
 SHORT = re.compile(r"^URL=http\S+/v1\b", re.MULTILINE)
 """A page whose $URL has /v1 already."""
 NOT_OURS = {"/v1/traces"}

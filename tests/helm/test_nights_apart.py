@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_night_of_it_is_a_rayjob_that_kuberay_takes(file: Path) -> None:
-    metadata = {"sleep_id": "slp_00a1", "deployment": "mine", "phase": "night"}
+    metadata = {"sleep_id": "slp_00a1", "tenant": "ours", "deployment": "mine", "phase": "night"}
     job = ray_job(read_cluster_file(file), "slp_00a1-a1", Path("/var/lib/circadian/job.json"), metadata)
     assert faults(job) == []
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "nights"

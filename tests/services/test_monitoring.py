@@ -162,7 +162,7 @@ def test_every_alert_has_a_page_that_says_what_to_do(alert: Alert) -> None:
         assert tool in TOOLS, line
         if tool == "circadian":
             check_command(words, line)
-    fields = {f"CIRCADIAN_{name.upper()}" for name in Settings.model_fields}
+    fields = {f"CIRCADIAN_{name.upper()}" for name in Settings.model_fields} | {"CIRCADIAN_URL"}  # where clients find the service
     assert set(re.findall(r"CIRCADIAN_[A-Z_]+", text)) <= fields
     others = {one.name for one in ALERTS}
     assert set(re.findall(r"\bCircadian[A-Z]\w+", text)) <= others
