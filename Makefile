@@ -21,7 +21,7 @@ test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Nights beside a real Prometheus, and through Ray's dashboard; they are not in `make test`, whose time is bounded.
-test-long: $(READY)  ## a night as Prometheus and as Ray's dashboard see it, a quarter of an hour; wants prometheus and a Chromium
+test-long: $(READY)  ## a night as Prometheus and as Ray's dashboard see it, about ten minutes; wants prometheus and a Chromium
 	CIRCADIAN_LONG=1 $(BIN)/python -m pytest tests/services/test_monitoring_live.py tests/e2e/test_night_monitored.py tests/e2e/test_ray_dashboard.py
 
 test-helm: $(HELM)  ## the chart alone: rendered, checked, installed, upgraded, rolled back by real helm 3 and 4

@@ -28,6 +28,7 @@ from services.tables import Database, Leadership
 log = logging.getLogger(__name__)
 ONLY = 1
 """The lease's row."""
+TERM = select(Leadership.term).where(Leadership.id == ONLY)
 BEATS = 8
 """Of a lease: so many may fail, less one, before it is lost."""
 
@@ -82,9 +83,7 @@ class Lease:
 
     def check(self, tx: Session) -> None:
         """Hold the term until the transaction ends. Raises Deposed."""
-        term = tx.scalar(select(Leadership.term).where(Leadership.id == ONLY).with_for_update(read=True))
-        if term is None or term != self.term:
-            raise Deposed(f"{self.holder} led in term {self.term}; it is term {term} now")
+        self._leads(self.term, tx.scalar(TERM.with_for_update(read=True)))
 
     def fence(self) -> Callable[[], None]:
         """For what is written elsewhere than in the database: it raises Deposed from when the term of now is over, also where this
@@ -93,11 +92,13 @@ class Lease:
 
         def check() -> None:
             with self.database.read() as tx:
-                now = tx.scalar(select(Leadership.term).where(Leadership.id == ONLY))
-            if now != term:
-                raise Deposed(f"{self.holder} led in term {term}; it is term {now} now")
+                self._leads(term, tx.scalar(TERM))
 
         return check
+
+    def _leads(self, term: int, now: int | None) -> None:
+        if now != term:
+            raise Deposed(f"{self.holder} led in term {term}; it is term {now} now")
 
     def _alone(self) -> bool:
         """An SQLite file has one controller: home.py sees to it."""

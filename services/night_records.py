@@ -88,10 +88,8 @@ class Records:
             sleep = registry.locked_sleep(tx, self.sleep_id)
             if pending:
                 sleep.pending_since = sleep.pending_since or time.time()
-            elif sleep.paused_at is None:
+            elif sleep.pending_since is not None:
                 stood_still(sleep, time.time())
-            else:  # it goes on standing still
-                sleep.paused_at, sleep.pending_since = min(sleep.paused_at, sleep.pending_since or sleep.paused_at), None
 
     def _pending(self, seen: Sleep, awaits: str) -> None:
         """The cluster has taken the job, and starts it nowhere: say what it waits for, and again where that is something else."""
@@ -161,7 +159,8 @@ class Records:
             if sleep.attempt and self._report.job not in ENDED_JOBS:
                 registry.add_stray_job(tx, names.night_job(sleep.id, sleep.attempt), sleep.id)
             sleep.status, sleep.submitted = moved(sleep.status, SleepStatus.PAUSED), sleep.attempt > 0
-            sleep.paused_at, sleep.stop_at, sleep.retry_at, sleep.waiting = sleep.paused_at or time.time(), None, None, None
+            sleep.paused_at = sleep.paused_at or sleep.pending_since or time.time()
+            sleep.pending_since = sleep.stop_at = sleep.retry_at = sleep.waiting = None
             registry.append_event(
                 tx, sleep, "sleep.paused", f"the sleep is paused in {sleep.phase or 'no stage yet'}", {"stage": sleep.phase}
             )

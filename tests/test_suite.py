@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 FILES = sorted(Path(__file__).parent.rglob("test_*.py"))
-STARTS_RAY = re.compile(r"^\s*(ray\.init\(|with (Roles|Supervised)?Stack\()", re.MULTILINE)
+STARTS_RAY = re.compile(r"\bray\.init\(|\b(RolesStack|Supervised)\(|\breal_cluster\b|^\s*with Stack\(", re.MULTILINE)
 
 
 def test_no_two_files_of_tests_have_one_name() -> None:

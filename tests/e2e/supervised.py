@@ -22,6 +22,15 @@ PATIENCE_SECONDS = 900.0
 """Bound of every wait of these tests: long, because a machine that does other things too is slow, and free where all is well."""
 LOOK_SECONDS = 0.2
 ASK_SECONDS = 60.0
+PATIENT: dict[str, Any] = {
+    "port": 0,
+    "ray_start_seconds": PATIENCE_SECONDS,
+    "controller_start_seconds": PATIENCE_SECONDS,
+    "replica_start_seconds": PATIENCE_SECONDS,
+    "delivery_seconds": PATIENCE_SECONDS / 3,
+    "ray_request_seconds": ASK_SECONDS,
+}
+"""Settings for a machine that does other things too."""
 
 
 def until(condition: Callable[[], Any], what: str, every: float = LOOK_SECONDS) -> Any:

@@ -15,7 +15,7 @@ from asking import Asking
 from gates import ANY
 from night_cluster import KubeRay, lost, namespace_of
 from steady import Steady
-from supervised import ASK_SECONDS, PATIENCE_SECONDS, until
+from supervised import PATIENT, until
 
 from actors import names
 from circadian.nursery.ship import WEIGHTS
@@ -34,14 +34,6 @@ RECIPE: Json = {
     "fast_learning": {"steps": 40, "rows": 8},
     "seeding": {"steps": 200, "rows": 8, "teacher_rows": 32, "student_rows": 16, "free_run_rows": 32, "free_run_tokens": 16},
     "gate": ANY,
-}
-PATIENT: Json = {
-    "port": 0,
-    "ray_start_seconds": PATIENCE_SECONDS,
-    "controller_start_seconds": PATIENCE_SECONDS,
-    "replica_start_seconds": PATIENCE_SECONDS,
-    "delivery_seconds": PATIENCE_SECONDS / 3,
-    "ray_request_seconds": ASK_SECONDS,
 }
 
 

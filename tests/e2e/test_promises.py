@@ -28,7 +28,7 @@ from asking import Asking
 from gates import ANY
 from postgres import binaries, new_database, postgres
 from steady import Steady
-from supervised import ASK_SECONDS, PATIENCE_SECONDS, Away, Supervised, kill, until
+from supervised import PATIENT, Away, Supervised, kill, until
 from watched import Json, Life, Night, held_in_stages
 
 from actors import names
@@ -118,22 +118,13 @@ GLANCE_SECONDS = 0.05
 """A stage that is shorter (an expert opens) may be over before its beginning is seen, on a machine that does other things."""
 ATTEMPTS, FEWER = 8, 2
 """More than the second night needs; and so few that all of them can be killed."""
-PATIENT: Json = {
-    "port": 0,
-    "lease_seconds": 8.0,
-    "retry_seconds": 0.5,
-    "ray_start_seconds": PATIENCE_SECONDS,
-    "controller_start_seconds": PATIENCE_SECONDS,
-    "replica_start_seconds": PATIENCE_SECONDS,
-    "delivery_seconds": PATIENCE_SECONDS / 3,
-    "ray_request_seconds": ASK_SECONDS,
-}
-"""Settings for a machine that does other things too, and for tests that have no time to wait between attempts."""
+HASTY: Json = PATIENT | {"lease_seconds": 8.0, "retry_seconds": 0.5}
+"""For tests that have no time to wait between attempts."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    folder, settings, seats = tmp_path_factory.mktemp(request.param), PATIENT | {"night_attempts": ATTEMPTS}, 1
+    folder, settings, seats = tmp_path_factory.mktemp(request.param), HASTY | {"night_attempts": ATTEMPTS}, 1
     with ExitStack() as opened:
         if request.param == "postgresql":
             if binaries() is None:

@@ -22,7 +22,7 @@ from browser import Tab
 from gates import ANY
 from roles import RolesStack
 from scraped import Prometheus, program, prometheus
-from supervised import ASK_SECONDS, PATIENCE_SECONDS, until
+from supervised import ASK_SECONDS, PATIENT, until
 
 from actors import names
 from circadian import metrics as metrics_table
@@ -59,16 +59,7 @@ RECIPE: Json = {
     "seeding": {"steps": 2400, "rows": 8, "teacher_rows": 32, "student_rows": 16, "free_run_rows": 32, "free_run_tokens": 16},
     "gate": ANY,
 }
-PATIENT: Json = {
-    "port": 0,
-    "job_pending_seconds": 5.0,
-    "ray_start_seconds": PATIENCE_SECONDS,
-    "controller_start_seconds": PATIENCE_SECONDS,
-    "replica_start_seconds": PATIENCE_SECONDS,
-    "delivery_seconds": PATIENCE_SECONDS / 3,
-    "ray_request_seconds": ASK_SECONDS,
-    "ray_dashboard_url": "http://ray.example.org:8265",
-}
+SETTINGS: Json = PATIENT | {"job_pending_seconds": 5.0, "ray_dashboard_url": "http://ray.example.org:8265"}
 
 
 @dataclass
@@ -121,7 +112,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     with ExitStack() as opened:
         metrics = opened.enter_context(prometheus(folder))
         variables = {"RAY_PROMETHEUS_HOST": metrics.url, "RAY_GRAFANA_HOST": "DISABLED", "RAY_metrics_report_interval_ms": "2000"}
-        settings = Settings(home=folder / "home", **PATIENT)
+        settings = Settings(home=folder / "home", **SETTINGS)
         stack = opened.enter_context(RolesStack(settings, StackSpec(num_cpus=0), ray_variables=variables))
         assert stack.api_key is not None
         client = Asking(stack.url, stack.api_key)

@@ -44,6 +44,13 @@ from services.plan import Job
 from services.settings import Settings
 from services.workshop import checked, found_request, founded, teachers_request
 
+PERIOD = 32
+ONLINE: dict[str, Any] = {
+    "wake": "online",
+    "memory": {"levels": [{"period": PERIOD, "experts": 1, "rank": 4}, {"period": 8 * PERIOD, "experts": 2, "rank": 4}]},
+    "recipe": {"online_learning": {"steps": 3, "rows": 4}},
+}
+"""A deployment that learns while it serves, a chunk every PERIOD tokens."""
 KEY = "test-key"
 WAIT_SECONDS = 60.0
 """Bound of every wait of these tests: long, because a machine that does other things too is slow, and free where all is well."""

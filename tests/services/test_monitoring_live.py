@@ -11,11 +11,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from drawn import draw
-from in_memory import MemoryFleet, MemoryLauncher, MemoryLearners, Service, running
+from in_memory import ONLINE, MemoryFleet, MemoryLauncher, MemoryLearners, Service, running
 from prometheus import SCRAPE_SECONDS, Prometheus
 from safetensors.torch import load_file, save_file
 
@@ -37,11 +36,6 @@ GATES = [
     for name, (value, limit) in MEASURED.items()
 ]
 REPORT = {"gate": {"probes": {"prb_0": {"kind": "general", "score": 0.5}}}}
-ONLINE: dict[str, Any] = {
-    "wake": "online",
-    "memory": {"levels": [{"period": 32, "experts": 1, "rank": 4}, {"period": 256, "experts": 2, "rank": 4}]},
-    "recipe": {"online_learning": {"steps": 3, "rows": 4}},
-}
 MOVES_HERE = ("SLEEP_WAITING", "ONLINE_LEARNED", "ONLINE_WAITING", "ONLINE_STUCK")
 """What one deployment whose memory learns at dusk does not move."""
 STAGES = {"collect": {}, "dream_write_0": {"dreams": 10}, "dream_try_0": {"tried": 5, "rewarded": 2, "score": 0.5, "undreamt": 0.2}}

@@ -8,21 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_memory import MemoryFleet, MemoryLauncher, MemoryLearners, Service, running
+from in_memory import ONLINE, PERIOD, MemoryFleet, MemoryLauncher, MemoryLearners, Service, running
 from safetensors.torch import load_file, save_file
 
 from circadian.memory.tensors import checksum
 from services.settings import Settings
 
-PERIOD = 32
 SAID = "the city of mira is oslo ."
 TOKENS = 10
 """Of SAID, as the chat template renders it."""
-ONLINE: dict[str, Any] = {
-    "wake": "online",
-    "memory": {"levels": [{"period": PERIOD, "experts": 1, "rank": 4}, {"period": 8 * PERIOD, "experts": 2, "rank": 4}]},
-    "recipe": {"online_learning": {"steps": 3, "rows": 4}},
-}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from in_memory import MemoryFleet, MemoryLauncher, Night, Service, running
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from actors import names
 from services.settings import Settings
@@ -85,6 +85,18 @@ def test_what_a_night_waits_for_its_cluster_is_nothing_that_it_spends(settings: 
         ended = service.ended(sleep["id"])
         assert ended["status"] == "succeeded"
         assert 1.0 <= ended["spent"]["wall_seconds"] < 900.0
+
+
+def test_a_night_that_is_paused_while_it_waits_for_its_cluster_waits_no_more(asleep: tuple[Service, Night]) -> None:
+    service, night = asleep
+    service.until(lambda: waits(service, night))
+    with service.controller.database.read() as tx:
+        since = tx.scalar(select(Sleep.pending_since).where(Sleep.id == night.sleep))
+    assert service.client.post(f"/v1/sleeps/{night.sleep}/pause", json={"checkpoint": "latest"}).status_code == 202
+    service.until(lambda: service.get_sleep(night.sleep)["status"] == "paused")
+    with service.controller.database.read() as tx:
+        stands = tx.execute(select(Sleep.pending_since, Sleep.paused_at).where(Sleep.id == night.sleep)).one()
+    assert tuple(stands) == (None, since), "it has stood still since it began to wait, and nobody is called for that"
 
 
 def test_a_night_that_no_cluster_begins_is_given_up_and_says_what_it_waited_for(asleep: tuple[Service, Night]) -> None:
