@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -76,13 +76,10 @@ def found_version(
     """
     ref = BaseModelRef(model=str(Path(base_model).resolve()) if Path(base_model).is_dir() else base_model, revision=revision)
     source = source or base_folder(ref)
-    for left in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a process that was killed here
-        shutil.rmtree(left, ignore_errors=True)
     config = memory_config(AutoConfig.from_pretrained(source), spec)
     ref = ref.model_copy(update={"sha256": weights_sha256(source)})
     record = VersionRecord(id=folder.name, base=ref, created_at=time.time())
-    _write(folder, config, {}, record, source, {}, {})
-    return record
+    return _write(folder, config, {}, record, source, {}, {})
 
 
 def load_version(folder: Path, dtype: torch.dtype | None = None) -> Grafted:
@@ -141,8 +138,10 @@ def _write(
 ) -> VersionRecord:
     record = record.model_copy(update={"memory_sha256": checksum(tensors)})
     config.memory = {**config.memory, "base": record.base.model_dump(), "version": record.id}
-    staging = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    staging.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a process that was killed, or deposed and finds nothing to rename
+        shutil.rmtree(left, ignore_errors=True)
+    staging = folder.with_name(f".{folder.name}.tmp-{uuid.uuid4().hex}")  # machines that share the disk may have equal process ids
+    staging.mkdir(parents=True)
     config.save_pretrained(staging)
     copy_tokenizer(source, staging)
     for name, text in extra.items():

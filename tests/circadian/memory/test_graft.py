@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen3Config
 
-from circadian.memory import delivery
+from circadian.files import to_disk
+from circadian.memory import delivery, version
 from circadian.memory.folder import VersionBroken, read_record
 from circadian.memory.graft import Grafted, NoGraft, memory_config
 from circadian.memory.state import ExpertId, written_experts
@@ -176,6 +177,25 @@ def test_a_version_survives_its_folder(model: Grafted, folder: Path) -> None:
     assert again.memory_state == model.memory_state
     assert torch.equal(logits(again), logits(model))
     assert not list(child.glob("model*.safetensors")), "the base is never copied"
+
+
+def test_of_two_processes_that_write_one_version_the_first_finds_nothing_to_rename(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes second does so because the first is held for dead; nothing of the first is left."""
+    folder, second = tmp_path / "versions" / "ver_0", []
+
+    def slowly(path: Path) -> None:
+        if not second:
+            second.append(path)
+            second.append(found_version(str(base), None, SPEC, folder))
+        to_disk(path)
+
+    monkeypatch.setattr(version, "to_disk", slowly)
+    with pytest.raises(FileNotFoundError):
+        found_version(str(base), None, SPEC, folder)
+    assert read_record(folder) == second[1]
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_changed_base_is_refused(base: Path, folder: Path, tmp_path: Path) -> None:
