@@ -8,6 +8,7 @@ transaction. A database from before there were migrations is taken for what it i
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 
 from alembic import command
@@ -16,6 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+log = logging.getLogger(__name__)
 LOCK = 5_236_410_727
 """Of PostgreSQL's advisory locks: any number that nobody else of this database takes."""
 FIRST = "0001"
@@ -26,7 +28,7 @@ class SchemaBehind(Exception):
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the schema up to date, in the caller's transaction: wholly or not at all. Raises SchemaBehind for one of a later release."""
+    """Bring the schema up to date, in the caller's transaction: wholly or not at all. A later release's is left as it is (`serves`)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     config = _config(connection)
@@ -34,9 +36,8 @@ def migrate(connection: Connection) -> None:
     if at is None and inspect(connection).has_table("deployments"):
         command.stamp(config, FIRST)
     elif at is not None and at not in _known():
-        raise SchemaBehind(
-            f"the database has schema {at}, which this release does not know; start the release that wrote it, or a later one"
-        )
+        log.warning("the database has schema %s, which this release does not know and leaves as it is: a later release made it", at)
+        return
     command.upgrade(config, "head")
     if connection.dialect.name == "sqlite" and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
         raise SchemaBehind(f"the database has a row in {broken[0]} that refers to none in {broken[2]}; restore it from a backup")
