@@ -16,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
+from sqlalchemy.engine import make_url
 
 from services.settings import Settings
+from services.tables.database import alive
 
 FAILED = "failed"
 APPLICATION, VERSION, EXECUTOR = "circadian", "1", "leader"
@@ -65,6 +67,9 @@ class Durable:
             use_listen_notify=False,
             notification_listener_polling_interval_sec=self.settings.workflow_poll_seconds,
         )
+        url = make_url(self.settings.workflow_database)
+        if url.get_backend_name() == "postgresql":
+            config["db_engine_kwargs"] = {"connect_args": {"application_name": f"{APPLICATION}-workflows", **alive(url)}}
         DBOS(config=config)
         DBOS.launch()  # in this thread: it takes the loop that runs here
         self._open = True

@@ -34,6 +34,11 @@ POOL, OVERFLOW = 10, 30
 """Connections to PostgreSQL that are kept, and that come on top under load: one a thread that asks, at most."""
 
 
+def alive(url: URL) -> dict[str, int]:
+    """What a connection to PostgreSQL is asked to notice, in libpq's words, but what the URL says of it."""
+    return {name: value for name, value in ALIVE.items() if name not in url.query}
+
+
 class UnsupportedDatabase(Exception):
     """A URL of a database that the service cannot live on."""
 
@@ -99,10 +104,9 @@ def _engine(url: URL, busy_seconds: float, *, foreign_keys: bool = True) -> Engi
     if backend == "postgresql":
         milliseconds = int(busy_seconds * 1000)
         bounds = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={4 * milliseconds} -c timezone=UTC"
-        alive = {name: value for name, value in ALIVE.items() if name not in url.query}
         return create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={"connect_timeout": CONNECT_SECONDS, "options": bounds, **alive},
+            connect_args={"connect_timeout": CONNECT_SECONDS, "options": bounds, **alive(url)},
             pool_size=POOL,
             max_overflow=OVERFLOW,
             pool_timeout=busy_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from in_memory import KEY, MemoryFleet, MemoryLauncher, MemoryLearners, MemoryWorkshop
@@ -21,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from services.access import SCOPES, Caller
 from services.controller import Controller
+from services.durable import Durable
 from services.home import private_folder
 from services.keys import INVALID, PEPPER_FILE, Keys, owned_secret
 from services.settings import Settings
@@ -78,6 +81,24 @@ def test_a_connection_to_postgresql_whose_other_end_has_vanished_is_given_up(mig
         silent, idle, pause, probes = (tcp.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names)
         assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert silent == 1000 * (idle + pause * probes) == 1000 * SILENT_SECONDS
+
+
+def test_the_connections_of_durable_workflows_give_up_as_early(migrated_server: str, tmp_path: Path) -> None:
+    port = make_url(migrated_server).port
+    silent = asyncio.run(of_workflows(Settings(home=tmp_path, database_url=f"{migrated_server}/{MIGRATED}"), port))
+    assert set(silent) == {1000 * SILENT_SECONDS}
+
+
+async def of_workflows(settings: Settings, port: int | None) -> list[int]:
+    """TCP_USER_TIMEOUT of each connection that this process has to the server, milliseconds."""
+    durable, silent = Durable(settings), []
+    await durable.open()
+    for found in psutil.Process().net_connections("tcp"):
+        if found.raddr and found.raddr.port == port:
+            with socket.socket(fileno=os.dup(found.fd)) as tcp:
+                silent.append(tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    await durable.close()
+    return silent
 
 
 def test_what_the_url_says_of_its_connections_goes_first_and_a_unix_socket_has_no_use_for_it(migrated_server: str) -> None:
