@@ -54,7 +54,7 @@ async def create(body: DeploymentCreate, control: ControllerDep, caller: Admin, 
     try:
         record = await control.workshop.found(body.base_model, body.memory, folder)
         row = await run_in_threadpool(_insert, control, caller, body, deployment_id, record, folder)
-    except (Problem, IntegrityError) as error:
+    except (Problem, IntegrityError) as error:  # after any other the row may be there, so its folder stays
         await run_in_threadpool(shutil.rmtree, control.settings.deployment_folder(deployment_id), ignore_errors=True)
         if isinstance(error, IntegrityError):  # another request took the name since we looked
             raise _name_taken(body.name) from error
