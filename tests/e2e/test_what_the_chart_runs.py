@@ -1,5 +1,7 @@
 """What the chart runs is what runs: every container of every pod that it renders, as local processes, and a night through them over REST.
 
+Then Ray's head is killed, begun anew as KubeRay does it, and what was served is served again.
+
 helm renders the objects with chart_values.yaml. Their commands, variables, files, volumes, users and rights are taken as they are
 (running_pods.py); what KubeRay adds to the Ray pods is added (kuberay.py); the database is another pod, as in another namespace. Network
 policies, limits and seccomp profiles are not honoured, and where the head finds GPUs is not asked.
@@ -8,6 +10,7 @@ policies, limits and seccomp profiles are not honoured, and where the head finds
 from __future__ import annotations
 
 import base64
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +23,9 @@ import pytest
 import yaml
 from chart_images import SOURCE, image
 from chart_release import TOKEN, Release
+from pod_container import send
 from pod_manifest import Image, Object, Pod
+from running_pod import LOOK_SECONDS
 from running_pods import Machine, why_not
 
 from circadian.nursery.ship import WEIGHTS
@@ -45,6 +50,7 @@ FACTS = 16
 START_SECONDS = 600.0
 """Until everything is ready. Two cores start five Ray nodes and two controllers."""
 NIGHT_SECONDS = 2400.0
+ASK_SECONDS = 120.0
 USER = 1000
 SECRETS = {"api_key": "cdn_" + "4e" * 16, "key_pepper": "7a" * 16, "signing_key": "5b" * 32}
 PASSWORD = "a-word-of-the-database"
@@ -96,9 +102,17 @@ class Life:
     tested: bool = False
     processes: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     """Of each container, as the kernel tells of them, while the night's result serves."""
+    starts: dict[str, int] = field(default_factory=dict)
+    silent: list[str] = field(default_factory=list)
+    """Probes that no container has answered."""
     mounts: dict[str, list[str]] = field(default_factory=dict)
     """Of each container: where it could write, were it root."""
     environments: dict[str, str] = field(default_factory=dict)
+    unready: list[str] = field(default_factory=list)
+    """Controllers that were not ready while Ray's head was away, until the deployment was served again."""
+    served_again: dict[str, str] = field(default_factory=dict)
+    """The version that answered after that, by controller."""
+    nodes_again: Object = field(default_factory=dict)
 
     @property
     def controllers(self) -> list[Pod]:
@@ -160,6 +174,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
                 print(machine.running[pod.name].told(200))  # noqa: T201, whoever reads a failed night needs every pod's word
             raise
         look(life)
+        lose_the_head(life)
         machine.end([pod.name for pod in pods])
         yield life
 
@@ -182,6 +197,31 @@ def live_through(life: Life) -> None:
     life.tested = True
 
 
+def lose_the_head(life: Life) -> None:
+    """Its container is killed, and started again where it was; until each controller's questions are answered."""
+    head = life.machine.running[life.group("headgroup").name].containers[0]
+    assert head.pid is not None
+    send(head.pid, signal.SIGKILL)
+    deadline = time.monotonic() + START_SECONDS
+    while len(life.served_again) < len(life.controllers):
+        assert time.monotonic() < deadline, life.machine.running[life.controllers[0].name].told(200)
+        time.sleep(LOOK_SECONDS)
+        life.unready += [pod.name for pod in life.controllers if not life.machine.running[pod.name].ready]
+        for pod in life.controllers if head.starts > 1 else []:
+            if version := served_by(pod):
+                life.served_again[pod.name] = version
+    life.nodes_again = life.dashboard("/api/v0/nodes?filter_keys=state&filter_predicates==&filter_values=ALIVE")
+
+
+def served_by(controller: Pod) -> str | None:
+    """The version that answers there; None where none does."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+    headers = {"Authorization": f"Bearer {SECRETS['api_key']}"}
+    answer = httpx.post(f"http://{controller.address}:8700/v1/chat/completions", json=body, headers=headers, timeout=ASK_SECONDS)
+    assert answer.status_code in (200, 503), answer.text
+    return answer.headers["x-deployment-version"] if answer.is_success else None
+
+
 def recall(client: Circadian, day: Day) -> float:
     """Of the day's facts, asked once each."""
     right = 0
@@ -199,7 +239,10 @@ def look(life: Life) -> None:
         for container in running.containers:
             if container.code is not None:
                 continue
+            assert container.probes is not None
             key = f"{name}/{container.name}"
+            life.starts[key] = container.starts
+            life.silent += [f"{key} {kind}" for kind, probe in container.probes.probes.items() if not probe.answers]
             pids = container.processes()
             life.processes[key] = [status for pid in pids if (status := _status(pid))]
             if pids:
@@ -243,8 +286,18 @@ def test_the_nights_driver_ran_on_the_learners_node(life: Life) -> None:
 
 
 def test_ray_sees_each_pod_as_a_node(life: Life) -> None:
-    addresses = {node["node_ip"] for node in life.nodes["data"]["result"]["result"] if node["state"] == "ALIVE"}
-    assert addresses == {pod.address for pod in [*life.controllers, *life.release.of_kind("RayCluster")]}
+    assert alive(life.nodes) == {pod.address for pod in [*life.controllers, *life.release.of_kind("RayCluster")]}
+
+
+def alive(nodes: Object) -> set[str]:
+    """Addresses, of what Ray says of its nodes."""
+    return {node["node_ip"] for node in nodes["data"]["result"]["result"] if node["state"] == "ALIVE"}
+
+
+def test_controllers_stay_ready_without_rays_head_and_serve_again_when_it_is_back(life: Life) -> None:
+    assert life.unready == []
+    assert set(life.served_again.values()) == {life.sleep.result_version}
+    assert alive(life.nodes_again) >= {pod.address for pod in life.controllers}
 
 
 def test_helm_test_succeeds(life: Life) -> None:
@@ -290,12 +343,11 @@ def test_no_log_tells_a_secret(life: Life) -> None:
 
 
 def test_every_probe_answers_and_nothing_is_started_anew(life: Life) -> None:
-    for name, running in life.machine.running.items():
-        for container in running.containers:
-            assert container.probes is not None
-            silent = [kind for kind, probe in container.probes.probes.items() if not probe.answers]
-            assert silent == [], (name, container.name)
-            assert container.starts == 1, (name, container.name, container.ends)
+    """Until Ray's head is killed; and of the controllers not even then."""
+    assert life.silent == []
+    assert set(life.starts.values()) == {1}
+    for pod in life.controllers:
+        assert {one.starts for one in life.machine.running[pod.name].containers} == {1}
 
 
 def test_pods_end_within_their_grace_period(life: Life) -> None:
