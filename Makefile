@@ -12,17 +12,16 @@ RIVALS  = $(VENV)/.rivals
 HELM    = $(VENV)/.helm
 IMAGES  = $(VENV)/.images
 
-.PHONY: demo test test-helm test-long lint dashboards nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
+.PHONY: demo test test-helm test-monitoring lint dashboards nursery bench-accelerator bench-dreaming bench-learner bench-nights bench-seal bench-service bench-serving bench-stages bench-wake bench-seeding lock clean
 
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes the tests with Ray, the others all that is quick, then those with vLLM alone
+test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes whole nights, the others all that is quick, then what starts Ray or vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# Nights beside a real Prometheus, and through Ray's dashboard; they are not in `make test`, whose time is bounded.
-test-long: $(READY)  ## a night as Prometheus and as Ray's dashboard see it, about ten minutes; wants prometheus and a Chromium
-	CIRCADIAN_LONG=1 $(BIN)/python -m pytest tests/services/test_monitoring_live.py tests/e2e/test_night_monitored.py tests/e2e/test_ray_dashboard.py
+test-monitoring: $(READY)  ## a night as Prometheus and as Ray's dashboard see it, about ten minutes; wants prometheus and a Chromium
+	$(BIN)/python -m pytest tests/services/test_monitoring_live.py tests/e2e/test_night_monitored.py tests/e2e/test_ray_dashboard.py
 
 test-helm: $(HELM)  ## the chart alone: rendered, checked, installed, upgraded, rolled back by real helm 3 and 4
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/helm $(wildcard tests/docs)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 
+NIGHTS = "nights"
 LAST = ("tests/helm/", "tests/deploy/", "tests/benchmarks/", "tests/services/test_openapi.py", "tests/services/test_ui")
 """Tests without an engine that take minutes together."""
 
@@ -28,10 +29,11 @@ def is_engine(item: pytest.Item) -> bool:
 
 @cache
 def lane(file: str) -> str:
-    """What a test in it starts: a `cluster`, an `engine` without one, or nothing. Its text says so: who shares the tests out knows their
-    names alone."""
+    """What a test in it starts: a `cluster`, for whole nights or not, an `engine` without one, or nothing. Its text says so: who shares the
+    tests out knows their names alone."""
     text = (ROOT / file).read_text()
-    return next((kind for kind in ("cluster", "engine") if f"pytest.mark.{kind}" in text), "")
+    kind = next((kind for kind in ("cluster", "engine") if f"pytest.mark.{kind}" in text), "")
+    return NIGHTS if kind == "cluster" and file.startswith("tests/e2e/") else kind
 
 
 def file_of(nodeid: str) -> str:
@@ -39,11 +41,13 @@ def file_of(nodeid: str) -> str:
 
 
 def turn(file: str, shared: bool) -> int:
-    """Quick files come first, so that a slip is seen in seconds. Where workers share them out, one begins at once with the cluster's, which
-    take longer than all the others together, and those that start an engine come last with what is slow."""
-    if lane(file) == "cluster":
-        return -1 if shared else 3
-    return 2 * (lane(file) == "engine") or 1 * file.startswith(LAST)
+    """Quick files come first, so that a slip is seen in seconds. Where workers share them out, one begins at once with whole nights, which
+    take half of the time, and what comes in small pieces is last, so that all end together."""
+    kind = lane(file)
+    if not kind and file.startswith(LAST):
+        return 3 if shared else 1
+    turns = {NIGHTS: -1, "": 0, "cluster": 1, "engine": 2} if shared else {"": 0, "engine": 2, "cluster": 3, NIGHTS: 4}
+    return turns[kind]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,8 +62,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Whoever has nothing to do takes the next file, and what the file's tests share is made once. Files that start a cluster are one
-    worker's, because two cores and their memory carry one; and those that start an engine alone are one's, because they share it."""
+    """Whoever has nothing to do takes the next file, and what the file's tests share is made once. Whole nights are one worker's, and so
+    are the other files that start a cluster, because two cores and their memory carry two; and those that start an engine alone are one's,
+    because they share it."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):

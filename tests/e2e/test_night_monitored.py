@@ -37,7 +37,6 @@ from services.webhooks.reach import Reach
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif("CIRCADIAN_LONG" not in os.environ, reason="LONG, NOT RUN HERE: `make test-long` runs it"),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus: apt-get install prometheus"),
 ]
 ROOT = Path(__file__).resolve().parents[2]

@@ -31,11 +31,7 @@ from circadian.nursery.world import World
 from services.settings import Settings
 from services.stack import StackSpec
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif("CIRCADIAN_LONG" not in os.environ, reason="LONG, NOT RUN HERE: `make test-long` runs it"),
-]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 Json = dict[str, Any]
 FACTS = 4

@@ -5,7 +5,6 @@ What processes of a night tell is looked at beside a whole cluster, in tests/e2e
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import time
@@ -25,10 +24,7 @@ from services.monitoring.panels import series
 from services.ports import RANGE, free_ports
 from services.settings import Settings
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus: apt-get install prometheus"),
-    pytest.mark.skipif("CIRCADIAN_LONG" not in os.environ, reason="LONG, NOT RUN HERE: `make test-long` runs it"),
-]
+pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus: apt-get install prometheus")
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED = {"agreement": (0.9, 0.7), "lost": (0.3, 0.1), "drift_base": (0.4, 1.0), "exposure": (3.0, 16.0)}
 GATES = [
