@@ -66,7 +66,7 @@ class LearnEngine:
         self.deepspeed, *_ = deepspeed.initialize(
             model=Reading(model),
             optimizer=self.adam,
-            config=deepspeed_config(learner.zero_stage, max_grad_norm, model.dtype),
+            config=deepspeed_config(learner.zero_stage, max_grad_norm, model.dtype, sum(each.numel() for each in self.written)),
         )
         self.deepspeed.train()
         self._norm: Tensor | None = None
@@ -132,9 +132,11 @@ class LearnEngine:
             yield
 
 
-def deepspeed_config(zero_stage: int, max_grad_norm: float, dtype: torch.dtype) -> dict[str, Any]:
+def deepspeed_config(zero_stage: int, max_grad_norm: float, dtype: torch.dtype, written: int) -> dict[str, Any]:
     """DeepSpeed's settings; batch sizes are the task's affair, so its own bookkeeping counts one batch a step.
 
+    written: numbers that are learned. Gradients are reduced through a buffer that holds all of them; DeepSpeed's own is for 5e8, which
+    is 2 GB of the device in fp32, whatever is learned.
     A model in bf16 learns at stage 1 or higher: from there on Adam steps a copy of the expert in fp32.
     """
     if dtype == torch.bfloat16:
@@ -143,7 +145,11 @@ def deepspeed_config(zero_stage: int, max_grad_norm: float, dtype: torch.dtype) 
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": max_grad_norm,
-        "zero_optimization": {"stage": zero_stage, "stage3_param_persistence_threshold": WHOLE_BELOW},
+        "zero_optimization": {
+            "stage": zero_stage,
+            "stage3_param_persistence_threshold": WHOLE_BELOW,
+            "reduce_bucket_size": written,
+        },
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": dtype == torch.bfloat16},
     }

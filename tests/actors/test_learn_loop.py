@@ -138,6 +138,17 @@ def test_only_the_written_expert_has_gradients_and_adam_state_and_nothing_else_c
     assert all(not torch.equal(a, b) for a, b in zip(engine.expert().values(), start_tensors(request).values(), strict=True))
 
 
+def test_gradients_are_reduced_through_a_buffer_of_what_is_learned(world: LearnerWorld) -> None:
+    """At stage 3, which keeps it from step to step."""
+    request = world.request("fast_learning", "buffer", zero_stage=3)
+    model, learned = learning_model(request, torch.float32), build_task(request)
+    engine = LearnEngine(model, ExpertId(*request.writes), learned, request.learner, max_grad_norm=1.0)
+    engine.prepare()
+    engine.step(learned.share(0, Group()), LR)
+    (bucket,) = engine.deepspeed.optimizer.ipg_buckets.values()
+    assert bucket.buffer.numel() == sum(tensor.numel() for tensor in engine.expert().values())
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_shares_of_several_processes_add_up_to_the_whole_step(world: LearnerWorld, task: str) -> None:
     request = world.request(task, f"shares-{task}")
