@@ -17,7 +17,7 @@ IMAGES  = $(VENV)/.images
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes whole nights, the others all that is quick, then what starts Ray or vLLM
+test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes whole nights, the others what else starts Ray, then all that is quick, then what starts vLLM
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-monitoring: $(READY)  ## a night as Prometheus and as Ray's dashboard see it, about ten minutes; wants prometheus and a Chromium

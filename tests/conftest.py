@@ -20,7 +20,13 @@ ROOT = Path(__file__).parents[1]
 
 NIGHTS = "nights"
 LAST = ("tests/helm/", "tests/deploy/", "tests/benchmarks/", "tests/services/test_openapi.py", "tests/services/test_ui")
-"""Tests without an engine that take minutes together."""
+"""Tests that take minutes together, and share no engine with others."""
+ALONE = ("", "slow", "slow engine", "engine", "cluster", NIGHTS)
+"""Kinds of files, as they come. Quick ones are first, so that a slip is seen in seconds; engines that tests share stay until the end, so
+those that start one of their own come before."""
+SHARED = (NIGHTS, "cluster", "", "slow engine", "engine", "slow")
+"""The same where workers share them out: one begins at once with whole nights, which take half of the time, the other with what else starts
+a cluster; what comes in small pieces is last, so that all end together."""
 
 
 def is_engine(item: pytest.Item) -> bool:
@@ -41,13 +47,11 @@ def file_of(nodeid: str) -> str:
 
 
 def turn(file: str, shared: bool) -> int:
-    """Quick files come first, so that a slip is seen in seconds. Where workers share them out, one begins at once with whole nights, which
-    take half of the time, and what comes in small pieces is last, so that all end together."""
+    """Where a file comes in ALONE, or in SHARED."""
     kind = lane(file)
-    if not kind and file.startswith(LAST):
-        return 3 if shared else 1
-    turns = {NIGHTS: -1, "": 0, "cluster": 1, "engine": 2} if shared else {"": 0, "engine": 2, "cluster": 3, NIGHTS: 4}
-    return turns[kind]
+    if kind in ("", "engine") and file.startswith(LAST):
+        kind = f"slow {kind}".strip()
+    return (SHARED if shared else ALONE).index(kind)
 
 
 @pytest.hookimpl(tryfirst=True)

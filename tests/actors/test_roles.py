@@ -28,16 +28,13 @@ OFFERED = 1000.0
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    before = os.environ.get(names.ROLES_VARIABLE)
-    os.environ |= {"RAY_worker_niceness": "0", names.ROLES_VARIABLE: "1"}
     options = {"include_dashboard": False, "namespace": names.NAMESPACE, "log_to_driver": False}
-    ray.init(num_cpus=2, resources={LEARNERS: OFFERED}, _temp_dir=f"/tmp/circadian-roles-{os.getpid()}", **options)
-    yield
-    ray.shutdown()
-    if before is None:
-        del os.environ[names.ROLES_VARIABLE]
-    else:
-        os.environ[names.ROLES_VARIABLE] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv(names.ROLES_VARIABLE, "1")
+        ray.init(num_cpus=2, resources={LEARNERS: OFFERED}, _temp_dir=f"/tmp/circadian-roles-{os.getpid()}", **options)
+        yield
+        ray.shutdown()
 
 
 def test_dreams_are_tried_on_the_nodes_of_learners(cluster: None) -> None:
