@@ -17,6 +17,7 @@ import yaml
 SCRAPE_SECONDS = 3
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+LOOK_SECONDS = 120.0
 WINDOW = f"{10 * SCRAPE_SECONDS}s"
 """Of rates, in place of Grafana's own."""
 POINTS = 240
@@ -86,6 +87,17 @@ class Prometheus:
         """Everything that was told under this name, at every scrape."""
         found = self.ask("query", {"query": f"{name}[{math.ceil(ended - self.began)}s]", "time": ended})["result"]
         return [Line(one["metric"], [(at, float(value)) for at, value in one["values"]]) for one in found]
+
+    def look(self, times: int = 2) -> None:
+        """Wait until every target has been scraped so often from now on. The first time takes longest: targets are discovered before."""
+        since, deadline = time.time(), time.monotonic() + LOOK_SECONDS
+        while not self._has_looked(since, times):
+            assert time.monotonic() < deadline, f"not scraped: {self.ask('targets', {})}"
+            time.sleep(0.2)
+
+    def _has_looked(self, since: float, times: int) -> bool:
+        looks = [[at for at, up in line.points if up and at > since] for line in self.scraped("up", time.time())]
+        return len(looks) == len(self.targets) and all(len(found) >= times for found in looks)
 
     def alerts(self) -> list[dict[str, Any]]:
         """That fire now."""

@@ -111,7 +111,7 @@ class Life:
         return self.prometheus.scraped(metric.series + ("_count" if metric.kind == "histogram" else ""), self.ended)
 
 
-def live(client: Circadian, stack: Stack) -> None:
+def live(client: Circadian, stack: Stack, prometheus: Prometheus) -> None:
     """Everything that a metric tells of."""
     lessons = [lesson for lesson, _ in zip(WORLD.lessons(0), range(LESSONS), strict=False)]
     client.deployments.create(NAME, {"model": str(SCHOOL)}, recipe=SMALL)
@@ -143,7 +143,7 @@ def live(client: Circadian, stack: Stack) -> None:
     assert (client.sleeps.get(night.id).outcome, refused.status) == ("rejected", "rejected")
     will = {"override_gates": True, "reason": "to see what is told"}
     client.settled(client.versions.promote(refused.id, **will).id, PATIENCE_SECONDS)
-    time.sleep(2 * SCRAPE_SECONDS)  # until what it holds has been scraped
+    prometheus.look()  # at what it holds
     client.settled(client.deployments.rollback(NAME, "to see what is told").id, PATIENCE_SECONDS)
     client.webhooks.update(hook.id, {"enabled": False})
 
@@ -176,11 +176,11 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
                 Prometheus(folder, its, targets, ROOT / ALERTS_FILE) as prometheus,
                 Circadian(stack.url, stack.api_key) as client,
             ):
-                live(client, stack)
+                live(client, stack, prometheus)
                 found = Life(prometheus)
                 wanted = 'circadian_gate_passed{gate="drift_parent"} == 0'
                 until(lambda: prometheus.over(wanted, time.time()), "the last scrape has seen the night that was refused")
-                time.sleep(2 * SCRAPE_SECONDS)
+                prometheus.look()
                 found.fired = frozenset(one["labels"]["alertname"] for one in prometheus.alerts())
                 found.ended = time.time()
                 yield found

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from drawn import draw
 from in_memory import ONLINE, MemoryFleet, MemoryLauncher, MemoryLearners, Service, running
-from prometheus import SCRAPE_SECONDS, Prometheus
+from prometheus import Prometheus
 from safetensors.torch import load_file, save_file
 
 from circadian.metrics import METRICS
@@ -37,35 +37,35 @@ MOVES_HERE = ("SLEEP_WAITING", "ONLINE_LEARNED", "ONLINE_WAITING", "ONLINE_STUCK
 STAGES = {"collect": {}, "dream_write_0": {"dreams": 10}, "dream_try_0": {"tried": 5, "rewarded": 2, "score": 0.5, "undreamt": 0.2}}
 
 
-def live(service: Service, learners: MemoryLearners) -> None:
+def live(service: Service, learners: MemoryLearners, prometheus: Prometheus) -> None:
     """A day, a night whose version is refused, and that of a deployment which learns online, until it cannot, and waits behind the first;
     long enough for some scrapes between."""
     service.deploy()
     service.deploy("other", **ONLINE)
-    time.sleep(2 * SCRAPE_SECONDS)
+    prometheus.look()
     for word in "oslo paris cairo lima".split():
         service.tell(f"the city of mira is {word} .", deployment="other")
     service.until(lambda: service.status("other")["fast_memory"]["chunks"] == 1)
-    time.sleep(2 * SCRAPE_SECONDS)
+    prometheus.look()
     expert = learners.asked[0].with_name("expert.safetensors")
     save_file({name: tensor + 1 for name, tensor in load_file(expert).items()}, expert)
     for word in "delhi quito tokyo riga".split():
         service.tell(f"the city of mira is {word} .", deployment="other")
     service.until(lambda: service.status("other")["fast_memory"]["error"])
     service.tell()
-    time.sleep(2 * SCRAPE_SECONDS)
+    prometheus.look()
     service.tell("the city of jehas is oslo .")
     sleep, night = service.sleep()
     answer = service.client.post("/v1/sleeps", json={"deployment": "other"})
     assert answer.json()["status"] == "queued", answer.text
     for stage, outputs in STAGES.items():
         night.log.emit("sleep.stage_started", stage, stage=stage)
-        time.sleep(SCRAPE_SECONDS)
+        prometheus.look(1)
         night.log.emit("sleep.stage_finished", stage, stage=stage, seconds=3.0, outputs=outputs)
     night.end("rejected", made=True, gates=GATES, report=REPORT)
     ended = service.ended(sleep["id"])
     assert ended["outcome"] == "rejected"
-    time.sleep(2 * SCRAPE_SECONDS)
+    prometheus.look()
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_every_panel_and_every_alert_about_the_controller_shows_something(
     service.controller.metrics.listen("127.0.0.1", ours)
     try:
         with Prometheus(tmp_path / "prometheus", its, {"controller": f"127.0.0.1:{ours}"}, ROOT / ALERTS_FILE) as prometheus:
-            live(service, learners)
+            live(service, learners, prometheus)
             refused = 'ALERTS{alertname="CircadianGateFailing",alertstate="firing"}'
             service.until(lambda: prometheus.over(refused, time.time()))
             ended = time.time()
