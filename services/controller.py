@@ -88,6 +88,7 @@ class Controller:
         await self.leader.campaign()
         self.tasks.start("campaign", self.leader.run)
         self.tasks.start("count traffic", self.traffic.run)
+        self.tasks.start("watch the cluster", self.fleet.watch)
 
     async def close(self) -> None:
         """Stop looking after things; replicas and nights go on without."""

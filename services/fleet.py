@@ -135,5 +135,8 @@ class Fleet(Protocol):
     def stream(self, deployment: str, route: Route, body: Body) -> AsyncIterator[Reply | str]:
         """A completion in pieces: a Reply (an error, or status 200 and no body), then SSE text as the engine wrote it."""
 
+    async def watch(self) -> None:
+        """For as long as the controller lives: notice where the replicas have gone for good, and let the questions to them go, too."""
+
     async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
         """Give every replica that runs these experts; one proof each. Raises DeliveryFailed."""

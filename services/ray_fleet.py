@@ -163,6 +163,16 @@ class RayFleet:
             self._others.pop(deployment, None)
             raise FleetUnavailable(f"a replica of {deployment} did not finish its answer: {error}") from error
 
+    async def watch(self) -> None:
+        """Consumes the cluster's identity; produces FleetUnavailable for whoever waits for one that has gone; waits for the next look.
+
+        Every controller does, because one that only answers looks at no replica: it would ask those of the last cluster for ever.
+        """
+        while True:
+            await asyncio.sleep(self.settings.replica_check_seconds)
+            if self._cluster:
+                await self._leave_what_has_gone()
+
     async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
         try:
             handle = self._handle(deployment)

@@ -135,6 +135,10 @@ class MemoryFleet:
             yield 'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
         yield "data: [DONE]\n\n"
 
+    async def watch(self) -> None:
+        """There is no cluster that could go."""
+        await asyncio.Event().wait()
+
     async def deliver(self, deployment: str, payload: bytes) -> list[Proof]:
         size = int.from_bytes(payload[:8], "little")
         meta = json.loads(payload[8 : 8 + size])["__metadata__"]

@@ -229,6 +229,25 @@ def test_a_question_ends_with_the_cluster_that_was_asked(fleet_of: Fleets, monke
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_controller_that_only_answers_notices_that_the_cluster_has_gone(
+    fleet_of: Fleets, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    async def life() -> None:
+        fleet = fleet_of(started=False, elsewhere=Silent(), replica_check_seconds=0.01)
+        watch, question = asyncio.create_task(fleet.watch()), asked(fleet, stream)
+        await asyncio.sleep(0.05)
+        assert not question.done()
+        monkeypatch.setattr(ray, "shutdown", lambda: None)
+        monkeypatch.setattr(ray_fleet, "cluster_id", lambda: "another")
+        with pytest.raises(FleetUnavailable, match="the cluster has gone"):
+            await asyncio.wait_for(question, WAIT_SECONDS)
+        assert not fleet._others, "the next question looks for replicas of the cluster that is there"
+        watch.cancel()
+
+    asyncio.run(life())
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_question_that_nobody_waits_for_is_no_failure_of_the_cluster(fleet_of: Fleets, stream: bool) -> None:
     async def life() -> None:
         question = asked(fleet_of(UP, Silent()), stream)
