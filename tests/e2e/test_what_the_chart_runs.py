@@ -50,7 +50,6 @@ FACTS = 16
 START_SECONDS = 600.0
 """Until everything is ready. Two cores start five Ray nodes and two controllers."""
 NIGHT_SECONDS = 2400.0
-ASK_SECONDS = 120.0
 USER = 1000
 SECRETS = {"api_key": "cdn_" + "4e" * 16, "key_pepper": "7a" * 16, "signing_key": "5b" * 32}
 PASSWORD = "a-word-of-the-database"
@@ -225,10 +224,10 @@ def joined(life: Life) -> bool:
 
 
 def served_by(controller: Pod) -> str | None:
-    """The version that answers there; None where none does."""
+    """The version that answers there, once its replica has started; None where none is on its way."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
     headers = {"Authorization": f"Bearer {SECRETS['api_key']}"}
-    answer = httpx.post(f"http://{controller.address}:8700/v1/chat/completions", json=body, headers=headers, timeout=ASK_SECONDS)
+    answer = httpx.post(f"http://{controller.address}:8700/v1/chat/completions", json=body, headers=headers, timeout=START_SECONDS)
     assert answer.status_code in (200, 503), answer.text
     return answer.headers["x-deployment-version"] if answer.is_success else None
 
