@@ -25,12 +25,13 @@ NEVER_SERVED = frozenset({"rejected", "revoked", "deleted"})
 
 
 def night(row: Sleep, events: Sequence[Event]) -> View:
-    """A sleep and its events; what it was told to do is left out, /v1/sleeps/{id} has it."""
+    """A sleep and its events; what it was told to do is left out, /v1/sleeps/{id} has it. `last_seq`: whoever follows its events goes on
+    behind this one, for what it and those before it say is in here."""
     whole, report = views.sleep(row), row.report or {}
     told = [registry.told(event) | {"data": _kept(event.data)} for event in events]
     measured: Mapping[str, float | None] = (report.get("gate") or {}).get("measured", {})
     known = {"recall": measured.get("agreement"), "kept": _without(measured.get("forgotten")), "gates": gates(report)}
-    return {name: value for name, value in whole.items() if name != "recipe"} | known | {"events": told}
+    return {name: value for name, value in whole.items() if name != "recipe"} | known | {"events": told, "last_seq": row.last_seq}
 
 
 def _without(share: float | None) -> float | None:

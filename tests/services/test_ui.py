@@ -249,8 +249,11 @@ def test_a_sleep_is_started_watched_live_through_a_broken_stream_and_ends(world:
     world.service.until(lambda: len(resumed) > 1)
     tab.shows("knowledge seeding 100 of 150")
     world.redate(night, time.time() - 790)
+    streams, last = len(resumed), world.service.events(night.sleep)[-1]
     go(tab)
     look(tab)
+    world.service.until(lambda: len(resumed) > streams)
+    assert (resumed[-1], last["type"]) == (str(last["seq"]), "sleep.progress"), "nothing is heard again that a new page knows"
     tab.shows("knowledge seeding 100 of 150")
     picture(tab, "live")
     assert tab.run("document.querySelector('progress').value") == 100

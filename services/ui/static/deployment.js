@@ -111,7 +111,7 @@ class DeploymentPage {
     if (!sleep || this.watched === sleep) return;
     this.watched = sleep;
     this.progress = null;
-    const after = this.data.nights.find((night) => night.id === sleep)?.events.at(-1)?.seq ?? 0;
+    const after = this.data.nights.find((night) => night.id === sleep)?.last_seq ?? 0;
     const told = (event) => {
       if (event.type === "sleep.stage_started") whisper(`${this.name}: ${words(event.data.stage)}`);
       if (event.type === "sleep.progress") this.progressed(event);

@@ -11,8 +11,7 @@ export function tonightOf({ status, nights, rollouts, versions, numbers }, progr
   const rollout = rollouts?.find((one) => one.status === "running") ?? null;
   const night = nights.find((one) => one.id === status.current_sleep);
   if (!night) return { rollout, night: null, versions, numbers };
-  const last = night.events.at(-1)?.seq ?? 0;
-  const far = progress && progress.seq > last ? progress.data : night.progress;
+  const far = progress && progress.seq > night.last_seq ? progress.data : night.progress;
   const { id, phase, waiting, attempt, created_at, result_version, error } = night;
   const how = { status: night.status, result_version, error };
   const shown = { id, phase, waiting, attempt, created_at, ...how, step: far.step, total: far.total_steps };
