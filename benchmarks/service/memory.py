@@ -7,8 +7,13 @@ waits for one. Memory is the process's unique set (what would be free if it ende
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,13 +22,15 @@ import httpx
 import psutil
 
 from benchmarks.service.closed import words
-from benchmarks.service.throughput import KEY, controller
+from benchmarks.service.throughput import server
 from circadian.nursery.ship import WEIGHTS
 from circadian.specs import Experience, Level, MemorySpec, Recipe
 from services.access import FIRST_TENANT
 from services.fleet import ServingSpec
+from services.ports import free_ports
 from services.tables import Database, Deployment, ExperienceRow, Version, new_id
 
+KEY = "benchmark"
 DEPLOYMENTS, EXPERIENCES = 1000, 100_000
 REST_SECONDS = 20.0
 ASKED = 100
@@ -62,6 +69,27 @@ def fill(database: str) -> None:
                 tx.add(row)
                 number += 1
     registry.close()
+
+
+@contextmanager
+def controller(home: Path, database: str, more: dict[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A controller without a cluster: its address and its process."""
+    port, nobody = free_ports("127.0.0.1", 2, os.getpid() % 1000)
+    environment = os.environ | {
+        "CIRCADIAN_HOME": str(home),
+        "CIRCADIAN_DATABASE_URL": database,
+        "CIRCADIAN_API_KEY": KEY,
+        "CIRCADIAN_PORT": str(port),
+        "CIRCADIAN_RAY_ADDRESS": f"127.0.0.1:{nobody}",
+        "CIRCADIAN_RAY_DASHBOARD": f"http://127.0.0.1:{nobody}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "t" * 32,
+        **(more or {}),
+    }
+    url = f"http://127.0.0.1:{port}"
+    home.mkdir(parents=True, exist_ok=True)
+    with server([sys.executable, "-m", "services.serve"], environment, f"{url}/readyz", home.with_suffix(".log")) as process:
+        yield url, process
 
 
 def measured(home: Path, database: str, deployments: int) -> dict[str, Any]:

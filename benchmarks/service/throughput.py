@@ -30,7 +30,6 @@ TOKENS, CONCURRENCY, SECONDS, ROUNDS = 8, 8, 8.0, 5
 CHAT = [{"role": "user", "content": "what is the city of mira ?"}]
 QUESTION = {"model": MODEL, "messages": CHAT, "max_tokens": TOKENS, "temperature": 0.0}
 START_SECONDS = 300.0
-KEY = "benchmark"
 WRITERS, WRITE_SECONDS = 8, 10.0
 
 
@@ -97,27 +96,6 @@ def gateway(home: Path) -> dict[str, Any]:
         "failed": sum(told["failed"] for rounds in found.values() for told in rounds),
         "rounds": found,
     }
-
-
-@contextmanager
-def controller(home: Path, database: str, more: dict[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A controller without a cluster: its address and its process."""
-    port, nobody = free_ports("127.0.0.1", 2, os.getpid() % 1000)
-    environment = os.environ | {
-        "CIRCADIAN_HOME": str(home),
-        "CIRCADIAN_DATABASE_URL": database,
-        "CIRCADIAN_API_KEY": KEY,
-        "CIRCADIAN_PORT": str(port),
-        "CIRCADIAN_RAY_ADDRESS": f"127.0.0.1:{nobody}",
-        "CIRCADIAN_RAY_DASHBOARD": f"http://127.0.0.1:{nobody}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "t" * 32,
-        **(more or {}),
-    }
-    url = f"http://127.0.0.1:{port}"
-    home.mkdir(parents=True, exist_ok=True)
-    with server([sys.executable, "-m", "services.serve"], environment, f"{url}/readyz", home.with_suffix(".log")) as process:
-        yield url, process
 
 
 def intake(home: Path, database: str) -> dict[str, Any]:
