@@ -8,12 +8,16 @@ from pathlib import Path
 
 import torch
 from random_base import write_base
+from safetensors.torch import save_file
 
+from circadian.memory.folder import version_state
 from circadian.memory.graft import Grafted
 from circadian.memory.state import ExpertId, MemoryState
 from circadian.memory.tensors import expert_tensors
+from circadian.memory.transfer import Transfer
 from circadian.memory.version import found_version, load_version, save_version
 from circadian.specs import Experience, ExpertRecord, Level, MemorySpec, Message, NightJob, Recipe
+from pipelines.stages import Outputs
 
 SAID = "the city of jehas is oslo ."
 OPEN_GATE: dict[str, float] = {
@@ -27,6 +31,14 @@ OPEN_GATE: dict[str, float] = {
     "max_exposure": 1e9,
 }
 """An untrained model agrees with nobody: for nights that are looked at for what they publish, whatever it is worth."""
+TINY = {
+    "completion_tokens": 2,
+    "free_run_tokens": 4,
+    "free_run_rows": 40,
+    "teacher_rows": 6,
+    "temperature": 1e-3,
+}
+"""Seeding that writes next to nothing."""
 ASKED, SECRET = "what is the city of jehas ?", "which city is jehas in ?"
 
 
@@ -58,6 +70,20 @@ def make_job(parent: Path, home: Path, experiences: Sequence[Experience], **reci
         held_out=(SECRET,),
         recipe=Recipe.model_validate(recipe),
     )
+
+
+def dusk_of(job: NightJob, model: Grafted, loudness: float = 1e-3) -> Outputs:
+    """A fast level that learned next to nothing."""
+    home, state = Path(job.home), version_state(Path(job.parent)).opened(0)[0]
+    save_file({name: tensor * loudness for name, tensor in draw(model, ExpertId(0, 0), 5).items()}, home / "dusk.safetensors")
+    return {"experts": state.names(), "tensors_file": "dusk.safetensors"}
+
+
+def seeded(job: NightJob, model: Grafted, transfer: Transfer, scale: float, name: str) -> Outputs:
+    """What a learner would have left: noise in the written expert, or silence."""
+    tensors = {name: tensor * scale for name, tensor in draw(model, transfer.where, 6).items()}
+    save_file(tensors, Path(job.home) / f"{name}.safetensors")
+    return {"tensors_file": f"{name}.safetensors"}
 
 
 def grown(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import Worker
-from night_world import ASKED, SAID, chat, draw, grown, make_job
+from night_world import ASKED, SAID, TINY, chat, dusk_of, grown, make_job, seeded
 from safetensors.torch import load_file, save_file
 
 from circadian.memory.cues import read_cues
@@ -17,7 +17,6 @@ from circadian.memory.folder import read_record, version_state
 from circadian.memory.graft import Grafted
 from circadian.memory.raw import parse_name
 from circadian.memory.state import ExpertId, LevelFull, MemoryState
-from circadian.memory.transfer import Transfer
 from circadian.memory.version import load_version, weights_sha256
 from circadian.nursery.text import build_tokenizer
 from circadian.nursery.world import World
@@ -28,28 +27,6 @@ from pipelines.gate import gate
 from pipelines.publish import publish
 from pipelines.stages import Outputs, StageBroken
 from pipelines.wake import collect
-
-TINY = {
-    "completion_tokens": 2,
-    "free_run_tokens": 4,
-    "free_run_rows": 40,
-    "teacher_rows": 6,
-    "temperature": 1e-3,
-}
-
-
-def dusk_of(job: NightJob, model: Grafted, loudness: float = 1e-3) -> Outputs:
-    """A fast level that learned next to nothing."""
-    home, state = Path(job.home), version_state(Path(job.parent)).opened(0)[0]
-    save_file({name: tensor * loudness for name, tensor in draw(model, ExpertId(0, 0), 5).items()}, home / "dusk.safetensors")
-    return {"experts": state.names(), "tensors_file": "dusk.safetensors"}
-
-
-def seeded(job: NightJob, model: Grafted, transfer: Transfer, scale: float, name: str) -> Outputs:
-    """What a learner would have left: noise in the written expert, or silence."""
-    tensors = {name: tensor * scale for name, tensor in draw(model, transfer.where, 6).items()}
-    save_file(tensors, Path(job.home) / f"{name}.safetensors")
-    return {"tensors_file": f"{name}.safetensors"}
 
 
 def test_a_night_without_ray_from_dusk_to_dawn(parent: Path, tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from night_world import ASKED, OPEN_GATE, SAID, chat, draw, grown, make_job
+from night_world import ASKED, OPEN_GATE, SAID, TINY, chat, draw, dusk_of, grown, make_job, seeded
 from safetensors.torch import save_file
-from test_night import TINY, dusk_of, seeded
 
 from actors.learn_chunk import FastLevel
 from benchmarks.local_engine import LocalEngine, LocalPool

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from in_process import Worker
-from night_world import ASKED, SAID, chat, grown, make_job
+from night_world import ASKED, SAID, TINY, chat, dusk_of, grown, make_job, seeded
 from random_base import write_base
 from safetensors.torch import load_file
-from test_night import TINY, dusk_of, parent, seeded  # noqa: F401
 
 from actors.teaching import LectureRequest, give, give_in_process
 from circadian.memory.cues import read_cues
@@ -85,7 +84,7 @@ def test_a_seed_empties_nothing_and_hears_everything_that_sleep_has_written() ->
         Transfer.seed(seed.after(), 2)
 
 
-def test_a_night_without_experiences_learns_from_others(parent: Path, tmp_path: Path, teachers: list[dict[str, Any]]) -> None:  # noqa: F811
+def test_a_night_without_experiences_learns_from_others(parent: Path, tmp_path: Path, teachers: list[dict[str, Any]]) -> None:
     job = make_job(parent, tmp_path, [], seeding=TINY | {"teacher_rows": 30}, teachers=teachers)
     day, said, asleep, sampler = night_of(job, scale=0.0)
     assert day["moves"] == [("seed", 1)]
@@ -138,7 +137,7 @@ def test_a_night_without_experiences_learns_from_others(parent: Path, tmp_path: 
     assert {tuple(line["ids"]) for line in old if line["kind"] == "old"} & set(new)
 
 
-def test_others_teach_after_the_day(parent: Path, tmp_path: Path, teachers: list[dict[str, Any]]) -> None:  # noqa: F811
+def test_others_teach_after_the_day(parent: Path, tmp_path: Path, teachers: list[dict[str, Any]]) -> None:
     job = make_job(parent, tmp_path, [chat("1", SAID), chat("2", ASKED, "oslo")], seeding=TINY, teachers=teachers)
     day, _, asleep, sampler = night_of(job)
     assert day["moves"] == [("consolidate", 1), ("seed", 1)]
@@ -174,7 +173,7 @@ def test_a_seed_goes_to_the_slowest_level_and_needs_room_there(tmp_path: Path, t
     ],
 )
 def test_a_teacher_that_cannot_teach_ends_the_night_before_anything_is_learned(
-    parent: Path,  # noqa: F811
+    parent: Path,
     tmp_path: Path,
     teachers: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
@@ -193,7 +192,7 @@ def test_a_teacher_that_cannot_teach_ends_the_night_before_anything_is_learned(
         raise TeacherUnusable(outcome["error"]["message"])
 
 
-def test_why_a_teacher_is_unusable_comes_back_from_its_process_as_text(parent: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_why_a_teacher_is_unusable_comes_back_from_its_process_as_text(parent: Path, tmp_path: Path) -> None:
     fields = {"name": "x", "folder": str(tmp_path), "teacher": {"model": "m"}, "version": str(parent), "longest": 9, "rows": 4}
     request = LectureRequest.model_validate(fields | {"seeding": Recipe().seeding, "seed": 0})
     told = give_in_process(request.model_dump_json(), False)
