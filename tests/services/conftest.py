@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import Tab
 from in_memory import KEY, MemoryFleet, MemoryLauncher, Service, running
 from migrated import MIGRATED, migrate, new_home
 from postgres import binaries, new_database, postgres
 from random_base import write_base
 from stored import Stored
+from ui_page import opened
+from ui_world import World
 
 from services.home import private_folder
 from services.leader import Lease
@@ -94,3 +97,21 @@ def stored(settings: Settings, database_url: str) -> Iterator[Stored]:
     assert lease.take()
     yield Stored(settings, database, lease)
     database.close()
+
+
+@pytest.fixture(scope="module")
+def tab(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A browser that looks at the module's world; skips, and says so, on a machine without one."""
+    with opened(world.url, tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test does in a browser: the page throws nothing, is refused nothing unasked, and asks nobody else."""
+    yield
+    if "tab" in request.fixturenames:
+        tab, world = request.getfixturevalue("tab"), request.getfixturevalue("world")
+        complaints, tab.errors[:] = list(tab.errors), []
+        assert complaints == []
+        assert [url for url in tab.requested if not url.startswith((world.url, "about:", "blob:"))] == []

@@ -1,4 +1,4 @@
-// Texts of the page whose contrast with what is behind them is below WCAG's AA (4.5 to 1). Read by test_ui.py.
+// Texts of the page whose contrast with what is behind them is below WCAG's AA (4.5 to 1). Read by test_ui_for_all.py.
 (() => {
   const LEAST = 4.5;
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, browser, program
+from browser import Tab
 from in_memory import KEY
-from test_ui import DESKTOP, look, picture
+from ui_page import look, picture
 from ui_world import World, listening
 
 from services.settings import Settings
@@ -30,20 +30,6 @@ def world(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Worl
         world.night(1.0, mode="manual", agreement=0.94, forgotten=0.04)
         world.pose()
         yield world
-
-
-@pytest.fixture(scope="module")
-def tab(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    if program() is None:
-        pytest.skip("NO CHROMIUM HERE: the page is not tested; install it (apt-get install chromium-headless-shell)")
-    with browser(tmp_path_factory.mktemp("profile")) as tab:
-        tab.size(*DESKTOP)
-        tab.scheme("light")
-        tab.open(f"{world.url}/ui/")
-        tab.fill("key", KEY)
-        tab.press("Open")
-        tab.shows("Deployments")
-        yield tab
 
 
 def statuses(world: World) -> dict[str, str]:
@@ -161,10 +147,3 @@ def test_a_canary_is_begun_watched_and_ended(world: World, tab: Tab) -> None:
     tab.until("![...document.querySelectorAll('button')].some((one) => one.textContent === 'End the canary')")
     assert (statuses(world)[name], world.service.status()["active_version"]) == ("candidate", serves)
     assert audited(world, "version_promoted")[0] == "A look at it first."
-
-
-@pytest.fixture(autouse=True)
-def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test does, the page throws nothing and is refused nothing that the test has not asked for."""
-    yield
-    assert request.getfixturevalue("tab").errors == []

@@ -264,3 +264,17 @@ def listening(settings: Settings, base: Path) -> Iterator[World]:
     finally:
         server.should_exit = True
         thread.join(WAIT_SECONDS)
+
+
+@contextmanager
+def four_nights(home: Path, base: Path) -> Iterator[World]:
+    """Two that were kept, one refused by the gate, and one dreamt through."""
+    quick: dict[str, Any] = {"poll_seconds": 0.02, "job_poll_seconds": 0.02, "workflow_poll_seconds": 0.05, "schedule_seconds": 0.1}
+    with listening(Settings(home=home, api_key=KEY, **quick), base) as world:
+        world.service.deploy("toy")
+        world.night(4.05, agreement=0.98, lost=0.01, nll_rise=0.02)
+        world.night(3.02, agreement=0.97, forgotten=0.02, lost=0.01, nll_rise=0.02)
+        world.night(1.97, passed=False, agreement=0.97, forgotten=0.14, lost=0.02, nll_rise=0.03)
+        world.night(1.0, dreams=True, agreement=0.96, forgotten=0.04, lost=0.02, nll_rise=0.03, dreamt=0.9)
+        world.pose()
+        yield world
