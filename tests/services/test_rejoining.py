@@ -32,7 +32,7 @@ from services.stack import RAY_ENVIRONMENT, head_command
 HOST = "127.0.0.1"
 HERE = Path(__file__).parents[2]
 START_SECONDS = 400.0
-LIFE_SECONDS = 580.0
+LIFE_SECONDS = 2 * START_SECONDS + 300.0
 END_SECONDS = 30.0
 QUESTION = {"model": "toy", "prompt": "a", "max_tokens": 1}
 
