@@ -17,7 +17,7 @@ IMAGES  = $(VENV)/.images
 demo: $(READY)  ## a whole day and night on this machine, about five minutes; writes runs/demo/report.md
 	$(BIN)/circadian demo --seed $(SEED)
 
-# A file that cannot be imported is told before anything runs: of several workers, pytest would hear it and go on.
+# A file that cannot be imported, or has another's name, is told before anything runs: of several workers, pytest would hear it and go on.
 test: $(READY) $(HELM) $(IMAGES) lint  ## everything: one worker takes whole nights, the others what else starts Ray, then all that is quick, then what starts vLLM
 	@$(BIN)/python -m pytest --collect-only -qq > $(VENV)/collected.txt || { cat $(VENV)/collected.txt; exit 2; }
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 
 FILES = sorted(Path(__file__).parent.rglob("test_*.py"))
 STARTS_RAY = re.compile(r"\bray\.init\(|\b(RolesStack|Supervised)\(|\breal_cluster\b|^\s*with Stack\(", re.MULTILINE)
-
-
-def test_no_two_files_of_tests_have_one_name() -> None:
-    """They lie in no packages: pytest collects one of the two."""
-    assert [name for name, times in Counter(file.name for file in FILES).items() if times > 1] == []
 
 
 def test_whoever_starts_ray_says_so() -> None:
